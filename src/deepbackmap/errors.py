@@ -1,0 +1,10 @@
+"""The one error that stands for bad input."""
+
+
+class InputError(Exception):
+    """A file, option or structure that the user gave is wrong.
+
+    The message is one sentence that names the file (and line or molecule), what was
+    expected and what was found. The command line prints it and exits with code 2;
+    anything else that is raised is a bug and shows its traceback.
+    """
