@@ -1,0 +1,150 @@
+"""Molecules made whole: every atom beside its bonded neighbours instead of across the box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.system.topology import MoleculeType, Topology
+
+
+@dataclass(frozen=True)
+class BondTree:
+    """A spanning tree of the bond graph of one molecule type, one root for each fragment."""
+
+    parent: Int64[np.ndarray, "n"]
+    """The atom that each atom is walked to from; a root (the lowest index of its fragment) is
+    its own parent."""
+    closures: Int64[np.ndarray, "c 2"]
+    """Bonds that are not in the tree: they close rings."""
+
+
+def bond_tree(molecule: MoleculeType) -> BondTree:
+    """Walks the bonds of a molecule breadth first, fragment by fragment.
+
+    Args:
+        molecule: the molecule type; an atom without bonds is a fragment of its own.
+
+    Returns:
+        Parents and ring closures.
+    """
+    neighbours: list[list[int]] = [[] for _ in range(molecule.n_atoms)]
+    for a, b in molecule.bonds.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    parent = np.full(molecule.n_atoms, -1, dtype=np.int64)
+    for root in range(molecule.n_atoms):
+        if parent[root] >= 0:
+            continue
+        parent[root] = root
+        queue = [root]
+        for atom in queue:
+            for other in neighbours[atom]:
+                if parent[other] < 0:
+                    parent[other] = atom
+                    queue.append(other)
+    a, b = molecule.bonds.T
+    closures = molecule.bonds[(parent[a] != b) & (parent[b] != a)]
+    return BondTree(parent, closures)
+
+
+def bond_trees(topology: Topology) -> tuple[BondTree, ...]:
+    """The tree of every molecule type, to be made once and used for every frame."""
+    return tuple(bond_tree(m) for m in topology.molecule_types)
+
+
+def make_whole(
+    positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"],
+    topology: Topology,
+    *,
+    trees: tuple[BondTree, ...] | None = None,
+    source: str = "structure",
+) -> Float64[np.ndarray, "n 3"]:
+    """Moves atoms by lattice vectors so that every bond is its own shortest image.
+
+    The first atom of each fragment stays where it is; fragments of one molecule are not brought
+    together, since nothing says where they belong.
+
+    Args:
+        positions: nm, in the order of the topology, wrapped or not.
+        box: lattice vectors as rows, nm.
+        topology: whose bonds are walked.
+        trees: ``bond_trees(topology)``, if it is at hand.
+        source: what to call the structure in an error.
+
+    Returns:
+        Positions in nm.
+
+    Raises:
+        InputError: the number of atoms is not the topology's, or a molecule is bonded to its own
+            periodic image (or has a bond longer than half the cell), so that no arrangement
+            makes it whole.
+    """
+    if len(positions) != topology.n_atoms:
+        raise InputError(
+            f"{source}: expected {topology.n_atoms} atoms as in {topology.source}, "
+            f"found {len(positions)}"
+        )
+    trees = bond_trees(topology) if trees is None else trees
+    whole = np.empty_like(positions)
+    start = 0
+    first_molecule = 0
+    for index, count in topology.blocks:
+        molecule, tree = topology.molecule_types[index], trees[index]
+        stop = start + molecule.n_atoms * count
+        copies = positions[start:stop].reshape(count, molecule.n_atoms, 3)
+        walked = _walk(copies, box, tree)
+        _check_closures(walked, box, molecule, tree, first_molecule, source)
+        whole[start:stop] = walked.reshape(-1, 3)
+        start, first_molecule = stop, first_molecule + count
+    return whole
+
+
+def _walk(
+    copies: Float64[np.ndarray, "m n 3"], box: Float64[np.ndarray, "3 3"], tree: BondTree
+) -> Float64[np.ndarray, "m n 3"]:
+    """Adds up the lattice vectors between every atom and its root.
+
+    Pointers are doubled (each atom looks two, four, eight steps up), so that a chain of n atoms
+    takes log n passes over arrays instead of n steps. Counting whole lattice vectors keeps the
+    coordinates free of accumulated rounding.
+    """
+    bonds = copies - copies[:, tree.parent]
+    images = np.rint((minimum_image(bonds, box) - bonds) @ np.linalg.inv(box))
+    pointer = tree.parent
+    while True:
+        above = pointer[pointer]
+        if (above == pointer).all():
+            return copies + images @ box
+        # A root's own image count is zero, so adding it again changes nothing.
+        images = images + images[:, pointer]
+        pointer = above
+
+
+def _check_closures(
+    whole: Float64[np.ndarray, "m n 3"],
+    box: Float64[np.ndarray, "3 3"],
+    molecule: MoleculeType,
+    tree: BondTree,
+    first_molecule: int,
+    source: str,
+) -> None:
+    """Refuses molecules whose rings do not close in one cell."""
+    a, b = tree.closures.T
+    bonds = whole[:, b] - whole[:, a]
+    gap = np.linalg.norm(bonds - minimum_image(bonds, box), axis=-1)
+    bad = np.argwhere(gap > 1e-6)
+    if len(bad):
+        copy, bond = bad[0]
+        i, j = tree.closures[bond]
+        raise InputError(
+            f"{source}: expected molecule {first_molecule + copy + 1} ({molecule.name}) to close "
+            f"its rings within one cell, found atoms {molecule.atom_names[i]} and "
+            f"{molecule.atom_names[j]} bonded across the box: it is bonded to its own periodic "
+            f"image or its atoms are in another order than the topology's"
+        )
