@@ -1,0 +1,1 @@
+"""Our own atomistic polystyrene melt: topology, start structure, protocol, figures, files."""
