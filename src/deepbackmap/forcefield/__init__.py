@@ -1,0 +1,5 @@
+"""Force-field energies by term in torch: differentiable, periodic, driven by the topology."""
+
+from deepbackmap.forcefield.system import TERMS, ForceField
+
+__all__ = ["TERMS", "ForceField"]
