@@ -1,0 +1,1 @@
+"""Files: GROMACS topologies, structures and trajectories."""
