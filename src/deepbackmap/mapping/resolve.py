@@ -1,0 +1,261 @@
+"""Applies the rules of a mapping file to a molecule type, monomer by monomer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from deepbackmap.errors import InputError
+from deepbackmap.mapping.assemble import ResolvedBead
+from deepbackmap.mapping.rules import BeadForm, BeadRule, RepeatRule, ResidueRule
+from deepbackmap.system import MoleculeType
+
+_STUB_ATOMS = 40
+"""A stub lists this many atoms; more would bury the sentence above it."""
+
+
+@dataclass(frozen=True)
+class Monomer:
+    """A residue, or a piece of one that a ``repeat`` rule has cut out."""
+
+    rule: ResidueRule
+    residue_name: str
+    residue_number: int
+    atoms: dict[str, int]
+    """Index in the molecule by the name that the mapping file uses."""
+
+
+def resolve_beads(
+    molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str
+) -> list[ResolvedBead]:
+    """The beads of one molecule type in file order: monomer after monomer.
+
+    A monomer is the ``first`` one if no bond joins it to the monomer before it in the list of
+    atoms, and the ``last`` one if none joins it to the next, so that several chains in one
+    molecule type each have their own ends.
+
+    Args:
+        molecule: the molecule type.
+        rules: of the mapping file.
+        source: the mapping file, for errors.
+
+    Returns:
+        Beads, with atoms as indices in the molecule.
+
+    Raises:
+        InputError: a residue has no rule (with a stub to fill in), its atoms do not fit the rule,
+            or a rule names atoms or beads that are not there.
+    """
+    monomers = _cut(molecule, rules, source)
+    joined = _joined(molecule, monomers)
+    forms: list[list[tuple[BeadRule, BeadForm]]] = []
+    for k, monomer in enumerate(monomers):
+        place = _place(k > 0 and joined[k - 1], joined[k])
+        found = [(b, _form(b, place, monomer, molecule, source)) for b in monomer.rule.beads]
+        forms.append([(b, form) for b, form in found if form is not None])
+    resolver = _Resolver(molecule, monomers, joined, forms, source)
+    return [resolver.bead(k, form) for k in range(len(monomers)) for _, form in forms[k]]
+
+
+def _place(before: bool, after: bool) -> str:
+    return {(True, True): "inner", (False, True): "first", (True, False): "last"}.get(
+        (before, after), "alone"
+    )
+
+
+def _form(
+    bead: BeadRule, place: str, monomer: Monomer, molecule: MoleculeType, source: str
+) -> BeadForm | None:
+    """The form that a bead has in its place; None if it does not exist there."""
+    if place == "alone" and place not in bead.variants:
+        ends = [v for v in ("first", "last") if v in bead.variants]
+        if len(ends) == 2:
+            raise InputError(
+                f"{source} line {bead.base.line}: expected bead {bead.base.name} to have a variant "
+                f"'alone' for residue {monomer.residue_name} {monomer.residue_number} of molecule "
+                f"{molecule.name}, which is bonded to no other, found only 'first' and 'last'"
+            )
+        place = ends[0] if ends else "inner"
+    return bead.variants.get(place, bead.base)
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    """Names of atoms and beads, with their prefixes, as indices."""
+
+    molecule: MoleculeType
+    monomers: list[Monomer]
+    joined: list[bool]
+    forms: list[list[tuple[BeadRule, BeadForm]]]
+    source: str
+
+    def bead(self, k: int, form: BeadForm) -> ResolvedBead:
+        monomer = self.monomers[k]
+        atoms = tuple(self.atom(k, name, form) for name in form.weights)
+        weights = np.array(list(form.weights.values()))
+        if form.mass_weighted:
+            weights = weights * self.molecule.masses[list(atoms)]
+        if not (weights > 0).all():
+            raise self.error(form, k, "atoms with masses", "one of mass zero")
+        align = None
+        if form.align is not None:
+            low, high = (self.bead_index(k, name, form) for name in form.align)
+            align = (low, high)
+            if low == high:
+                raise self.error(form, k, "align to name two different beads", f"{form.align[0]}")
+        return ResolvedBead(
+            name=form.name.replace("{n}", str(k + 1)),
+            type=form.type,
+            residue_name=monomer.residue_name,
+            residue_number=monomer.residue_number,
+            atoms=atoms,
+            weights=tuple(weights.tolist()),
+            owns=tuple(self.atom(k, name, form) for name in form.owns),
+            align=align,
+        )
+
+    def atom(self, k: int, name: str, form: BeadForm) -> int:
+        at, bare = self.neighbour(k, name, form)
+        if bare not in self.monomers[at].atoms:
+            known = " ".join(self.monomers[at].atoms)
+            raise self.error(form, k, f"an atom {name}", f"only {known}")
+        return self.monomers[at].atoms[bare]
+
+    def bead_index(self, k: int, name: str, form: BeadForm) -> int:
+        at, bare = self.neighbour(k, name, form)
+        names = [f.name for _, f in self.forms[at]]
+        if bare not in names:
+            raise self.error(form, k, f"a bead {name} to align with", f"only {' '.join(names)}")
+        return sum(len(f) for f in self.forms[:at]) + names.index(bare)
+
+    def neighbour(self, k: int, name: str, form: BeadForm) -> tuple[int, str]:
+        """The monomer that a prefix points to, and the name without it."""
+        if name[0] not in "+-" or len(name) == 1:
+            return k, name
+        side = "after" if name[0] == "+" else "before"
+        there = self.joined[k] if side == "after" else k > 0 and self.joined[k - 1]
+        if not there:
+            variant = "last" if side == "after" else "first"
+            raise self.error(
+                form,
+                k,
+                f"a monomer {side} it for '{name}'",
+                f"that no bond leads to one; give the bead a variant '{variant}'",
+            )
+        return (k + 1 if side == "after" else k - 1), name[1:]
+
+    def error(self, form: BeadForm, k: int, expected: str, found: str) -> InputError:
+        monomer = self.monomers[k]
+        return InputError(
+            f"{self.source} line {form.line}: bead {form.name.replace('{n}', str(k + 1))} of "
+            f"residue {monomer.residue_name} {monomer.residue_number} in molecule "
+            f"{self.molecule.name} expected {expected}, found {found}"
+        )
+
+
+def _cut(molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str) -> list[Monomer]:
+    """The monomers of a molecule in the order of its atoms."""
+    monomers: list[Monomer] = []
+    for start, stop in _residues(molecule):
+        rule = _rule(molecule, rules, start, stop, source)
+        if rule.repeat is None:
+            pieces = [_named(molecule, start, stop, source)]
+        else:
+            pieces = _repeat(molecule, rule.repeat, start, stop, source)
+        name, number = molecule.residue_names[start], int(molecule.residue_numbers[start])
+        monomers += [Monomer(rule, name, number, atoms) for atoms in pieces]
+    return monomers
+
+
+def _residues(molecule: MoleculeType) -> list[tuple[int, int]]:
+    """First atom and the one behind the last of each residue: a run of one number and name."""
+    keys = list(zip(molecule.residue_numbers.tolist(), molecule.residue_names, strict=True))
+    starts = [k for k in range(len(keys)) if k == 0 or keys[k] != keys[k - 1]]
+    return list(zip(starts, [*starts[1:], len(keys)], strict=True))
+
+
+def _rule(
+    molecule: MoleculeType, rules: tuple[ResidueRule, ...], start: int, stop: int, source: str
+) -> ResidueRule:
+    name = molecule.residue_names[start]
+    exact = [r for r in rules if r.pattern == name]
+    found = exact or [r for r in rules if fnmatchcase(name, r.pattern)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        patterns = " and ".join(r.pattern for r in found)
+        raise InputError(
+            f"{source}: expected one entry for residue {name} of molecule {molecule.name}, "
+            f"found {patterns}"
+        )
+    known = ", ".join(r.pattern for r in rules)
+    raise InputError(
+        f"{source}: expected an entry for residue {name} of molecule {molecule.name} "
+        f"({stop - start} atoms), found only {known}; one to fill in:\n"
+        f"{_stub(name, molecule.atom_names[start:stop])}"
+    )
+
+
+def _stub(residue: str, atom_names: tuple[str, ...]) -> str:
+    names = list(atom_names[:_STUB_ATOMS])
+    rows = [", ".join(f"{n}: 1" for n in names[k : k + 8]) for k in range(0, len(names), 8)]
+    body = ",\n                ".join(rows)
+    more = len(atom_names) - len(names)
+    note = f"  # and {more} more" if more else ""
+    return (
+        f"  {residue}:\n"
+        f"    beads:\n"
+        f'      - name: "{residue}"\n'
+        f"        type: {residue}\n"
+        f"        atoms: {{{body}}}{note}"
+    )
+
+
+def _named(molecule: MoleculeType, start: int, stop: int, source: str) -> dict[str, int]:
+    atoms: dict[str, int] = {}
+    for atom in range(start, stop):
+        name = molecule.atom_names[atom]
+        if name in atoms:
+            raise InputError(
+                f"{source}: expected the atoms of residue {molecule.residue_names[atom]} "
+                f"{molecule.residue_numbers[atom]} in molecule {molecule.name} to have names that "
+                f"differ, found {name} twice; a 'repeat' rule can name them by position"
+            )
+        atoms[name] = atom
+    return atoms
+
+
+def _repeat(
+    molecule: MoleculeType, rule: RepeatRule, start: int, stop: int, source: str
+) -> list[dict[str, int]]:
+    length = len(rule.names)
+    extra = len(rule.before) + len(rule.after)
+    count, rest = divmod(stop - start - extra, length)
+    if count < 1 or rest:
+        raise InputError(
+            f"{source} line {rule.line}: expected residue {molecule.residue_names[start]} "
+            f"{molecule.residue_numbers[start]} of molecule {molecule.name} to have a multiple of "
+            f"{length} atoms and {extra} extra ones, found {stop - start}"
+        )
+    first = start + len(rule.before)
+    pieces = [
+        {name: first + k * length + m for m, name in enumerate(rule.names)} for k in range(count)
+    ]
+    for atom, (name, place) in enumerate(rule.before, start):
+        pieces[0 if place == "first" else -1][name] = atom
+    for atom, (name, place) in enumerate(rule.after, first + count * length):
+        pieces[0 if place == "first" else -1][name] = atom
+    return pieces
+
+
+def _joined(molecule: MoleculeType, monomers: list[Monomer]) -> list[bool]:
+    """Whether a bond joins each monomer to the next one."""
+    index = np.zeros(molecule.n_atoms, dtype=np.int64)
+    for k, monomer in enumerate(monomers):
+        index[list(monomer.atoms.values())] = k
+    pairs = np.sort(index[molecule.bonds].reshape(-1, 2), axis=1)
+    joined = np.zeros(len(monomers), dtype=bool)
+    joined[pairs[pairs[:, 1] == pairs[:, 0] + 1, 0]] = True
+    return joined.tolist()
