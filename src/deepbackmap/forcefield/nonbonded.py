@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,19 +143,60 @@ class LennardJonesTable:
 
 
 def neighbour_pairs(
-    positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"] | None, cutoff: float
-) -> Int64[np.ndarray, "m 2"]:
-    """All pairs nearer than the cut-off, each once.
+    positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"] | None,
+    cutoff: float,
+    atoms_at_once: int = 1 << 16,
+) -> Iterator[Int64[np.ndarray, "m 2"]]:
+    """All pairs nearer than the cut-off, each once, in pieces of bounded size.
+
+    A large box is cut into slabs along its last lattice vector; a slab yields the pairs inside
+    it and those with the atoms within the cut-off above it.
 
     Args:
         positions: in nm, wrapped or not.
-        box: lattice vectors as rows in nm, shortest image unique within the cut-off; None for
-            open boundaries.
+        box: lattice vectors as rows, lower triangular, in nm, with diagonal elements of at
+            least twice the cut-off; None for open boundaries, which are never cut.
         cutoff: in nm.
+        atoms_at_once: about how many atoms a slab has, but it is no thinner than the cut-off.
+
+    Yields:
+        Indices of atoms (m, 2).
     """
+    slabs = 1
+    if box is not None:
+        slabs = min(-(-len(positions) // atoms_at_once), int(box[2, 2] / cutoff))
+    if box is None or slabs < 4:  # with fewer slabs, above and below could meet
+        yield _pairs_within(positions, box, cutoff, (box is not None,) * 3)
+        return
+    height = box[2, 2]
+    wrapped = positions - np.floor(positions[:, 2:] / height) * box[2]
+    slab = (wrapped[:, 2] * (slabs / height)).astype(np.int64)
+    slab = np.minimum(slab, slabs - 1)  # wrapping a tiny negative number gives the height itself
+    for k in range(slabs):
+        inside = np.flatnonzero(slab == k)
+        top = (k + 1) * height / slabs
+        raised = wrapped if k + 1 < slabs else wrapped + box[2]
+        # a slab is at least as thick as the cut-off, so only the next one is within reach
+        next_slab = np.flatnonzero(slab == (k + 1) % slabs)
+        above = next_slab[raised[next_slab, 2] < top + cutoff]
+        local = np.concatenate([wrapped[inside], raised[above]])
+        pairs = _pairs_within(local, box, cutoff, (True, True, False))
+        pairs = pairs[(pairs < len(inside)).any(axis=1)]
+        yield np.concatenate([inside, above])[pairs]
+
+
+def _pairs_within(
+    positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"] | None,
+    cutoff: float,
+    periodic: tuple[bool, bool, bool],
+) -> Int64[np.ndarray, "m 2"]:
+    """All pairs nearer than the cut-off, each once, periodic along some lattice vectors."""
     finder = NeighborList(cutoff=cutoff, full_list=False)
     lattice = np.zeros((3, 3)) if box is None else np.ascontiguousarray(box)
-    (pairs,) = finder.compute(np.ascontiguousarray(positions), lattice, box is not None, "P")
+    points = np.ascontiguousarray(positions)
+    (pairs,) = finder.compute(points, lattice, np.array(periodic), "P")
     return pairs.view(np.int64)
 
 

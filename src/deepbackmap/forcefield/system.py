@@ -208,13 +208,13 @@ class ForceField:
     ) -> Iterator[tuple[Int64[Tensor, "m 2"], Bool[Tensor, " m"], Float64[Tensor, " m"]]]:
         """Pairs within the cut-off, which of them are excluded, and their distances, in pieces."""
         lattice = None if box is None else box.numpy()
-        found = nonbonded.neighbour_pairs(positions.detach().numpy(), lattice, self.cutoff)
-        for start in range(0, len(found), PAIRS_AT_ONCE):
-            piece = found[start : start + PAIRS_AT_ONCE]
-            excluded = torch.from_numpy(self.exclusions.contains(piece))
-            pairs = torch.from_numpy(piece)
-            vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
-            yield pairs, excluded, terms.norm(minimum_image(vectors, box))
+        for found in nonbonded.neighbour_pairs(positions.detach().numpy(), lattice, self.cutoff):
+            for start in range(0, len(found), PAIRS_AT_ONCE):
+                piece = found[start : start + PAIRS_AT_ONCE]
+                excluded = torch.from_numpy(self.exclusions.contains(piece))
+                pairs = torch.from_numpy(piece)
+                vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]]
+                yield pairs, excluded, terms.norm(minimum_image(vectors, box))
 
 
 def _tables(molecule: MoleculeType) -> tuple[TermTable, ...]:
