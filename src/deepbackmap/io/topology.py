@@ -19,8 +19,18 @@ from deepbackmap.io.topology_types import (
 from deepbackmap.system import MoleculeType, Topology
 
 _TYPE_SECTIONS = frozenset(
-    "defaults atomtypes nonbondparams pairtypes bondtypes constrainttypes angletypes "
-    "dihedraltypes cmaptypes implicitgenbornparams".split()
+    (
+        "defaults",
+        "atomtypes",
+        "nonbondparams",
+        "pairtypes",
+        "bondtypes",
+        "constrainttypes",
+        "angletypes",
+        "dihedraltypes",
+        "cmaptypes",
+        "implicitgenbornparams",
+    )
 )
 _SYSTEM_SECTIONS = frozenset(("system", "molecules", "intermolecularinteractions"))
 
@@ -87,7 +97,7 @@ class _Sections:
         if line.text.startswith("["):
             self._open(line)
         elif self.current is None:
-            raise line.error(f"expected a [ section ] before data, found '{line.text}'")
+            return  # force fields of GROMACS begin with a banner of asterisks; it skips it too
         elif self.current == "moleculetype":
             self._start_molecule(line)
         elif self.current in _TYPE_SECTIONS:
@@ -109,6 +119,8 @@ class _Sections:
                 )
         elif name not in _SYSTEM_SECTIONS and name != "moleculetype" and self.molecule is None:
             raise line.error(f"expected [ moleculetype ] before {line.text}, found none")
+        elif self.molecule is not None:
+            self.molecule.headings[name] = line.text
         self.current = name
 
     def _start_molecule(self, line: Line) -> None:

@@ -124,7 +124,7 @@ class _Preprocessor:
             if line.text.startswith("#"):
                 yield from self._directive(line, outside)
             elif self.active:
-                yield Line(path, line.number, self._expand(line))
+                yield self._expand(line)
         if len(self.conditions) > outside:
             raise self.conditions[-1].line.error(
                 "expected an #endif for this condition, found none"
@@ -182,14 +182,19 @@ class _Preprocessor:
         folders = ", ".join(str(f) for f in (line.file.parent, *self.include_dirs))
         raise line.error(f"expected the included file '{name}' in {folders}, found none")
 
-    def _expand(self, line: Line) -> str:
+    def _expand(self, line: Line) -> Line:
+        """The line with macros replaced; one without a value only answers ``#ifdef``."""
         text = line.text
         for _ in range(_DEPTH):  # a macro may stand for another one
+            if self.macros.keys().isdisjoint(_WORD.findall(text)):
+                break
             new = _WORD.sub(lambda m: self.macros.get(m.group()) or m.group(), text)
             if new == text:
-                return text
+                break
             text = new
-        raise line.error("expected macros that end, found one that stands for itself")
+        else:
+            raise line.error("expected macros that end, found one that stands for itself")
+        return line if text == line.text else Line(line.file, line.number, text)
 
 
 def _argument(line: Line, rest: str) -> str:

@@ -53,17 +53,19 @@ class MoleculeLines:
     name: str
     nrexcl: int
     sections: dict[str, list[Line]] = field(default_factory=dict)
+    headings: dict[str, str] = field(default_factory=dict)
+    """The sections' names as written, for messages."""
 
 
 @dataclass(frozen=True)
-class _Atoms:
-    names: tuple[str, ...]
-    types: tuple[str, ...]
-    bonded: tuple[str, ...]
-    residue_names: tuple[str, ...]
-    residue_numbers: list[int]
-    charges: list[float]
-    masses: list[float]
+class _Atom:
+    name: str
+    type: str
+    bonded: str
+    residue_name: str
+    residue_number: int
+    charge: float
+    mass: float
 
 
 @dataclass
@@ -93,33 +95,33 @@ def build_molecule(lines: MoleculeLines, force_field: ForceField) -> MoleculeTyp
     """
     _refuse_unknown(lines)
     sections = lines.sections
-    atoms = _parse_atoms(lines, sections.get("atoms", []), force_field.atom_types)
+    atoms = _parse_atoms(lines, force_field.atom_types)
     terms: dict[str, _Terms] = {}
     chemical: list[tuple[int, int]] = []
     for section in WIDTH:
         for line in sections.get(section, ()):
             _parse_term(line, section, atoms, force_field, terms, chemical)
     for line in sections.get("settles", ()):
-        _parse_settle(line, len(atoms.names), terms, chemical)
+        _parse_settle(line, len(atoms), terms, chemical)
     excluded = [
         pair
         for line in sections.get("exclusions", ())
-        for pair in _parse_exclusion(line, len(atoms.names))
+        for pair in _parse_exclusion(line, len(atoms))
     ]
     return MoleculeType(
         name=lines.name,
-        atom_names=atoms.names,
-        atom_types=atoms.types,
-        residue_names=atoms.residue_names,
-        residue_numbers=np.array(atoms.residue_numbers, dtype=np.int64),
-        charges=np.array(atoms.charges, dtype=np.float64),
-        masses=np.array(atoms.masses, dtype=np.float64),
+        atom_names=tuple(a.name for a in atoms),
+        atom_types=tuple(a.type for a in atoms),
+        residue_names=tuple(a.residue_name for a in atoms),
+        residue_numbers=np.array([a.residue_number for a in atoms], dtype=np.int64),
+        charges=np.array([a.charge for a in atoms], dtype=np.float64),
+        masses=np.array([a.mass for a in atoms], dtype=np.float64),
         terms={kind: _freeze(t, *_shape(kind)) for kind, t in terms.items()},
         nrexcl=lines.nrexcl,
         exclusions=_unique_pairs(
             np.concatenate(
                 [
-                    pairs_within(_pair_array(chemical), len(atoms.names), lines.nrexcl),
+                    pairs_within(_pair_array(chemical), len(atoms), lines.nrexcl),
                     _pair_array(excluded),
                 ]
             )
@@ -132,26 +134,31 @@ def pairs_within(
     bonds: Int64[np.ndarray, "b 2"], n_atoms: int, distance: int
 ) -> Int64[np.ndarray, "m 2"]:
     """All pairs i < j that are at most ``distance`` bonds apart, sorted."""
-    found = np.zeros((0, 2), dtype=np.int64)
     if distance == 0 or len(bonds) == 0:
-        return found
-    both = np.concatenate([bonds, bonds[:, ::-1]])
-    both = both[np.argsort(both[:, 0], kind="stable")]
+        return np.zeros((0, 2), dtype=np.int64)
+    both = _unique_rows(np.concatenate([bonds, bonds[:, ::-1]]))
     first = np.searchsorted(both[:, 0], np.arange(n_atoms + 1))
-    found = reached = np.unique(both, axis=0)
+    found, reached = [both], both
     for _ in range(distance - 1):
+        # every (i, j) once for each neighbour k of j becomes (i, k)
         counts = np.diff(first)[reached[:, 1]]
         starts = np.repeat(first[reached[:, 1]] - np.cumsum(counts) + counts, counts)
         ends = both[starts + np.arange(len(starts)), 1]
-        reached = np.unique(np.stack([np.repeat(reached[:, 0], counts), ends], axis=1), axis=0)
-        found = np.concatenate([found, reached])
-    return _unique_pairs(found)
+        reached = _unique_rows(np.stack([np.repeat(reached[:, 0], counts), ends], axis=1))
+        found.append(reached)
+    return _unique_pairs(np.concatenate(found))
 
 
 def _unique_pairs(pairs: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, "k 2"]:
     """Pairs i < j, sorted, each once; an atom with itself is no pair."""
-    ordered = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-    return np.unique(ordered, axis=0) if len(ordered) else ordered
+    i, j = pairs[pairs[:, 0] != pairs[:, 1]].T
+    return _unique_rows(np.stack([np.minimum(i, j), np.maximum(i, j)], axis=1))
+
+
+def _unique_rows(pairs: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, "k 2"]:
+    """Rows sorted, each once; as single numbers, which numpy sorts much faster than rows."""
+    n = pairs.max(initial=0) + 1
+    return np.stack(np.divmod(np.unique(pairs[:, 0] * n + pairs[:, 1]), n), axis=1)
 
 
 def _pair_array(pairs: Sequence[tuple[int, int]]) -> Int64[np.ndarray, "m 2"]:
@@ -173,48 +180,35 @@ def _refuse_unknown(lines: MoleculeLines) -> None:
     for section, content in lines.sections.items():
         if section not in READ_SECTIONS + PASSED_SECTIONS and content:
             raise content[0].error(
-                f"expected a supported section in molecule {lines.name}, found [ {section} ]"
+                f"expected a supported section in molecule {lines.name}, found "
+                f"{lines.headings[section]}"
             )
 
 
-def _parse_atoms(
-    molecule: MoleculeLines, lines: Sequence[Line], known: Mapping[str, AtomType]
-) -> _Atoms:
-    if not lines:
+def _parse_atoms(molecule: MoleculeLines, known: Mapping[str, AtomType]) -> list[_Atom]:
+    if not (lines := molecule.sections.get("atoms")):
         raise molecule.line.error(f"expected [ atoms ] in molecule {molecule.name}, found none")
-    atoms = _Atoms((), (), (), (), [], [], [])
-    names, types, bonded, residues = [], [], [], []
-    for index, line in enumerate(lines, start=1):
-        words = line.fields
-        if not 6 <= len(words) <= 11:
-            raise line.error(
-                "expected nr, type, resnr, residue, atom, cgnr, charge and mass of an atom, "
-                f"found {len(words)} words"
-            )
-        if integer(line, words[0], "the number of the atom") != index:
-            raise line.error(f"expected atom number {index}, found {words[0]}")
-        atom_type = _known_type(line, words[1], known)
-        names.append(words[4])
-        types.append(words[1])
-        bonded.append(atom_type.bonded)
-        residues.append(words[3])
-        atoms.residue_numbers.append(_residue_number(line, words[2]))
-        charge = number(line, words[6], "the charge") if len(words) > 6 else atom_type.charge
-        mass = number(line, words[7], "the mass") if len(words) > 7 else atom_type.mass
-        if mass <= 0.0:
-            raise line.error(f"expected a mass above zero for atom {words[4]}, found {mass:g}")
-        _refuse_other_b_state(line, words, charge, mass)
-        atoms.charges.append(charge)
-        atoms.masses.append(mass)
-    return _Atoms(
-        tuple(names),
-        tuple(types),
-        tuple(bonded),
-        tuple(residues),
-        atoms.residue_numbers,
-        atoms.charges,
-        atoms.masses,
-    )
+    return [_parse_atom(line, index, known) for index, line in enumerate(lines, start=1)]
+
+
+def _parse_atom(line: Line, index: int, known: Mapping[str, AtomType]) -> _Atom:
+    """One line of ``[ atoms ]``; charge and mass are the type's where they are left out."""
+    words = line.fields
+    if not 6 <= len(words) <= 11:
+        raise line.error(
+            "expected nr, type, resnr, residue, atom, cgnr, charge and mass of an atom, "
+            f"found {len(words)} words"
+        )
+    if integer(line, words[0], "the number of the atom") != index:
+        raise line.error(f"expected atom number {index}, found {words[0]}")
+    atom_type = _known_type(line, words[1], known)
+    charge = number(line, words[6], "the charge") if len(words) > 6 else atom_type.charge
+    mass = number(line, words[7], "the mass") if len(words) > 7 else atom_type.mass
+    if mass <= 0.0:
+        raise line.error(f"expected a mass above zero for atom {words[4]}, found {mass:g}")
+    _refuse_other_b_state(line, words, charge, mass)
+    residue_number = _residue_number(line, words[2])
+    return _Atom(words[4], words[1], atom_type.bonded, words[3], residue_number, charge, mass)
 
 
 def _known_type(line: Line, name: str, known: Mapping[str, AtomType]) -> AtomType:
@@ -258,7 +252,7 @@ def _atom_indices(line: Line, words: Sequence[str], n_atoms: int) -> tuple[int, 
 def _parse_term(
     line: Line,
     section: str,
-    atoms: _Atoms,
+    atoms: Sequence[_Atom],
     force_field: ForceField,
     terms: dict[str, _Terms],
     chemical: list[tuple[int, int]],
@@ -268,7 +262,7 @@ def _parse_term(
     width = WIDTH[section]
     if len(words) < width:
         raise line.error(f"expected {width} atoms in [ {section} ], found {len(words)}")
-    indices = _atom_indices(line, words[:width], len(atoms.names))
+    indices = _atom_indices(line, words[:width], len(atoms))
     number_of = integer(line, words[width], "the function type") if len(words) > width else 1
     if (function := FUNCTIONS[section].get(number_of)) is None:
         supported = ", ".join(str(n) for n in FUNCTIONS[section])
@@ -278,7 +272,7 @@ def _parse_term(
     if words[width + 1 :]:
         written = [read_parameters(line, function, words[width + 1 :])]
     else:
-        types = tuple(atoms.bonded[i] for i in indices)
+        types = tuple(atoms[i].bonded for i in indices)
         table = force_field.bonded.get((section, function.group))
         written = table.find(types) if table else []
         if not written:
@@ -319,7 +313,7 @@ def _parse_exclusion(line: Line, n_atoms: int) -> list[tuple[int, int]]:
     return [(i, _atom_indices(line, [word], n_atoms)[0]) for word in others]
 
 
-def _parse_pairs(lines: Sequence[Line], atoms: _Atoms, force_field: ForceField) -> _Terms:
+def _parse_pairs(lines: Sequence[Line], atoms: Sequence[_Atom], force_field: ForceField) -> _Terms:
     """1-4 pairs with their own Lennard-Jones numbers or those of their types."""
     defaults = force_field.defaults
     found = _Terms()
@@ -327,13 +321,13 @@ def _parse_pairs(lines: Sequence[Line], atoms: _Atoms, force_field: ForceField) 
         words = line.fields
         if len(words) < 2:
             raise line.error("expected two atoms in [ pairs ], found one")
-        i, j = _atom_indices(line, words[:2], len(atoms.names))
+        i, j = _atom_indices(line, words[:2], len(atoms))
         if len(words) > 2 and integer(line, words[2], "the function type") != 1:
             raise line.error(f"expected function 1 in [ pairs ], found {words[2]}")
         if len(words) > 3:
             v, w = _inline_pair(line, words[3:])
         else:
-            v, w = force_field.pair_parameters(line, atoms.types[i], atoms.types[j])
+            v, w = force_field.pair_parameters(line, atoms[i].type, atoms[j].type)
         sigma, epsilon = sigma_epsilon(line, defaults.rule, v, w)
         if not math.isfinite(sigma) or sigma < 0.0:
             raise line.error(f"expected sigma of zero or more, found {sigma:g}")
