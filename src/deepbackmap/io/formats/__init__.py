@@ -1,0 +1,1 @@
+"""One module a file format: reading frames in nm, writing them from nm."""

@@ -1,0 +1,96 @@
+"""What every format offers to ``io.trajectory``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.io.tables import ParticleTable
+from deepbackmap.system import Structure
+
+NM_PER_ANGSTROM = 0.1
+
+
+class FormatError(Exception):
+    """A file is not what its extension promises; the message says what was found."""
+
+
+class FrameReader(ABC):
+    """Random access to the frames of one open file."""
+
+    n_particles: int
+    n_frames: int
+    table: ParticleTable | None = None
+    """None for formats that hold coordinates only."""
+
+    @abstractmethod
+    def read(self, index: int) -> Structure:
+        """One frame in nm and ps; a missing box is all zeros."""
+
+    def check_end(self) -> None:  # noqa: B027 - most formats find that out when they open
+        """Raises ``FormatError`` if the file goes on behind its last whole frame.
+
+        Called right after the last frame has been read.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the file."""
+
+
+class FrameWriter(ABC):
+    """Writes frames to one open file."""
+
+    @abstractmethod
+    def write(self, structure: Structure, index: int) -> None:
+        """Appends one frame, the ``index``-th of the file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finishes the file."""
+
+
+def box_from_lengths_and_angles(
+    lengths: Float64[np.ndarray, "3"], angles: Float64[np.ndarray, "3"]
+) -> Float64[np.ndarray, "3 3"]:
+    """Lattice vectors, lower triangular, from a, b, c and alpha, beta, gamma in degrees.
+
+    Right angles give exact zeros. Without a cell (all zeros) the box is all zeros.
+    """
+    if not lengths.any():
+        return np.zeros((3, 3))
+    # sin(90 - x) is exactly zero at 90 degrees, cos(x) is not.
+    alpha, beta, gamma = np.sin(np.deg2rad(90.0 - angles))
+    sin_gamma = np.sqrt(1.0 - gamma**2)
+    a, b, c = lengths
+    yz = (alpha - beta * gamma) / sin_gamma
+    height = np.sqrt(max(0.0, 1.0 - beta**2 - yz**2))
+    return np.array(
+        [[a, 0.0, 0.0], [b * gamma, b * sin_gamma, 0.0], [c * beta, c * yz, c * height]]
+    )
+
+
+def lengths_and_cosines(
+    box: Float64[np.ndarray, "3 3"],
+) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
+    """Lengths a, b, c and cosines of alpha, beta, gamma of a cell."""
+    lengths = np.linalg.norm(box, axis=1)
+    a, b, c = box / lengths[:, None]
+    return lengths, np.array([b @ c, a @ c, a @ b])
+
+
+def check_widths(table: ParticleTable, path: Path, name_width: int, resname_width: int) -> None:
+    """Refuses names that the columns of a format cannot hold."""
+    for words, width, what in (
+        (table.names, name_width, "atom names"),
+        (table.resnames, resname_width, "residue names"),
+    ):
+        longest = max(words, key=len, default="")
+        if len(longest) > width:
+            raise FormatError(
+                f"{what} of at most {width} characters, which is all that {path.suffix} holds, "
+                f"found '{longest}'"
+            )

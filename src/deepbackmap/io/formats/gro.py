@@ -1,0 +1,164 @@
+"""GROMACS' .gro: fixed columns in nm, one frame after another.
+
+Read and written here and not through MDAnalysis, which keeps the cell as single precision lengths
+and angles, reads only the first frame, and would not say so.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter, check_widths
+from deepbackmap.io.tables import ParticleTable
+from deepbackmap.system import Structure
+
+_TIME = re.compile(r"\bt=\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)")
+_BOX_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
+_LARGEST = 9999.9995
+"""What %8.3f can hold; below zero a tenth of it."""
+
+
+class GroReader(FrameReader):
+    """Frames of a .gro file, found by one pass over its lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("rb")
+        try:
+            self._starts = self._scan()
+            self.n_frames = len(self._starts)
+            if not self.n_frames:
+                raise FormatError("at least one frame, found an empty file")
+            self.table = self._read_table()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, index: int) -> Structure:
+        """One frame; its time is taken from ``t=`` in the title."""
+        title, lines, box = self._lines(index)
+        time = _TIME.search(title)
+        return Structure(
+            _positions(lines), _parse_box(box), float(time.group(1)) if time else float(index)
+        )
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+    def _scan(self) -> list[int]:
+        """Where every frame starts; refuses frames that are cut short."""
+        starts: list[int] = []
+        while True:
+            start = self._file.tell()
+            title = self._file.readline()
+            if not title.strip():
+                # Blank lines are fine at the end of a file, not between frames.
+                if self._file.read().strip():
+                    raise FormatError(f"a title at byte {start}, found a blank line")
+                return starts
+            count = self._file.readline().decode(errors="replace").strip()
+            if not count.isdigit():
+                raise FormatError(f"a number of atoms in frame {len(starts)}, found '{count}'")
+            self.n_particles = int(count) if not starts else self.n_particles
+            if int(count) != self.n_particles:
+                raise FormatError(
+                    f"{self.n_particles} atoms in frame {len(starts)} as in frame 0, found {count}"
+                )
+            for line in range(self.n_particles + 1):
+                if not self._file.readline().strip():
+                    raise FormatError(
+                        f"{self.n_particles} atoms and a box in frame {len(starts)}, "
+                        f"found the end of the file after {line} of these lines"
+                    )
+            starts.append(start)
+
+    def _lines(self, index: int) -> tuple[str, list[str], str]:
+        self._file.seek(self._starts[index])
+        title = self._file.readline().decode(errors="replace")
+        self._file.readline()
+        lines = [self._file.readline().decode(errors="replace") for _ in range(self.n_particles)]
+        return title, lines, self._file.readline().decode(errors="replace")
+
+    def _read_table(self) -> ParticleTable:
+        _, lines, _ = self._lines(0)
+        try:
+            resids = np.array([int(line[:5]) for line in lines], dtype=np.int64)
+        except ValueError as error:
+            raise FormatError(f"residue numbers in columns 1 to 5, found {error}") from error
+        return ParticleTable(
+            names=tuple(line[10:15].strip() for line in lines),
+            resnames=tuple(line[5:10].strip() for line in lines),
+            resids=resids,
+        )
+
+
+class GroWriter(FrameWriter):
+    """Writes .gro frames; atom and residue numbers begin again at 0 after 99999, as GROMACS'."""
+
+    def __init__(self, path: Path, table: ParticleTable) -> None:
+        check_widths(table, path, 5, 5)
+        numbers = (table.resids % 100_000).tolist()
+        self._heads = [
+            f"{number:5d}{resname:<5s}{name:>5s}{(k + 1) % 100_000:5d}"
+            for k, (number, resname, name) in enumerate(
+                zip(numbers, table.resnames, table.names, strict=True)
+            )
+        ]
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, structure: Structure, index: int) -> None:
+        """Appends one frame."""
+        low, high = structure.positions.min(), structure.positions.max()
+        if high >= _LARGEST or low <= -_LARGEST / 10:
+            raise FormatError(
+                f"coordinates from -999.999 to 9999.999 nm, which is all that .gro holds, found "
+                f"{low:.3f} to {high:.3f}"
+            )
+        rows = [
+            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}\n"
+            for head, (x, y, z) in zip(self._heads, structure.positions.tolist(), strict=True)
+        ]
+        self._file.write(f"deepbackmap t= {structure.time:.5f} step= {index}\n{len(rows):5d}\n")
+        self._file.writelines(rows)
+        shown = _BOX_ORDER if np.any(structure.box - np.diag(np.diag(structure.box))) else None
+        order = shown or _BOX_ORDER[:3]
+        self._file.write("".join(f"{structure.box[i, j]:10.5f}" for i, j in order) + "\n")
+
+    def close(self) -> None:
+        """Finishes the file."""
+        self._file.close()
+
+
+def _positions(lines: list[str]) -> Float64[np.ndarray, "n 3"]:
+    """Coordinates; the distance of the decimal points tells the width of the columns."""
+    first = lines[0] if lines else ""
+    dots = [k for k, character in enumerate(first) if character == "." and k >= 20]
+    width = dots[1] - dots[0] if len(dots) >= 3 else 8
+    try:
+        rows = [
+            (float(s[20 : 20 + width]), float(s[20 + width : 20 + 2 * width]),
+             float(s[20 + 2 * width : 20 + 3 * width]))
+            for s in lines
+        ]  # fmt: skip
+    except ValueError as error:
+        raise FormatError(f"three coordinates behind column 20, found {error}") from error
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _parse_box(line: str) -> Float64[np.ndarray, "3 3"]:
+    words = line.split()
+    try:
+        numbers = [float(w) for w in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (3, 9):
+        raise FormatError(f"a box of 3 or 9 numbers, found '{line.strip()}'")
+    box = np.zeros((3, 3))
+    for (i, j), value in zip(_BOX_ORDER, numbers, strict=False):
+        box[i, j] = value
+    return box

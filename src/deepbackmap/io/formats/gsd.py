@@ -1,0 +1,118 @@
+"""HOOMD's .gsd, through the gsd package.
+
+Not through MDAnalysis, which takes the tilt factors of a triclinic box for cosines of its angles.
+Lengths are taken to be in Å, as MDAnalysis does; HOOMD itself has no units. The files know types,
+not names, and times are step numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.geometry.cell import wrap
+from deepbackmap.io.formats.base import NM_PER_ANGSTROM, FormatError, FrameReader, FrameWriter
+from deepbackmap.io.tables import ParticleTable
+from deepbackmap.system import Structure
+
+
+class GsdReader(FrameReader):
+    """Frames of a .gsd file; the origin is moved from the middle of the cell to its corner."""
+
+    def __init__(self, path: Path) -> None:
+        hoomd = _hoomd()
+        try:
+            self._file = hoomd.open(str(path), "r")
+        except (OSError, RuntimeError) as error:
+            raise FormatError(f"a .gsd trajectory, found: {error}") from error
+        self.n_frames = len(self._file)
+        if not self.n_frames:
+            self._file.close()
+            raise FormatError("at least one frame, found none")
+        particles = self._file[0].particles
+        self.n_particles = int(particles.N)
+        types = tuple(particles.types[k] for k in particles.typeid)
+        resids = np.asarray(particles.body).astype(np.int64)
+        self.table = ParticleTable(
+            types, ("",) * len(types), np.where(resids < 0, 0, resids), types, named=False
+        )
+
+    def read(self, index: int) -> Structure:
+        """One frame."""
+        try:
+            frame = self._file[index]
+        except (OSError, RuntimeError) as error:
+            raise FormatError(f"a whole frame, found: {error}") from error
+        if self.n_particles != frame.particles.N:
+            raise FormatError(f"{self.n_particles} particles, found {frame.particles.N}")
+        box = _lattice(np.asarray(frame.configuration.box, dtype=np.float64))
+        positions = np.asarray(frame.particles.position, dtype=np.float64)
+        images = np.asarray(frame.particles.image, dtype=np.float64)
+        positions = positions + (images + 0.5) @ box
+        return Structure(
+            positions * NM_PER_ANGSTROM, box * NM_PER_ANGSTROM, float(frame.configuration.step)
+        )
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+class GsdWriter(FrameWriter):
+    """Writes .gsd; steps are frame numbers."""
+
+    def __init__(self, path: Path, table: ParticleTable) -> None:
+        self._gsd = _hoomd()
+        words = table.types or table.names
+        self._types = list(dict.fromkeys(words))
+        number = {name: k for k, name in enumerate(self._types)}
+        self._typeid = np.array([number[w] for w in words], dtype=np.uint32)
+        self._table = table
+        self._file = self._gsd.open(str(path), "w")
+
+    def write(self, structure: Structure, index: int) -> None:
+        """Appends one frame, wrapped into the cell, with image counts."""
+        box = structure.box / NM_PER_ANGSTROM
+        positions = structure.positions / NM_PER_ANGSTROM
+        inside = wrap(positions, box)
+        frame = self._gsd.Frame()
+        frame.configuration.step = index
+        frame.configuration.dimensions = 3
+        frame.configuration.box = [
+            box[0, 0], box[1, 1], box[2, 2],
+            box[1, 0] / box[1, 1], box[2, 0] / box[2, 2], box[2, 1] / box[2, 2],
+        ]  # fmt: skip
+        frame.particles.N = self._table.n
+        frame.particles.types = self._types
+        frame.particles.typeid = self._typeid
+        frame.particles.body = self._table.resids.astype(np.int32)
+        frame.particles.position = (inside - 0.5 * box.sum(axis=0)).astype(np.float32)
+        frame.particles.image = np.rint((positions - inside) @ np.linalg.inv(box)).astype(np.int32)
+        if self._table.masses is not None:
+            frame.particles.mass = self._table.masses.astype(np.float32)
+        if self._table.charges is not None:
+            frame.particles.charge = self._table.charges.astype(np.float32)
+        self._file.append(frame)
+
+    def close(self) -> None:
+        """Finishes the file."""
+        self._file.close()
+
+
+def _hoomd() -> Any:
+    try:
+        import gsd.hoomd
+    except ImportError as error:
+        raise FormatError(
+            "the package gsd, which .gsd files need (pip install 'deepbackmap[gsd]'), found none"
+        ) from error
+    return gsd.hoomd
+
+
+def _lattice(record: Float64[np.ndarray, "6"]) -> Float64[np.ndarray, "3 3"]:
+    """Lattice vectors from three lengths and three tilt factors."""
+    x, y, z, xy, xz, yz = record
+    return np.array([[x, 0.0, 0.0], [xy * y, y, 0.0], [xz * z, yz * z, z]])

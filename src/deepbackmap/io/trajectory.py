@@ -1,0 +1,383 @@
+"""Structures and trajectories: frames in nm with their full boxes, in and out of files.
+
+Everything is checked where it enters: a frame that comes out of ``FrameSource`` has the right
+number of particles, finite coordinates and a box. Outputs are written beside their place and
+moved there when they are complete.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import Int64
+
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import validate_box
+from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
+from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
+from deepbackmap.io.formats.gro import GroReader, GroWriter
+from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
+from deepbackmap.io.formats.lammps import DataWriter, DumpFrames, DumpWriter, open_data
+from deepbackmap.io.formats.pdb import PdbWriter, open_pdb
+from deepbackmap.io.formats.xdr import XdrReader, XdrWriter
+from deepbackmap.io.tables import ParticleTable, atom_table
+from deepbackmap.system import Structure
+
+__all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "open_writer",
+           "parse_frames", "read_frames"]  # fmt: skip
+
+READERS: dict[str, Callable[[Path], FrameReader]] = {
+    ".gro": GroReader,
+    ".pdb": open_pdb,
+    ".xtc": XdrReader,
+    ".trr": XdrReader,
+    ".dcd": DcdReader,
+    ".data": open_data,
+    ".lammpstrj": DumpFrames,
+    ".dump": DumpFrames,
+    ".gsd": GsdReader,
+}
+"""By extension, in lower case."""
+
+WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
+    ".gro": GroWriter,
+    ".pdb": PdbWriter,
+    ".xtc": XdrWriter,
+    ".trr": XdrWriter,
+    ".dcd": DcdWriter,
+    ".data": DataWriter,
+    ".lammpstrj": DumpWriter,
+    ".dump": DumpWriter,
+    ".gsd": GsdWriter,
+}
+"""By extension, in lower case."""
+
+
+class FrameSource:
+    """The chosen frames of a trajectory, read one by one as they are asked for."""
+
+    def __init__(
+        self,
+        path: Path,
+        reader: FrameReader,
+        table: ParticleTable,
+        frames: Int64[np.ndarray, "f"],
+    ) -> None:
+        self.path = path
+        """The file that the frames come from."""
+        self.table = table
+        """Names of the particles, from the structure file."""
+        self.frames = frames
+        """Number of every frame in its file, from 0."""
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[Structure]:
+        for k in range(len(self)):
+            yield self[k]
+
+    def __getitem__(self, k: int) -> Structure:
+        """The k-th of the chosen frames.
+
+        Raises:
+            IndexError: there are not that many.
+            InputError: the frame is damaged, has coordinates that are not finite, or no box.
+        """
+        number = int(self.frames[k])
+        with _blame(f"{self.path} frame {number}"):
+            structure = self._reader.read(number)
+            _check_frame(structure, self.table.n)
+        return structure
+
+    def check_ends(self) -> None:
+        """Reads the earliest and the latest chosen frame, and finds a file that is cut short."""
+        for k in (int(self.frames.argmin()), int(self.frames.argmax())):
+            self[k]
+        if self.frames.max() == self._reader.n_frames - 1:
+            with _blame(str(self.path)):
+                self._reader.check_end()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._reader.close()
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_frames(
+    structure_file: str | Path,
+    trajectory: str | Path | None = None,
+    *,
+    frames: str | None = None,
+) -> FrameSource:
+    """Opens a structure and, if there is one, its trajectory.
+
+    Args:
+        structure_file: names and, without a trajectory, also the frames; .gro, .pdb, .data,
+            .lammpstrj, .dump or .gsd.
+        trajectory: the frames; any of these, .xtc, .trr or .dcd.
+        frames: which of them, "A:B:C" as numpy slices; all by default.
+
+    Returns:
+        The frames in nm and ps.
+
+    Raises:
+        InputError: a file is missing, of unknown extension, empty, damaged or cut short, the two
+            do not have the same number of particles, or no frame is chosen.
+    """
+    structure_path = Path(structure_file)
+    path = structure_path if trajectory is None else Path(trajectory)
+    wanted = parse_frames(frames)
+    head = _open(structure_path)
+    if head.table is None:
+        head.close()
+        raise InputError(
+            f"{structure_path}: expected a structure with names (such as .gro or .pdb), found "
+            f"{structure_path.suffix}, which holds coordinates only"
+        )
+    table = head.table
+    reader = head
+    if path is not structure_path:
+        head.close()
+        reader = _open(path)
+    try:
+        if reader.n_particles != table.n:
+            raise InputError(
+                f"{path}: expected {table.n} particles as in {structure_path}, "
+                f"found {reader.n_particles}"
+            )
+        numbers = np.arange(reader.n_frames, dtype=np.int64)[wanted]
+        if not len(numbers):
+            raise InputError(
+                f"{path}: expected frames {frames} to choose some of its {reader.n_frames} frames, "
+                f"found none"
+            )
+        source = FrameSource(path, reader, table, numbers)
+        source.check_ends()
+    except BaseException:
+        reader.close()
+        raise
+    return source
+
+
+def parse_frames(text: str | None) -> slice:
+    """Reads "A:B:C" as a slice; "A" alone is one frame.
+
+    Args:
+        text: up to three whole numbers between colons; None is all frames.
+
+    Returns:
+        The slice.
+
+    Raises:
+        InputError: the text is something else.
+    """
+    if text is None:
+        return slice(None)
+    number = r"\s*([-+]?\d+)?\s*"
+    match = re.fullmatch(f"{number}(:{number})?(:{number})?", text)
+    if match is None or not text.strip():
+        raise InputError(f"frames: expected A:B:C as whole numbers, found '{text}'")
+    start, colon, stop, _, step = match.groups()
+    first = int(start) if start else None
+    if colon is None and first is not None:
+        return slice(first, None if first == -1 else first + 1)
+    if step is not None and int(step) == 0:
+        raise InputError(f"frames: expected a step other than 0, found '{text}'")
+    return slice(first, int(stop) if stop else None, int(step) if step else None)
+
+
+class TrajectoryWriter:
+    """A file to be: a context manager that leaves all of it or nothing."""
+
+    def __init__(self, path: Path, table: ParticleTable, force: bool) -> None:
+        self._path = path
+        self._table = table
+        self._force = force
+        self._part: Path | None = None
+        self._writer: FrameWriter | None = None
+        self._count = 0
+
+    def __enter__(self) -> TrajectoryWriter:
+        # The extension stays last, since formats are told by it.
+        try:
+            handle, name = tempfile.mkstemp(
+                dir=self._path.parent,
+                prefix=f".{self._path.stem}.",
+                suffix=f".part{self._path.suffix}",
+            )
+        except OSError as error:
+            raise _no_place(self._path, error) from error
+        os.close(handle)
+        self._part = Path(name)
+        try:
+            # mkstemp makes files for the owner alone; an output has the usual permissions.
+            mask = os.umask(0)
+            os.umask(mask)
+            self._part.chmod(0o666 & ~mask)
+            with _blame(str(self._path)):
+                self._writer = WRITERS[self._path.suffix.lower()](self._part, self._table)
+        except BaseException:
+            self._part.unlink()
+            raise
+        return self
+
+    def write(self, structure: Structure) -> None:
+        """Appends one frame.
+
+        Args:
+            structure: as many particles as the table, in nm.
+
+        Raises:
+            InputError: the format cannot hold it, or the disk is full.
+            ValueError: the number of particles is not the table's, a coordinate is not finite, or
+                there is no box: nothing of that kind is ever written.
+        """
+        if self._writer is None:
+            raise ValueError("write: expected to be inside 'with open_writer(...)'")
+        try:
+            _check_frame(structure, self._table.n)
+        except FormatError as error:
+            raise ValueError(f"structure: expected {error}") from error
+        with _blame(f"{self._path} frame {self._count}"):
+            self._writer.write(structure, self._count)
+        self._count += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._part is not None and self._writer is not None
+        try:
+            with _blame(str(self._path)):
+                self._writer.close()
+            if kind is None:
+                if not self._count:
+                    raise ValueError(f"{self._path}: expected at least one frame to be written")
+                if not self._force:
+                    _refuse_existing(self._path)
+                self._part.replace(self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
+            self._writer = None
+
+
+def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) -> TrajectoryWriter:
+    """Prepares to write a structure or trajectory; everything that can be refused is refused here.
+
+    Args:
+        path: its extension chooses the format.
+        table: names of the particles in order.
+        force: whether to replace an existing file.
+
+    Returns:
+        A context manager with ``write(structure)``.
+
+    Raises:
+        InputError: the extension is unknown, the file exists, or its folder is missing or not
+            writable.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise InputError(
+            f"{path}: expected an output ending in {', '.join(WRITERS)}, found "
+            f"'{path.suffix or path.name}'"
+        )
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file to write, found a folder")
+    if not force:
+        _refuse_existing(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: expected a folder {path.parent} to write to, found none")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{path}: expected a folder that can be written to, found {path.parent} read-only"
+        )
+    return TrajectoryWriter(path, table, force)
+
+
+def _open(path: Path) -> FrameReader:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise InputError(
+            f"{path}: expected a file ending in {', '.join(READERS)}, found "
+            f"'{path.suffix or path.name}'"
+        )
+    if not path.is_file():
+        raise InputError(
+            f"{path}: expected a file, found {'a folder' if path.is_dir() else 'none'}"
+        )
+    with _blame(str(path)):
+        if not path.stat().st_size:
+            raise FormatError("at least one frame, found an empty file")
+        return READERS[suffix](path)
+
+
+def _check_frame(structure: Structure, n: int) -> None:
+    if structure.n != n:
+        raise FormatError(f"{n} particles, found {structure.n}")
+    bad = np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))
+    if len(bad):
+        raise FormatError(
+            f"finite coordinates, found {structure.positions[bad[0]].tolist()} for particle "
+            f"{bad[0] + 1}"
+        )
+    if not structure.box.any():
+        raise FormatError("a periodic box, found none (all zeros)")
+    try:
+        validate_box(structure.box)
+    except ValueError as error:
+        raise FormatError(str(error).removeprefix("box: expected ")) from error
+    if np.triu(structure.box, 1).any() or (np.diag(structure.box) <= 0).any():
+        raise FormatError(
+            f"a box in lower triangular form, found lattice vectors {structure.box.tolist()}"
+        )
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+
+
+def _no_place(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: expected a place to write to, found: {error.strerror}")
+
+
+class _blame:
+    """Turns what a format has to say into a sentence that names the file."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, FormatError):
+            raise InputError(f"{self._where}: expected {error}") from error
+        if isinstance(error, OSError):
+            raise InputError(f"{self._where}: {error.strerror or error}") from error
