@@ -1,0 +1,68 @@
+"""Atoms to beads: a whole trajectory, frame by frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deepbackmap.geometry.cell import wrap
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import open_writer, read_frames
+from deepbackmap.mapping import load_mapping, map_positions
+from deepbackmap.mapping.match import bead_table, check_atoms
+from deepbackmap.system.whole import bond_trees, make_whole
+
+
+def map_trajectory(
+    structure: str | Path,
+    trajectory: str | Path | None,
+    topology: str | Path,
+    mapping: str | Path,
+    output: str | Path,
+    *,
+    frames: str | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> int:
+    """Maps an atomistic structure or trajectory to beads.
+
+    Frames are read, made whole, mapped, wrapped into the cell and written one at a time, so that
+    memory does not grow with their number.
+
+    Args:
+        structure: atoms with names, in the topology's order.
+        trajectory: frames of it; None maps the frames of the structure file.
+        topology: GROMACS topology of the atoms.
+        mapping: mapping file, or the name of a packaged one.
+        output: bead structure or trajectory to write.
+        frames: which frames, "A:B:C"; all by default.
+        force: whether to replace an existing output.
+        progress: whether to show a bar on standard error.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        InputError: an input is wrong or does not fit the others; then no output is left.
+    """
+    atoms = read_topology(topology)
+    system_mapping = load_mapping(mapping).resolve(atoms)
+    with read_frames(structure, trajectory, frames=frames) as source:
+        check_atoms(atoms, source.table, str(structure))
+        writer = open_writer(output, bead_table(system_mapping), force=force)
+        trees = bond_trees(atoms)
+        with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
+            for number, frame in zip(source.frames.tolist(), source, strict=True):
+                whole = make_whole(
+                    frame.positions,
+                    frame.box,
+                    atoms,
+                    trees=trees,
+                    source=f"{source.path} frame {number}",
+                )
+                beads = wrap(map_positions(system_mapping, whole), frame.box)
+                writer.write(replace(frame, positions=beads))
+                bar.update()
+        return len(source)
