@@ -1,5 +1,6 @@
 """Energies of single terms and pairs: values by hand, derivatives, symmetries, other programs."""
 
+import dataclasses
 import itertools
 import math
 
@@ -312,7 +313,7 @@ def molecule(name, rng, n, *, types, nrexcl=2):
     )
 
 
-def mixed_system(seed=3):
+def mixed_system(seed=3, wrapped=True):
     """Chains and single atoms in recurring runs, in a skewed box, wrapped atom by atom."""
     rng = np.random.default_rng(seed)
     kinds = (
@@ -331,8 +332,8 @@ def mixed_system(seed=3):
     for first, last in itertools.pairwise(offsets):
         start = rng.uniform(0, 1, 3) @ SKEWED
         positions[first:last] = start + np.cumsum(steps[first:last], axis=0)
-    fractions = positions @ np.linalg.inv(SKEWED)
-    return topology, Structure((fractions - np.floor(fractions)) @ SKEWED, SKEWED)
+    turns = np.floor(positions @ np.linalg.inv(SKEWED)) * wrapped
+    return topology, Structure(positions - turns @ SKEWED, SKEWED)
 
 
 def excluded_pairs(topology):
@@ -384,6 +385,22 @@ def test_pieces_do_not_change_energies(monkeypatch):
     assert field.energies_by_term(structure) == pytest.approx(expected)
 
 
+def test_copies_of_a_box_have_as_much_energy_each():
+    topology, one = mixed_system(wrapped=False)
+    expected = ForceField.from_topology(topology).energies_by_term(one)
+    copies = 3
+    many = Structure(
+        np.concatenate([one.positions + k * one.box[2] for k in range(copies)]),
+        one.box * np.array([[1.0], [1.0], [copies]]),
+    )
+    field = ForceField.from_topology(dataclasses.replace(topology, blocks=topology.blocks * copies))
+    assert field.energies_by_term(many) == pytest.approx(
+        {name: copies * energy for name, energy in expected.items()}
+    )
+    lj = field.lj_per_molecule(many).reshape(copies, -1)
+    np.testing.assert_allclose(lj, lj[:1].repeat(copies, axis=0), rtol=1e-8)
+
+
 def test_a_box_of_zeros_is_open():
     topology, structure = mixed_system()
     field = ForceField.from_topology(topology)
@@ -421,6 +438,14 @@ def test_wrong_frames_are_refused():
     broken[4, 1] = np.nan
     with pytest.raises(InputError, match=r"finite coordinates.*atom 5"):
         field.energies_by_term(Structure(broken, SKEWED))
+
+
+def test_wrong_settings_are_refused():
+    topology, _ = mixed_system()
+    with pytest.raises(ValueError, match="cutoff: expected a length above 0 nm, got 0"):
+        ForceField.from_topology(topology, cutoff=0.0)
+    with pytest.raises(ValueError, match=r"reaction_field_epsilon: expected .* got 0"):
+        ForceField.from_topology(topology, reaction_field_epsilon=0.0)
 
 
 # --- against OpenMM ---------------------------------------------------------------------------

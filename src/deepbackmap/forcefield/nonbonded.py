@@ -30,7 +30,7 @@ class ReactionField:
 
     @classmethod
     def from_epsilon(cls, cutoff: float, epsilon: float | None) -> ReactionField:
-        """Constants that make energy and force vanish at the cut-off as epsilon grows.
+        """Constants with which the energy is zero at the cut-off.
 
         Args:
             cutoff: in nm.
@@ -99,7 +99,7 @@ def soft_floor(
     return torch.where(inside, 0.5 * safe * (1.0 + (distance / safe) ** 2), distance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LennardJonesTable:
     """Lennard-Jones parameters by pair of atom types."""
 

@@ -26,7 +26,7 @@ ATOMS_AT_ONCE = 1 << 17
 """Atoms whose bonded terms are worked on together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TermTable:
     """All terms of one kind in one molecule type, as tensors."""
 
@@ -40,14 +40,14 @@ class TermTable:
     """Columns as the function documents them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ForceField:
     """Force field of one system: tables by molecule type and by pair of atom types."""
 
     topology: Topology
     cutoff: float
     """Of Lennard-Jones and Coulomb, plain (no shift, no switch), in nm."""
-    field: ReactionField
+    reaction_field: ReactionField
     tables: tuple[tuple[TermTable, ...], ...]
     """Parallel to ``topology.molecule_types``."""
     lennard_jones: LennardJonesTable
@@ -72,11 +72,21 @@ class ForceField:
             cutoff: of the non-bonded terms in nm.
             reaction_field_epsilon: dielectric constant outside the cut-off, ``math.inf`` for a
                 conductor, None for the bare 1/r without reaction field.
+
+        Raises:
+            ValueError: a cut-off or dielectric constant that is not positive.
         """
+        if not cutoff > 0.0:
+            raise ValueError(f"cutoff: expected a length above 0 nm, got {cutoff}")
+        if reaction_field_epsilon is not None and not reaction_field_epsilon > 0.0:
+            raise ValueError(
+                "reaction_field_epsilon: expected a number above 0, math.inf or None, "
+                f"got {reaction_field_epsilon}"
+            )
         return cls(
             topology=topology,
             cutoff=cutoff,
-            field=ReactionField.from_epsilon(cutoff, reaction_field_epsilon),
+            reaction_field=ReactionField.from_epsilon(cutoff, reaction_field_epsilon),
             tables=tuple(_tables(m) for m in topology.molecule_types),
             lennard_jones=LennardJonesTable.from_topology(topology),
             exclusions=Exclusions(topology),
@@ -119,7 +129,7 @@ class ForceField:
                 values = energy(molecules, table.index, table.parameters, box)
                 total[table.term] = total[table.term] + values.sum()
         if excluded_correction:
-            total["coulomb"] = total["coulomb"] - 0.5 * COULOMB * self.field.c * (
+            total["coulomb"] = total["coulomb"] - 0.5 * COULOMB * self.reaction_field.c * (
                 (self.charges**2).sum()
             )
         for pairs, excluded, distance in self._pairs(positions, box):
@@ -127,12 +137,14 @@ class ForceField:
             inner, apart = pairs[kept], distance[kept]
             total["lj"] = total["lj"] + self._pair_lj(inner, apart).sum()
             charge = self.charges[inner[:, 0]] * self.charges[inner[:, 1]]
-            plain = nonbonded.reaction_field(apart, charge, self.field).sum()
+            plain = nonbonded.reaction_field(apart, charge, self.reaction_field).sum()
             total["coulomb"] = total["coulomb"] + plain
             if excluded_correction:
                 i, j = pairs[excluded].unbind(-1)
                 charge = self.charges[i] * self.charges[j]
-                rest = nonbonded.reaction_field_excluded(distance[excluded], charge, self.field)
+                rest = nonbonded.reaction_field_excluded(
+                    distance[excluded], charge, self.reaction_field
+                )
                 total["coulomb"] = total["coulomb"] + rest.sum()
         return total
 
