@@ -98,6 +98,19 @@ def test_molecule_bonded_to_its_own_image_is_refused():
         make_whole(along, BOX, system, source="frame.gro")
 
 
+def test_bonds_longer_than_half_the_cell_are_refused():
+    system = topology((molecule("ION", 1, []), 1), (molecule("M", 3, [(0, 1), (1, 2)]), 2))
+    rng = np.random.default_rng(1)
+    positions = np.concatenate([np.zeros((1, 3)), random_walks(2, 3, [0, 0, 1], rng)])
+    make_whole(positions, BOX, system)
+    positions[5] += [1.3, 0, 0]
+    match = (
+        r"a\.gro: expected bonds shorter than half the cell \(1\.\d+ nm\), found 1\.\d+ nm between "
+    )
+    with pytest.raises(InputError, match=match + r"atoms C1 and C2 of molecule 3 \(M\)"):
+        make_whole(positions, BOX, system, source="a.gro")
+
+
 def test_wrong_number_of_atoms_is_refused():
     system = topology((molecule("M", 3, [(0, 1), (1, 2)]), 2))
     with pytest.raises(InputError, match=r"a\.gro: expected 6 atoms as in test\.top, found 5"):

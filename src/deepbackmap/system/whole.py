@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.system.topology import MoleculeType, Topology
 
 
@@ -81,9 +81,9 @@ def make_whole(
         Positions in nm.
 
     Raises:
-        InputError: the number of atoms is not the topology's, or a molecule is bonded to its own
-            periodic image (or has a bond longer than half the cell), so that no arrangement
-            makes it whole.
+        InputError: the number of atoms is not the topology's, a bond is longer than half the
+            smallest height of the cell (so that nothing says which image is meant), or a molecule
+            is bonded to its own periodic image (so that no arrangement makes it whole).
     """
     if len(positions) != topology.n_atoms:
         raise InputError(
@@ -99,6 +99,7 @@ def make_whole(
         stop = start + molecule.n_atoms * count
         copies = positions[start:stop].reshape(count, molecule.n_atoms, 3)
         walked = _walk(copies, box, tree)
+        _check_bonds(walked, box, molecule, tree, first_molecule, source)
         _check_closures(walked, box, molecule, tree, first_molecule, source)
         whole[start:stop] = walked.reshape(-1, 3)
         start, first_molecule = stop, first_molecule + count
@@ -126,6 +127,28 @@ def _walk(
         pointer = above
 
 
+def _check_bonds(
+    whole: Float64[np.ndarray, "m n 3"],
+    box: Float64[np.ndarray, "3 3"],
+    molecule: MoleculeType,
+    tree: BondTree,
+    first_molecule: int,
+    source: str,
+) -> None:
+    """Refuses bonds whose image is ambiguous; atoms in a wrong order are found out here."""
+    lengths = np.linalg.norm(whole - whole[:, tree.parent], axis=-1)
+    limit = 0.5 * float(cell_heights(box).min())
+    bad = np.argwhere(lengths > limit)
+    if len(bad):
+        copy, atom = bad[0]
+        raise InputError(
+            f"{source}: expected bonds shorter than half the cell ({limit:.3f} nm), found "
+            f"{lengths[copy, atom]:.3f} nm between atoms {molecule.atom_names[tree.parent[atom]]} "
+            f"and {molecule.atom_names[atom]} of molecule {first_molecule + copy + 1} "
+            f"({molecule.name}): are the atoms in the order of the topology?"
+        )
+
+
 def _check_closures(
     whole: Float64[np.ndarray, "m n 3"],
     box: Float64[np.ndarray, "3 3"],
@@ -145,6 +168,6 @@ def _check_closures(
         raise InputError(
             f"{source}: expected molecule {first_molecule + copy + 1} ({molecule.name}) to close "
             f"its rings within one cell, found atoms {molecule.atom_names[i]} and "
-            f"{molecule.atom_names[j]} bonded across the box: it is bonded to its own periodic "
-            f"image or its atoms are in another order than the topology's"
+            f"{molecule.atom_names[j]} bonded across the box, so that it is bonded to its own "
+            f"periodic image"
         )
