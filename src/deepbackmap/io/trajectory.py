@@ -76,6 +76,7 @@ class FrameSource:
         self.frames = frames
         """Number of every frame in its file, from 0."""
         self._reader = reader
+        self._at_hand: dict[int, Structure] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -92,6 +93,8 @@ class FrameSource:
             InputError: the frame is damaged, has coordinates that are not finite, or no box.
         """
         number = int(self.frames[k])
+        if number in self._at_hand:
+            return self._at_hand.pop(number)
         with _blame(f"{self.path} frame {number}"):
             structure = self._reader.read(number)
             _check_frame(structure, self.table.n)
@@ -99,11 +102,15 @@ class FrameSource:
 
     def check_ends(self) -> None:
         """Reads the earliest and the latest chosen frame, and finds a file that is cut short."""
-        for k in (int(self.frames.argmin()), int(self.frames.argmax())):
-            self[k]
+        earliest, latest = int(self.frames.argmin()), int(self.frames.argmax())
+        first = self[earliest]
+        if earliest != latest:
+            self[latest]  # comes second, since the end is checked from where it leaves the file
         if self.frames.max() == self._reader.n_frames - 1:
             with _blame(str(self.path)):
                 self._reader.check_end()
+        # Not read twice (text is slow), and handed out once, since its arrays can be written to.
+        self._at_hand[int(self.frames[earliest])] = first
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -31,8 +31,10 @@ _STYLE_BY_FIELDS = {5: "atomic", 8: "atomic", 6: "molecular", 9: "molecular", 7:
 
 def open_data(path: Path) -> FrameReader:
     """The one frame of a LAMMPS data file."""
-    style = _atom_style(path)
+    style, expected = _atoms_section(path)
     table = read_table(path, DATAParser, named=False, atom_style=style)
+    if table.n != expected:
+        raise FormatError(f"{expected} atoms as its header says, found {table.n}")
     return MDAnalysisReader(path, DATAReader, table, n_atoms=table.n, atom_style=style)
 
 
@@ -139,15 +141,19 @@ def _numbered_types(table: ParticleTable) -> tuple[list[int], list[str]]:
     return [number[w] for w in words], names
 
 
-def _atom_style(path: Path) -> str:
-    """Columns of the Atoms section, from its hint or its width.
+def _atoms_section(path: Path) -> tuple[str, int]:
+    """Columns of the Atoms section, from its hint or its width, and the number in the header.
 
-    MDAnalysis passes over the hint and takes every width but one to be ``molecular``.
+    MDAnalysis passes over the hint, takes every width but one to be ``molecular``, and does not
+    look at the number.
     """
-    hint, fields = "", 0
+    hint, fields, expected = "", 0, 0
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.split("#")[0].strip() == "Atoms":
+            words = line.split("#")[0].split()
+            if words[1:] == ["atoms"] and words[0].isdigit():
+                expected = int(words[0])
+            elif words == ["Atoms"]:
                 hint = line.partition("#")[2].strip()
                 fields = next((len(s.split("#")[0].split()) for s in file if s.strip()), 0)
                 break
@@ -157,4 +163,4 @@ def _atom_style(path: Path) -> str:
             f"atoms in one of the styles {', '.join(_STYLES)}, found "
             f"{f'style {hint}' if hint else f'{fields} columns in the Atoms section'}"
         )
-    return _STYLES[style]
+    return _STYLES[style], expected

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from MDAnalysis.coordinates.base import ReaderBase
+from MDAnalysis.coordinates.base import ProtoReader
 from MDAnalysis.topology.base import TopologyReaderBase
 
 from deepbackmap.io.formats.base import (
@@ -24,7 +24,7 @@ class MDAnalysisReader(FrameReader):
     """Frames of a file whose lengths MDAnalysis takes to be in Å."""
 
     def __init__(
-        self, path: Path, reader: type[ReaderBase], table: ParticleTable | None, **options: Any
+        self, path: Path, reader: type[ProtoReader], table: ParticleTable | None, **options: Any
     ) -> None:
         self.table = table
         try:
@@ -72,9 +72,9 @@ def read_table(
         raise FormatError(f"a {path.suffix} file, found: {_said(error)}") from error
     n = found.n_atoms
     residue = found.tt.atoms2residues(np.arange(n))
-    types = tuple(str(t) for t in found.types.values)
     resids = np.asarray(found.resids.values)[residue].astype(np.int64)
     if not named:
+        types = tuple(str(t) for t in found.types.values)
         return ParticleTable(types, ("",) * n, resids, types=types, named=False)
     return ParticleTable(
         names=tuple(str(x) for x in found.names.values),

@@ -27,7 +27,8 @@ from deepbackmap.system import Structure
 
 def open_pdb(path: Path) -> FrameReader:
     """Frames of a .pdb file, one a MODEL."""
-    return MDAnalysisReader(path, PDBReader, read_table(path, PDBParser))
+    table = read_table(path, PDBParser)
+    return MDAnalysisReader(path, PDBReader, table, n_atoms=table.n)
 
 
 class PdbWriter(FrameWriter):
