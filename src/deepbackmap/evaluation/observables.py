@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,15 +32,24 @@ DIHEDRAL_KINDS = ("proper", "ryckaert_bellemans")
 LENGTH_KINDS = ("bond", "constraint")
 
 
+@runtime_checkable
+class Frames(Protocol):
+    """Frames that can be counted and gone through more than once: a list, or a file's."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Structure]: ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """The observables of a system: everything a topology says once for all frames."""
 
     topology: Topology
     forcefield: ForceField
-    angles: Mapping[str, Int64[np.ndarray, "n 3"]]
+    angles: Mapping[str, Int64[np.ndarray, "_ 3"]]
     """All angles of the topology by the types of their atoms, such as ``H-C-H``."""
-    dihedrals: Mapping[str, Int64[np.ndarray, "n 4"]]
+    dihedrals: Mapping[str, Int64[np.ndarray, "_ 4"]]
     """Proper dihedrals of heavy atoms by the types of their atoms."""
     angle_terms: Mapping[str, BondedTerms]
     """Angles by kind, for their energy."""
@@ -55,7 +65,7 @@ class Plan:
     """As ``stereo.stereocentres``."""
     prochiral: Int64[np.ndarray, "p 5"]
     """As ``stereo.prochiral_pairs``."""
-    rings: tuple[Int64[np.ndarray, "r s"], ...]
+    rings: tuple[Int64[np.ndarray, "_ _"], ...]
     """One array for each size of ring."""
 
     @classmethod
@@ -93,11 +103,11 @@ class Measurements:
     """What the frames of one sample show."""
 
     n_frames: int
-    angles: Mapping[str, Int64[np.ndarray, " bins"]]
+    angles: Mapping[str, Int64[np.ndarray, " _"]]
     """Counts in ``ANGLE_BINS`` by types."""
-    dihedrals: Mapping[str, Int64[np.ndarray, " bins"]]
+    dihedrals: Mapping[str, Int64[np.ndarray, " _"]]
     """Counts in ``DIHEDRAL_BINS`` by types."""
-    impropers: Int64[np.ndarray, " bins"]
+    impropers: Int64[np.ndarray, " b"]
     """Counts in ``IMPROPER_BINS``, deviations from the force field's value."""
     angle_energy: Float64[np.ndarray, " f"]
     """Of the system by frame, kJ/mol."""
@@ -142,7 +152,7 @@ class _FrameResult:
     bonds: np.ndarray
 
 
-def measure(plan: Plan, frames: Sequence[Structure], *, source: str = "frames") -> Measurements:
+def measure(plan: Plan, frames: Frames, *, source: str = "frames") -> Measurements:
     """Measures a sample frame by frame; only histograms and figures are kept.
 
     Args:

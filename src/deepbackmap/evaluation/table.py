@@ -12,10 +12,10 @@ from jaxtyping import Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import metrics
-from deepbackmap.evaluation.observables import Measurements, Plan, measure
+from deepbackmap.evaluation.observables import Frames, Measurements, Plan, measure
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.system import Structure, Topology
+from deepbackmap.system import Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
 
@@ -90,10 +90,10 @@ def format_value(value: float) -> str:
 
 def compare(
     topology: Topology,
-    reference_frames: Sequence[Structure],
-    generated_frames: Sequence[Structure],
+    reference_frames: Frames,
+    generated_frames: Frames,
     *,
-    beads: Sequence[Structure] | None = None,
+    beads: Frames | None = None,
     system_mapping: SystemMapping | None = None,
 ) -> QualityTable:
     """Compares generated structures with reference structures of the same system.
@@ -229,8 +229,8 @@ def fraction_inverted(
 
 
 def compare_beads(
-    generated_frames: Sequence[Structure],
-    beads: Sequence[Structure],
+    generated_frames: Frames,
+    beads: Frames,
     system_mapping: SystemMapping,
 ) -> tuple[Row, ...]:
     """Rows of the distances between re-mapped beads and the beads that were given.

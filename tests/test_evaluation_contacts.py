@@ -1,0 +1,104 @@
+"""Radial distribution functions and close pairs: laws and hand values."""
+
+import numpy as np
+import pytest
+
+from deepbackmap.evaluation.contacts import (
+    exclude_within_bonds,
+    pairs_within_bonds,
+    radial_distribution,
+    relative_distances,
+)
+from deepbackmap.forcefield.nonbonded import Exclusions
+from evaluation_systems import SKEWED, molecule, scattered, structure, topology
+
+BUTANE = molecule(["C"] * 4, [(0, 1), (1, 2), (2, 3)])
+
+
+def atoms(n):
+    """A system of single atoms."""
+    return topology(molecule(["C"], []), counts=[n])
+
+
+def test_pairs_within_bonds():
+    assert pairs_within_bonds(BUTANE, 1).tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert pairs_within_bonds(BUTANE, 2).tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
+    assert len(pairs_within_bonds(BUTANE, 3)) == 6
+    ring = molecule(["C"] * 6, [(k, (k + 1) % 6) for k in range(6)])
+    assert len(pairs_within_bonds(ring, 3)) == 15
+
+
+def test_an_ideal_gas_has_no_structure():
+    n = 1500
+    points = np.random.default_rng(0).uniform(size=(n, 3)) @ SKEWED
+    g = radial_distribution(structure(points), np.arange(n), exclude_within_bonds(atoms(n), 3))
+    assert g[50:].mean() == pytest.approx(1.0, abs=0.01)
+    assert g[50:100].mean() == pytest.approx(g[100:].mean(), abs=0.01)
+
+
+def test_a_lattice_has_its_coordination_numbers():
+    grid = 0.405 * np.stack(np.meshgrid(*[np.arange(5)] * 3), axis=-1).reshape(-1, 3)
+    frame = structure(grid, 5 * 0.405 * np.eye(3))
+    n = len(grid)
+    g = radial_distribution(frame, np.arange(n), exclude_within_bonds(atoms(n), 3))
+    shells = 4 / 3 * np.pi * np.diff((0.01 * np.arange(151)) ** 3)
+    neighbours = g * shells / 0.405**3
+    # beyond half the cell (1.01 nm) too, where a pair has several images
+    counted = {round(0.405 * np.sqrt(q), 4): c for q, c in
+               ((1, 6), (2, 12), (3, 8), (4, 6), (5, 24), (6, 24), (8, 12))}  # fmt: skip
+    for distance, count in counted.items():
+        assert neighbours[int(distance / 0.01)] == pytest.approx(count), distance
+    assert neighbours[:40].sum() == 0.0
+
+
+def test_a_larger_cell_has_the_same_distribution():
+    system = topology(BUTANE, counts=[20])
+    rng = np.random.default_rng(2)
+    chains = rng.uniform(size=(20, 1, 3)) @ SKEWED + 0.12 * np.arange(4)[:, None] * [1, 0.3, 0]
+    points = chains.reshape(-1, 3)
+    g = radial_distribution(scattered(points), np.arange(80), exclude_within_bonds(system, 3))
+    doubled = topology(BUTANE, counts=[40])
+    box = SKEWED * [[2.0], [1.0], [1.0]]
+    larger = scattered(np.concatenate([points, points + SKEWED[0]]), box)
+    twice = radial_distribution(larger, np.arange(160), exclude_within_bonds(doubled, 3))
+    assert twice == pytest.approx(g)
+
+
+def test_bonded_pairs_are_left_out():
+    system = topology(BUTANE)
+    points = 0.151 * np.arange(4)[:, None] * [1.0, 0.0, 0.0]
+    near = exclude_within_bonds(system, 2)
+    g = radial_distribution(structure(points), np.arange(4), near)
+    assert np.flatnonzero(g).tolist() == [45]
+    g = radial_distribution(structure(points), np.arange(4), exclude_within_bonds(system, 3))
+    assert not g.any()
+
+
+def test_an_image_of_an_excluded_pair_is_another_pair():
+    system = topology(molecule(["C", "C"], [(0, 1)]))
+    frame = structure([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0]], np.diag([1.201, 4.0, 4.0]))
+    g = radial_distribution(frame, np.arange(2), exclude_within_bonds(system, 1))
+    # 1.051 nm the other way round, and each atom with its own image at 1.201
+    assert np.flatnonzero(g).tolist() == [105, 120, 135]
+
+
+def test_close_pairs_are_in_units_of_sigma():
+    system = atoms(3)
+    frame = scattered(np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [1.2, 0.0, 0.0]]))
+    found = relative_distances(frame, system, Exclusions(system))
+    assert found == pytest.approx([0.5])
+
+
+def test_excluded_pairs_are_not_close():
+    bonded = molecule(["C", "C"], [(0, 1)], exclusions=[(0, 1)])
+    system = topology(bonded, counts=[2])
+    points = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.21, 0.0], [0.1, 0.21, 0.0]])
+    found = relative_distances(scattered(points), system, Exclusions(system))
+    across = np.hypot(0.1, 0.21) / 0.3
+    assert np.sort(found) == pytest.approx([0.7, 0.7, across, across])
+
+
+def test_without_lennard_jones_nothing_is_close():
+    system = topology(molecule(["C", "C"], [(0, 1)]), epsilon=0.0)
+    frame = structure([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0]])
+    assert len(relative_distances(frame, system, Exclusions(system))) == 0
