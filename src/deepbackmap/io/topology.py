@@ -32,7 +32,7 @@ _TYPE_SECTIONS = frozenset(
         "implicitgenbornparams",
     )
 )
-_SYSTEM_SECTIONS = frozenset(("system", "molecules", "intermolecularinteractions"))
+_SYSTEM_SECTIONS = frozenset(("system", "molecules"))
 
 
 def read_topology(
@@ -112,16 +112,20 @@ class _Sections:
             raise line.error(f"expected ']' at the end of a section's name, found '{line.text}'")
         # GROMACS compares these names without regard to case, '-' and '_'
         name = "".join(c for c in line.text[1:-1].lower() if c not in " -_")
+        self.current = name
         if name in _TYPE_SECTIONS:
-            if self.molecules or self.molecule:
+            if self.molecules:
                 raise line.error(
                     f"expected all types before the first [ moleculetype ], found {line.text}"
                 )
-        elif name not in _SYSTEM_SECTIONS and name != "moleculetype" and self.molecule is None:
-            raise line.error(f"expected [ moleculetype ] before {line.text}, found none")
+        elif name in _SYSTEM_SECTIONS:
+            self.molecule = None
+        elif name == "intermolecularinteractions":
+            raise line.error(f"expected terms inside molecules only, found {line.text}")
         elif self.molecule is not None:
             self.molecule.headings[name] = line.text
-        self.current = name
+        elif name != "moleculetype":
+            raise line.error(f"expected [ moleculetype ] before {line.text}, found none")
 
     def _start_molecule(self, line: Line) -> None:
         molecule = parse_molecule_header(line)
@@ -153,8 +157,6 @@ def _counts(sections: _Sections) -> list[tuple[MoleculeLines, int]]:
     lines = sections.system.get("molecules")
     if not lines:
         raise InputError(f"{sections.path}: expected a section [ molecules ], found none")
-    if refused := sections.system.get("intermolecularinteractions"):
-        raise refused[0].error("expected no [ intermolecular_interactions ], found some")
     found = []
     for line in lines:
         words = line.fields

@@ -184,17 +184,21 @@ class _Preprocessor:
 
     def _expand(self, line: Line) -> Line:
         """The line with macros replaced; one without a value only answers ``#ifdef``."""
-        text = line.text
-        for _ in range(_DEPTH):  # a macro may stand for another one
-            if self.macros.keys().isdisjoint(_WORD.findall(text)):
-                break
-            new = _WORD.sub(lambda m: self.macros.get(m.group()) or m.group(), text)
-            if new == text:
-                break
-            text = new
-        else:
-            raise line.error("expected macros that end, found one that stands for itself")
-        return line if text == line.text else Line(line.file, line.number, text)
+        if self.macros.keys().isdisjoint(_WORD.findall(line.text)):
+            return line
+        return Line(line.file, line.number, self._replace(line, line.text, ()))
+
+    def _replace(self, line: Line, text: str, inside: tuple[str, ...]) -> str:
+        """The text with macros replaced, those in their values too; ``inside`` leads to it."""
+        return _WORD.sub(lambda match: self._value(line, match.group(), inside), text)
+
+    def _value(self, line: Line, name: str, inside: tuple[str, ...]) -> str:
+        """What one word stands for, which is itself unless a macro with a value has its name."""
+        if not (value := self.macros.get(name)):
+            return name
+        if name in inside:
+            raise line.error(f"expected a macro that ends, found that '{name}' holds itself")
+        return self._replace(line, value, (*inside, name))
 
 
 def _argument(line: Line, rest: str) -> str:

@@ -1,0 +1,617 @@
+"""The GROMACS topology reader: the reference system, GROMACS' rules one by one, bad input.
+
+That whole systems get GROMACS' energies is checked in ``test_forcefield_gromacs.py``.
+"""
+
+import os
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepbackmap.errors import InputError
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.topology_molecules import pairs_within
+
+HERE = Path(__file__).parent
+MIXED = HERE / "data" / "mixed"
+DATA = Path(os.environ.get("DEEPBACKMAP_DATA", HERE.parents[1] / "shared" / "data"))
+
+FIELDS = {
+    "defaults": "1 2 no 0.5 0.8",
+    "atomtypes": "A 12.0 0.1 A 0.30 0.40\nB 14.0 -0.1 A 0.36 0.90",
+    "before": "",
+    "types": "",
+    "nrexcl": "1",
+    "atoms": "1 A 1 RES A1 1\n2 A 1 RES A2 1\n3 B 2 RES B3 2 0.5 3.5\n4 A 2 RES A4 2",
+    "molecule": "",
+    "after": "",
+    "molecules": "mol 2",
+}
+TEMPLATE = """\
+{before}
+[ defaults ]
+{defaults}
+[ atomtypes ]
+{atomtypes}
+{types}
+[ moleculetype ]
+mol {nrexcl}
+[ atoms ]
+{atoms}
+{molecule}
+{after}
+[ system ]
+a title
+[ molecules ]
+{molecules}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a small topology with some of its parts given."""
+
+    def read(include_dirs=(), defines=None, files=None, **parts):
+        for name, text in (files or {}).items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        path = tmp_path / "some.top"
+        path.write_text(TEMPLATE.format(**{**FIELDS, **parts}))
+        return read_topology(path, defines=defines, include_dirs=include_dirs)
+
+    return read
+
+
+@pytest.fixture
+def terms(read):
+    """The terms of one kind in a small topology, as {atoms: [parameters]}."""
+
+    def terms(kind, **parts):
+        found = {}
+        listed = read(**parts).molecule_types[0].terms[kind]
+        for atoms, parameters in zip(listed.atoms, listed.parameters, strict=True):
+            found.setdefault(tuple(atoms.tolist()), []).append(parameters.tolist())
+        return found
+
+    return terms
+
+
+def sps():
+    path = DATA / "sps" / "topol.top"
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    return read_topology(str(path))
+
+
+# --- the reference system
+
+
+def test_reference_counts():
+    topology = sps()
+    (chain,) = topology.molecule_types
+    assert (topology.n_molecules, topology.n_atoms) == (36, 5832)
+    assert topology.title == "PS Melt Many Chains"
+    assert topology.blocks == ((0, 36),)
+    counts = {kind: len(terms.atoms) for kind, terms in chain.terms.items()}
+    assert counts == {"bond": 171, "angle": 300, "proper": 19, "improper": 120}
+    assert chain.nrexcl == 2
+    assert len(chain.pairs.atoms) == 0
+    assert set(chain.residue_numbers.tolist()) == {1}
+    # 10 C8H8 with one more hydrogen at each end
+    assert chain.masses.sum() == pytest.approx(80 * 12.011 + 82 * 1.008, abs=1e-9)
+    assert chain.charges.sum() == pytest.approx(0.0, abs=1e-12)
+    # the molecule overrides the charge of the type: ipso carbons have none
+    assert (chain.atom_types[5], chain.charges[5], chain.charges[6]) == ("C_AR", 0.0, -0.115)
+
+
+def test_reference_lennard_jones():
+    topology = sps()
+    expected = {  # kJ/mol nm^6, kJ/mol nm^12, worked out from the force field by hand
+        ("C", "C"): (1.5313e-3, 1.6660e-6),
+        ("C", "H_AR"): (4.1777e-4, 2.0721e-7),
+        ("H", "C_AR"): (7.8020e-4, 4.9770e-7),
+        ("H_AR", "H_AR"): (1.0123e-4, 2.0334e-8),
+    }
+    for (a, b), (c6, c12) in expected.items():
+        i, j = topology.type_names.index(a), topology.type_names.index(b)
+        assert topology.c6[i, j] == topology.c6[j, i] == pytest.approx(c6, rel=5e-5)
+        assert topology.c12[i, j] == topology.c12[j, i] == pytest.approx(c12, rel=5e-5)
+
+
+def test_reference_exclusions():
+    (chain,) = sps().molecule_types
+    assert 162 * 161 // 2 - len(chain.exclusions) == 12290
+    excluded = set(map(tuple, chain.exclusions.tolist()))
+    for monomer in range(10):
+        ring = range(5 + 16 * monomer, 16 + 16 * monomer)  # C6H5
+        assert {(i, j) for i in ring for j in ring if i < j} <= excluded
+
+
+def test_reference_parameters():
+    (chain,) = sps().molecule_types
+    bonds = {
+        frozenset(chain.atom_types[i] for i in atoms): tuple(parameters)
+        for atoms, parameters in zip(
+            chain.terms["bond"].atoms, chain.terms["bond"].parameters, strict=True
+        )
+    }
+    assert bonds[frozenset({"C", "C_AR"})] == (0.151, 10000.0)
+    assert bonds[frozenset({"C_AR"})] == (0.139, 10000.0)
+    assert np.unique(chain.terms["proper"].parameters, axis=0).tolist() == [[0.0, 6.0, 3.0]]
+    assert np.unique(chain.terms["improper"].parameters, axis=0).tolist() == [[0.0, 167.4]]
+
+
+# --- the system as a whole
+
+
+def test_blocks_recur_and_unused_molecules_are_not_read():
+    topology = read_topology(MIXED / "mixed.top")
+    assert [m.name for m in topology.molecule_types] == ["branch", "chain", "water"]
+    assert topology.blocks == ((0, 5), (1, 3), (2, 12), (1, 2), (0, 1))
+    assert topology.n_atoms == 6 * 10 + 5 * 5 + 12 * 3
+    assert topology.source == str(MIXED / "mixed.top")
+
+
+def test_only_used_atom_types_have_rows(read):
+    topology = read(atomtypes=FIELDS["atomtypes"] + "\nM 0.0 0.0 V 0.0 0.0")
+    assert topology.type_names == ("A", "B")
+    assert topology.c6.shape == topology.c12.shape == (2, 2)
+
+
+def test_atoms_take_what_their_type_has(read):
+    molecule = read().molecule_types[0]
+    assert molecule.charges.tolist() == [0.1, 0.1, 0.5, 0.1]
+    assert molecule.masses.tolist() == [12.0, 12.0, 3.5, 12.0]
+    assert molecule.atom_names == ("A1", "A2", "B3", "A4")
+    assert molecule.residue_numbers.tolist() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "A 12.0 0.1 A 0.3 0.4",
+        "A 6 12.0 0.1 A 0.3 0.4",
+        "A bonded 12.0 0.1 A 0.3 0.4",
+        "A bonded 6 12.0 0.1 a 0.3 0.4",
+    ],
+)
+def test_forms_of_an_atom_type(read, line):
+    bonded = "bonded" if "bonded" in line else "A"
+    topology = read(
+        atomtypes=f"{line}\nB 14.0 -0.1 A 0.36 0.90",
+        types=f"[ bondtypes ]\n{bonded} {bonded} 1 0.15 1000",
+        molecule="[ bonds ]\n1 2 1",
+    )
+    molecule = topology.molecule_types[0]
+    assert (molecule.masses[0], molecule.charges[0]) == (12.0, 0.1)
+    assert molecule.terms["bond"].parameters.tolist() == [[0.15, 1000.0]]
+    assert topology.c6[0, 0] == pytest.approx(4 * 0.4 * 0.3**6)
+
+
+def test_names_of_sections_and_molecules_ignore_case(read):
+    topology = read(molecule="[Bonds]\n1 2 1 0.1 5", types="[ NonBond-Params ]", molecules="MOL 1")
+    assert len(topology.molecule_types[0].terms["bond"].atoms) == 1
+
+
+def test_equal_b_state_is_accepted_and_another_refused(read):
+    read(molecule="[ bonds ]\n1 2 1 0.1 5.0 0.1 5.0")
+    with pytest.raises(InputError, match=r"some\.top:\d+: .*states A and B"):
+        read(molecule="[ bonds ]\n1 2 1 0.1 5.0 0.1 6.0")
+    with pytest.raises(InputError, match="states A and B"):
+        read(atoms="1 A 1 RES A1 1 0.1 12.0 B 0.1 12.0")
+
+
+# --- Lennard-Jones
+
+
+@pytest.mark.parametrize(
+    ("rule", "c6", "c12"),
+    [
+        # rule 1 reads C6 = 0.30, 0.36 and C12 = 0.40, 0.90
+        (1, np.sqrt(0.30 * 0.36), np.sqrt(0.40 * 0.90)),
+        (2, 4 * 0.6 * 0.33**6, 4 * 0.6 * 0.33**12),
+        (3, 4 * 0.6 * (0.30 * 0.36) ** 3, 4 * 0.6 * (0.30 * 0.36) ** 6),
+    ],
+)
+def test_combination_rules(read, rule, c6, c12):
+    topology = read(defaults=f"1 {rule}")
+    assert topology.c6[0, 1] == topology.c6[1, 0] == pytest.approx(c6, rel=1e-14)
+    assert topology.c12[0, 1] == topology.c12[1, 0] == pytest.approx(c12, rel=1e-14)
+
+
+@pytest.mark.parametrize("rule", [1, 2, 3])
+def test_nonbond_params_win(read, rule):
+    topology = read(defaults=f"1 {rule}", types="[ nonbond_params ]\nB A 1 0.25 0.2")
+    c6 = 0.25 if rule == 1 else 4 * 0.2 * 0.25**6
+    assert topology.c6[0, 1] == topology.c6[1, 0] == pytest.approx(c6)
+    alone = read(defaults=f"1 {rule}")
+    assert np.diag(topology.c6).tolist() == np.diag(alone.c6).tolist()
+
+
+PAIRS = "[ pairs ]\n1 3 1\n1 2 1 0.2 0.3"
+
+
+def test_pairs_are_generated_from_the_rule(read):
+    pairs = read(defaults="1 2 yes 0.5 0.8", molecule=PAIRS).molecule_types[0].pairs
+    assert pairs.atoms.tolist() == [[0, 2], [0, 1]]
+    # epsilon scaled by fudgeLJ; inline numbers stand as they are
+    np.testing.assert_allclose(pairs.parameters, [[0.33, 0.3, 0.8], [0.2, 0.3, 0.8]], rtol=1e-14)
+
+
+def test_generated_pairs_follow_nonbond_params(read):
+    types = "[ nonbond_params ]\nA B 1 0.25 0.2"
+    pairs = read(defaults="1 2 yes 0.5 0.8", types=types, molecule=PAIRS).molecule_types[0].pairs
+    assert pairs.parameters[0].tolist() == pytest.approx([0.25, 0.1, 0.8])
+
+
+def test_pairtypes_are_not_scaled(read):
+    for generate in ("yes", "no"):
+        topology = read(
+            defaults=f"1 2 {generate} 0.5 0.8",
+            types="[ pairtypes ]\nB A 1 0.27 0.7",
+            molecule=PAIRS,
+        )
+        parameters = topology.molecule_types[0].pairs.parameters
+        assert parameters[0].tolist() == pytest.approx([0.27, 0.7, 0.8])
+
+
+def test_pairs_of_rule_1_become_sigma_and_epsilon(read):
+    sigma, epsilon, fudge = 0.31, 0.42, 0.8
+    c6, c12 = 4 * epsilon * sigma**6, 4 * epsilon * sigma**12
+    topology = read(
+        defaults=f"1 1 yes 0.5 {fudge}",
+        types=f"[ nonbond_params ]\nA B 1 {c6!r} {c12!r}",
+        molecule=f"[ pairs ]\n1 3 1\n1 2 1 {c6!r} {c12!r}\n2 3 1 0 0",
+    )
+    expected = [[sigma, epsilon / 2, fudge], [sigma, epsilon, fudge], [0, 0, fudge]]
+    found = topology.molecule_types[0].pairs.parameters
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+# --- bonded terms
+
+
+def test_types_match_in_both_directions(terms):
+    types = "[ angletypes ]\nA A B 1 100.0 5.0\n[ bondtypes ]\nB A 1 0.2 7.0"
+    molecule = "[ angles ]\n3 2 1\n[ bonds ]\n2 3"
+    assert terms("angle", types=types, molecule=molecule) == {
+        (2, 1, 0): [[pytest.approx(np.radians(100)), 5.0]]
+    }
+    assert terms("bond", types=types, molecule=molecule) == {(1, 2): [[0.2, 7.0]]}
+
+
+def test_functions_and_units(read):
+    molecule = """
+    [ angles ]
+    1 2 3 1 90.0 300.0
+    1 2 3 2 60.0 200.0
+    1 2 4 5 90.0 100.0 0.2 0.0
+    [ dihedrals ]
+    1 2 3 4 1 180.0 2.0 3
+    1 2 3 4 2 30.0 20.0
+    1 2 3 4 3 1 2 3 4 5 6
+    1 2 3 4 4 180.0 4.0 2.0
+    1 2 3 4 9 0.0 1.0 1
+    """
+    found = read(molecule=molecule).molecule_types[0].terms
+    expected = {
+        "angle": [[np.pi / 2, 300.0], [np.pi / 2, 100.0]],
+        "angle_g96": [[np.pi / 3, 200.0]],
+        "proper": [[np.pi, 2.0, 3.0], [np.pi, 4.0, 2.0], [0.0, 1.0, 1.0]],
+        "improper": [[np.pi / 6, 20.0]],
+        "ryckaert_bellemans": [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]],
+    }
+    assert set(found) == set(expected)
+    for kind, parameters in expected.items():
+        np.testing.assert_allclose(found[kind].parameters, parameters, rtol=1e-15)
+
+
+DIHEDRAL = "[ dihedrals ]\n1 2 3 4 9"
+
+
+def test_dihedral_with_fewest_wildcards_wins(terms):
+    lines = ["X A B X 9 0 1 1", "X A B A 9 0 2 1", "A X X A 9 0 3 1", "A A B A 9 0 4 1"]
+    for kept, constant in ((4, 4.0), (3, 2.0), (1, 1.0)):
+        types = "[ dihedraltypes ]\n" + "\n".join(lines[:kept])
+        assert terms("proper", types=types, molecule=DIHEDRAL) == {(0, 1, 2, 3): [[0, constant, 1]]}
+    # the first of equals; and reversed ones match too
+    types = "[ dihedraltypes ]\nX B A X 9 0 1 1\nA X X A 9 0 3 1"
+    assert terms("proper", types=types, molecule=DIHEDRAL) == {(0, 1, 2, 3): [[0, 1.0, 1]]}
+
+
+def test_lines_of_type_9_add_up_and_equal_ones_count_once(terms):
+    types = "[ dihedraltypes ]\nX A B X 9 0 1 1\nX A B X 9 0 2 2\nX A B X 9 0 2 2"
+    expected = {(0, 1, 2, 3): [[0, 1.0, 1], [0, 2.0, 2]]}
+    assert terms("proper", types=types, molecule=DIHEDRAL) == expected
+    # types 1 and 9 share their types, type 4 does not
+    assert terms("proper", types=types, molecule=DIHEDRAL.replace("9", "1")) == expected
+    with pytest.raises(InputError, match=r"parameters for A A B A \(function 4\)"):
+        terms("proper", types=types, molecule=DIHEDRAL.replace("9", "4"))
+
+
+def test_second_block_of_type_9_is_refused(read):
+    types = "[ dihedraltypes ]\nX A B X 9 0 1 1\nX A A X 9 0 1 1\nX B A X 9 0 2 2"
+    with pytest.raises(InputError, match=r"some\.top:\d+: .*X B A X.* second block"):
+        read(types=types)
+
+
+def test_later_type_replaces_earlier_one(terms):
+    types = "[ dihedraltypes ]\nA A B A 1 0 1 1\nA B A A 1 0 2 2"
+    assert terms("proper", types=types, molecule=DIHEDRAL) == {(0, 1, 2, 3): [[0, 2.0, 2]]}
+
+
+def test_dihedral_types_of_two_atoms(terms):
+    # the inner two of a proper, the outer two of an improper
+    types = "[ dihedraltypes ]\nA B 1 0 1 3\nA A 2 0 8"
+    molecule = "[ dihedrals ]\n1 2 3 4 1\n1 2 3 4 2"
+    assert terms("proper", types=types, molecule=molecule) == {(0, 1, 2, 3): [[0, 1.0, 3]]}
+    assert terms("improper", types=types, molecule=molecule) == {(0, 1, 2, 3): [[0, 8.0]]}
+
+
+def test_constraints_of_type_1_are_bonds_and_those_of_type_2_are_not(read):
+    found = read(molecule="[ constraints ]\n1 2 1 0.15\n3 4 2 0.2").molecule_types[0]
+    assert found.terms["constraint"].parameters.tolist() == [[0.15], [0.2]]
+    assert found.exclusions.tolist() == [[0, 1]]
+
+
+def test_rigid_and_flexible_water():
+    for defines, kind, expected in (
+        ({}, "constraint", [[0.1], [0.1], [0.1633]]),
+        ({"FLEXIBLE": ""}, "bond", [[0.1, 345000.0], [0.1, 345000.0]]),
+    ):
+        water = read_topology(MIXED / "mixed.top", defines=defines).molecule_types[2]
+        assert water.terms[kind].parameters.tolist() == expected
+        assert water.exclusions.tolist() == [[0, 1], [0, 2], [1, 2]]
+        assert ("angle" in water.terms) == bool(defines)
+
+
+def test_restraints_are_passed_over(read):
+    molecule = "[ position_restraints ]\n1 1 1000 1000 1000\n[ bonds ]\n1 2 1 0.1 5"
+    assert set(read(molecule=molecule).molecule_types[0].terms) == {"bond"}
+
+
+# --- exclusions
+
+
+@given(st.integers(0, 4), st.integers(1, 12), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_pairs_within_are_powers_of_the_bond_matrix(distance, n, rng):
+    bonds = [(i, j) for i in range(n) for j in range(n) if i != j and rng.random() < 0.15]
+    step = np.eye(n, dtype=int)
+    for i, j in bonds:
+        step[i, j] = step[j, i] = 1
+    near = np.linalg.matrix_power(step, distance) > 0
+    expected = np.argwhere(np.triu(near, 1))
+    found = pairs_within(np.array(bonds, dtype=np.int64).reshape(-1, 2), n, distance)
+    assert found.tolist() == expected.tolist()
+
+
+def test_explicit_exclusions_join_those_of_bonds(read):
+    molecule = "[ bonds ]\n1 2 1 0.1 5\n2 3 1 0.1 5\n[ exclusions ]\n4 1 2\n2 1 2 4"
+    found = read(molecule=molecule).molecule_types[0].exclusions
+    assert found.tolist() == [[0, 1], [0, 3], [1, 2], [1, 3]]
+    found = read(molecule=molecule, nrexcl="0").molecule_types[0].exclusions
+    assert found.tolist() == [[0, 1], [0, 3], [1, 3]]
+
+
+# --- the preprocessor
+
+
+@pytest.mark.parametrize(
+    ("defines", "length"),
+    [({}, 0.4), ({"ONE": ""}, 0.2), ({"ONE": "", "TWO": ""}, 0.1), ({"TWO": ""}, 0.3)],
+)
+def test_nested_conditions(terms, defines, length):
+    molecule = """
+    [ bonds ]
+    #ifdef ONE
+    #ifdef TWO
+    1 2 1 0.1 5
+    #else
+    1 2 1 0.2 5
+    #endif ; of TWO
+    #else
+    #ifndef TWO
+    1 2 1 0.4 5
+    #else
+    1 2 1 0.3 5
+    #endif
+    #endif
+    """
+    assert terms("bond", defines=defines, molecule=molecule) == {(0, 1): [[length, 5.0]]}
+
+
+def test_macros_stand_for_parameters(terms):
+    parts = {
+        "before": "#define soft 0.1 half ; a comment\n#define half 5.0\n#define A1",
+        "molecule": "[ bonds ]\n1 2 1 soft",
+    }
+    assert terms("bond", **parts) == {(0, 1): [[0.1, 5.0]]}
+    assert terms("bond", **parts, defines={"stiff": "0.1 9.0"}) == {(0, 1): [[0.1, 5.0]]}
+    parts["molecule"] = "[ bonds ]\n1 2 1 stiff"
+    assert terms("bond", **parts, defines={"stiff": "0.1 9.0"}) == {(0, 1): [[0.1, 9.0]]}
+    with pytest.raises(InputError, match="expected 2 parameters for this bond, found 1"):
+        terms("bond", **parts)
+    with pytest.raises(InputError, match="for a parameter, found 'soft'"):
+        terms("bond", before=parts["before"] + "\n#undef soft", molecule="[ bonds ]\n1 2 1 soft 5")
+
+
+def test_macros_replace_whole_words_only(read):
+    topology = read(before="#define A1 oops\n#define RE oops", molecule="[ bonds ]\n1 2 1 0.1 5")
+    assert topology.molecule_types[0].atom_names[0] == "oops"
+    assert topology.molecule_types[0].residue_names[0] == "RES"
+
+
+def test_continued_lines_and_comments(read):
+    molecule = "[ bonds ]\n1 2 \\\n 1 \\  \n 0.1 5 ; the rest \\\n 9 9 9\n2 3 1 0.2 6;x"
+    found = read(molecule=molecule).molecule_types[0].terms["bond"]
+    assert found.parameters.tolist() == [[0.1, 5.0], [0.2, 6.0]]
+    # the first of the joined lines is named
+    with pytest.raises(InputError, match=r"some\.top:17: .*found 9"):
+        read(molecule="[ bonds ]\n1 2 1 0.1 5\n1 \\\n 9 1 0.1 \\\n 5")
+
+
+def test_includes_are_found_beside_the_including_file_and_in_given_folders(read, tmp_path):
+    files = {
+        "ff/all.itp": '#include "bonds.itp"\n#include <far.itp>\n',
+        "ff/bonds.itp": "[ bondtypes ]\nA A 1 0.1 5\n",
+        "elsewhere/far.itp": "[ bondtypes ]\nA B 1 0.2 6\n",
+    }
+    parts = {"types": '# include "ff/all.itp"', "molecule": "[ bonds ]\n1 2 1\n2 3 1"}
+    topology = read(files=files, include_dirs=[tmp_path / "elsewhere"], **parts)
+    found = topology.molecule_types[0].terms["bond"].parameters
+    assert found.tolist() == [[0.1, 5.0], [0.2, 6.0]]
+    with pytest.raises(InputError, match=r"ff/all\.itp:2: expected the included file 'far\.itp'"):
+        read(files=files, **parts)
+
+
+def test_force_fields_of_gromacs_are_found(read, tmp_path, monkeypatch):
+    library = tmp_path / "library"
+    files = {"library/own.ff.itp": "[ bondtypes ]\nA A 1 0.1 5\n"}
+    monkeypatch.setenv("GMXLIB", str(library))
+    parts = {"types": '#include "own.ff.itp"', "molecule": "[ bonds ]\n1 2 1"}
+    assert len(read(files=files, **parts).molecule_types[0].terms["bond"].atoms) == 1
+
+
+def test_missing_include_matters_only_where_it_is_active(read):
+    molecule = '#ifdef POSRES\n#include "absent.itp"\n#endif'
+    assert read(molecule=molecule).n_atoms == 8
+    with pytest.raises(InputError, match=r"some\.top:16: .*'absent\.itp' in .*found none"):
+        read(molecule=molecule, defines={"POSRES": ""})
+
+
+def test_errors_inside_an_include_name_that_file(read):
+    files = {"bad.itp": "; comment\n[ bonds ]\n\n1 2 1 0.1 x\n"}
+    with pytest.raises(InputError, match=r"bad\.itp:4: expected a number .* found 'x'"):
+        read(files=files, molecule='#include "bad.itp"')
+
+
+def test_banner_before_the_first_section_is_skipped(read):
+    assert read(before="*****\n* a force field *\n*****").n_atoms == 8
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"before": "#ifdef A"}, r"some\.top:1: expected an #endif"),
+        ({"before": "#endif"}, "matching #ifdef or #ifndef before #endif, found none"),
+        ({"before": "#ifdef Q\n#else\n#else\n#endif"}, "matching #ifdef or #ifndef before #else"),
+        ({"before": "#if 1\n#endif"}, "expected #include, .* found '#if'"),
+        ({"before": "#ifdef"}, "expected a name after '#ifdef', found none"),
+        ({"before": "#include oops.itp"}, 'expected #include "file"'),
+        ({"before": '#include "some.top"'}, "includes inside each other"),
+        ({"before": "#define a b\n#define b a a", "molecules": "a 1"}, "that 'a' holds itself"),
+        ({"defaults": "2 1"}, r"expected nbfunc 1 \(Lennard-Jones\), found 2"),
+        ({"defaults": "1 4"}, "expected comb-rule 1, 2 or 3, found 4"),
+        ({"defaults": "1 2 maybe"}, "expected gen-pairs yes or no, found 'maybe'"),
+        ({"defaults": "1"}, "expected nbfunc, comb-rule"),
+        ({"defaults": "1 2 no 1 1 9"}, "power 12, found 9"),
+        ({"defaults": "1 2\n1 2"}, "expected one line of .* found another"),
+        ({"defaults": ""}, r"some\.top: expected a section \[ defaults \], found none"),
+        ({"atomtypes": "A 12.0 A 0.3 0.4"}, "expected an atom type"),
+        ({"atomtypes": "A 12.0 0.1 A -0.3 0.4"}, "expected Lennard-Jones numbers of zero or more"),
+        ({"types": "[ nonbond_params ]\nA B 2 1 2 3"}, "two atom types, the function 1"),
+        ({"types": "[ nonbond_params ]\nA B 2 1 2"}, r"function 1 in \[ nonbond_params \]"),
+        ({"types": "[ pairtypes ]\nA Q 1 1 2"}, "type of .* found 'Q'"),
+        ({"types": "[ bondtypes ]\nA A"}, "expected 2 types and a function type"),
+        ({"types": "[ bondtypes ]\nA A 1 0.1"}, "expected 2 parameters for this bond, found 1"),
+        ({"types": "[ bonds ]"}, r"expected \[ moleculetype \] before \[ bonds \]"),
+        ({"types": "[ bondtypes"}, "expected ']'"),
+        ({"molecules": "mol 1\n[ bonds ]\n1 2 1"}, r"\[ moleculetype \] before \[ bonds \]"),
+        ({"after": "[ bondtypes ]"}, r"types before the first \[ moleculetype \]"),
+        ({"after": "[ moleculetype ]\nmol 3"}, r"one \[ moleculetype \] named mol, .*some\.top:9"),
+        ({"after": "[ moleculetype ]\nother"}, "name and nrexcl of a molecule type"),
+        ({"after": "[ moleculetype ]\nother 1", "molecules": "other 1"}, "molecule other, found"),
+        ({"nrexcl": "-1"}, "expected nrexcl of zero or more, found -1"),
+        ({"atoms": "1 Q 1 RES A1 1"}, "type of .* found 'Q'"),
+        ({"atoms": "2 A 1 RES A1 1"}, r"some\.top:11: expected atom number 1, found 2"),
+        ({"atoms": "1 A 1 RES A1"}, "found 5 words"),
+        ({"atoms": "1 A x RES A1 1"}, "the residue number, found"),
+        ({"atoms": "1 A 1 RES A1 1 0.0 0.0"}, "expected a mass above zero for atom A1, found 0"),
+        (
+            {"atomtypes": "M 0 0 V 0 0", "atoms": "1 M 1 RES M 1"},
+            "virtual sites and shells are not supported",
+        ),
+        ({"molecule": "[ virtual_sites2 ]\n1 2 3 1 0.5"}, r"molecule mol, found \[ virtual_sites2"),
+        ({"molecule": "[ cmap ]\n1 2 3 4 1 1"}, r"molecule mol, found \[ cmap \]"),
+        ({"molecule": "[ bonds ]\n1 2 2 0.1 5"}, r"function type \(1\) in \[ bonds \], found 2"),
+        ({"molecule": "[ bonds ]\n1 9 1 0.1 5"}, "atom numbers from 1 to 4, found 9"),
+        ({"molecule": "[ bonds ]\n1 0 1 0.1 5"}, "atom numbers from 1 to 4, found 0"),
+        ({"molecule": "[ bonds ]\n1 1 1 0.1 5"}, "expected different atoms, found 1 1"),
+        ({"molecule": "[ bonds ]\n1.5 2 1 0.1 5"}, "whole number .* found '1.5'"),
+        ({"molecule": "[ bonds ]\n1"}, r"expected 2 atoms in \[ bonds \], found 1"),
+        ({"molecule": "[ bonds ]\n1 2 1 nan 5"}, "expected a number .* found 'nan'"),
+        (
+            {"molecule": "[ bonds ]\n1 3 1"},
+            r"for A B \(function 1\) here or in \[ bondtypes \], found none",
+        ),
+        ({"molecule": "[ angles ]\n1 2 3 5 90 1 0.2 7"}, "k_UB = 0 .* found 7"),
+        ({"molecule": "[ angles ]\n1 2 3 8 90 1"}, r"function type \(1, 2, 5\)"),
+        ({"molecule": "[ dihedrals ]\n1 2 3 4 1 0 1 1.5"}, "multiplicity, found 1.5"),
+        ({"molecule": "[ dihedrals ]\n1 2 3 4 5 1 2 3 4"}, r"\(1, 2, 3, 4, 9\) .* found 5"),
+        ({"molecule": "[ settles ]\n1 2 0.1 0.2"}, "an atom, function 1 and two distances"),
+        ({"molecule": "[ settles ]\n3 1 0.1 0.2"}, "atom numbers from 1 to 4, found 5"),
+        ({"molecule": "[ exclusions ]\n1 7"}, "atom numbers from 1 to 4, found 7"),
+        ({"molecule": "[ pairs ]\n1 3 1"}, r"pair of types A and B .*gen-pairs is no.* found none"),
+        ({"molecule": "[ pairs ]\n1 3 2 1 1 1 1 1"}, r"function 1 in \[ pairs \], found 2"),
+        ({"molecule": "[ pairs ]\n1 3 1 0.3"}, "2 parameters for this pair, found 1"),
+        ({"molecule": "[ pairs ]\n1 3 1 -0.3 1"}, "expected sigma of zero or more"),
+        (
+            {"molecule": "[ pairs ]\n1 3 1 0 0.1", "defaults": "1 1"},
+            "both zero or positive, found 0 0.1",
+        ),
+        ({"molecules": "lom 2"}, r"some\.top:20: expected a molecule type \(mol\), found 'lom'"),
+        ({"molecules": "mol"}, "a molecule's name and a count, found 'mol'"),
+        ({"molecules": "mol -1"}, "expected zero molecules or more, found -1"),
+        ({"molecules": "mol 0"}, r"at least one molecule in \[ molecules \]"),
+        ({"molecules": ""}, r"expected a section \[ molecules \], found none"),
+        (
+            {"molecules": "mol 1\n[ intermolecular_interactions ]\n[ bonds ]\n1 5 6"},
+            "intermolecular_interactions",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_with_its_place(read, parts, message):
+    with pytest.raises(InputError, match=message) as raised:
+        read(**parts)
+    assert re.search(r"some\.top(:\d+)?: expected ", str(raised.value))
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*absent\.top \(No such file"):
+        read_topology(tmp_path / "absent.top")
+
+
+def test_damaged_files_are_read_or_refused_but_nothing_else(tmp_path):
+    """Cut short after each line, and with words dropped, doubled or replaced at random."""
+    lines = (MIXED / "mixed.top").read_text().splitlines()
+    (tmp_path / "water.itp").write_text((MIXED / "water.itp").read_text())
+    damaged = [lines[:n] for n in range(0, len(lines) - 5, 4)]
+    cut = len(damaged)
+    rng = random.Random(3)
+    for _ in range(100):
+        chosen = rng.choice([i for i, line in enumerate(lines) if line.split()])
+        words = lines[chosen].split()
+        at = rng.randrange(len(words))
+        words[at : at + 1] = rng.choice([[], [words[at]] * 2, ["?"], ["-1"], ["1e999"], ["["]])
+        damaged.append([*lines[:chosen], " ".join(words), *lines[chosen + 1 :]])
+    for index, text in enumerate(damaged):
+        path = tmp_path / f"{index}.top"
+        path.write_text("\n".join(text))
+        if index < cut:  # a file that ends before its last section must never pass
+            with pytest.raises(InputError):
+                read_topology(path)
+            continue
+        try:
+            read_topology(path)
+        except InputError as problem:
+            assert re.match(r"\S+\.(top|itp)(:\d+)?: expected ", str(problem))
