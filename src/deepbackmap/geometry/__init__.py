@@ -1,0 +1,1 @@
+"""Cells, neighbours, local frames and counter-based random numbers."""

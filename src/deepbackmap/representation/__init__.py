@@ -1,0 +1,1 @@
+"""What a bead sees, as points and as densities on a grid."""

@@ -1,0 +1,404 @@
+"""What a batch of beads sees: neighbouring atoms and beads as padded arrays of points.
+
+Positions of atoms are kept relative to the bead that owns them. Periodic boundaries then enter
+once a frame, in the vectors between neighbouring beads, and nowhere after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from deepbackmap.geometry.cell import neighbour_pairs
+from deepbackmap.geometry.frames import axis_frame, plane_frame
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.representation.plan import (
+    ANGLE,
+    BOND,
+    EXCLUDED,
+    TORSION,
+    BlockPlan,
+)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A system's beads and atoms on a device: ``BlockPlan`` tables and the index of every copy."""
+
+    plan: BlockPlan
+    bead_kind: Int64[Tensor, "nb"]
+    bead_molecule: Int64[Tensor, "nb"]
+    bead_first_atom: Int64[Tensor, "nb"]
+    """Global index of the first atom of the bead's molecule."""
+    bead_first_bead: Int64[Tensor, "nb"]
+    atom_kind: Int64[Tensor, "na"]
+    atom_owner: Int64[Tensor, "na"]
+    """Global index of the bead that owns the atom."""
+    owned: Int64[Tensor, "kb m"]
+    heavy: Int64[Tensor, "kb h"]
+    light: Int64[Tensor, "kb l"]
+    axis: Int64[Tensor, "kb 3"]
+    rank: Int64[Tensor, "kb"]
+    atom_type: Int64[Tensor, "ka"]
+    atom_heavy: Bool[Tensor, "ka"]
+    bead_type: Int64[Tensor, "kb"]
+    role_key: Int64[Tensor, "r"]
+    role_bits: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tables live."""
+        return self.bead_kind.device
+
+    def sequence(self, light: bool) -> Int64[Tensor, "kb s"]:
+        """Heavy or light sequences by bead kind, padded with -1."""
+        return self.light if light else self.heavy
+
+
+def build_blocks(plan: BlockPlan, mapping: SystemMapping, device: torch.device) -> Blocks:
+    """Index every copy of every molecule; a few integers an atom and a bead."""
+    topology = mapping.topology
+    kinds = topology.molecule_type_index()
+    atom0, bead0 = topology.molecule_offsets(), mapping.bead_offsets()
+    atoms, beads = np.diff(atom0), np.diff(bead0)
+    molecule_of_bead = np.repeat(np.arange(len(kinds)), beads)
+    molecule_of_atom = np.repeat(np.arange(len(kinds)), atoms)
+    local_atom = np.arange(atom0[-1]) - atom0[:-1][molecule_of_atom]
+    local_bead = np.arange(bead0[-1]) - bead0[:-1][molecule_of_bead]
+    atom_kind = plan.atom_kinds[kinds[molecule_of_atom]] + local_atom
+
+    def put(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), device=device)
+
+    return Blocks(
+        plan=plan,
+        bead_kind=put(plan.bead_kinds[kinds[molecule_of_bead]] + local_bead),
+        bead_molecule=put(molecule_of_bead),
+        bead_first_atom=put(atom0[:-1][molecule_of_bead]),
+        bead_first_bead=put(bead0[:-1][molecule_of_bead]),
+        atom_kind=put(atom_kind),
+        atom_owner=put(bead0[:-1][molecule_of_atom] + plan.atom_owner[atom_kind]),
+        owned=put(plan.owned),
+        heavy=put(plan.heavy),
+        light=put(plan.light),
+        axis=put(plan.axis),
+        rank=put(plan.rank),
+        atom_type=put(plan.atom_type),
+        atom_heavy=put(plan.atom_heavy),
+        bead_type=put(plan.bead_type),
+        role_key=put(plan.role_key),
+        role_bits=put(plan.role_bits),
+    )
+
+
+@dataclass(frozen=True)
+class BeadFrames:
+    """The beads of one or more frames: neighbours and local axes. Nothing here moves later."""
+
+    neighbours: Int64[Tensor, "f nb k"]
+    """Beads in range, the bead itself first; padded with -1."""
+    vectors: Float[Tensor, "f nb k 3"]
+    """From the bead to the neighbour, in nm (minimum image or further images)."""
+    rotation: Float[Tensor, "f nb 3 3"]
+    """Rows are the local axes: local = rotation @ laboratory."""
+    whole: Float[Tensor, "f nb 3"]
+    """Positions with molecules whole, in nm."""
+
+    def to(self, device: torch.device) -> BeadFrames:
+        """The same frames on another device."""
+        return BeadFrames(*(getattr(self, n).to(device) for n in self.__dataclass_fields__))
+
+
+def whole_beads(
+    positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], mapping: SystemMapping
+) -> Float[np.ndarray, "nb 3"]:
+    """Bead positions with every molecule whole, by walking bead bonds in the order S."""
+    from deepbackmap.geometry.cell import minimum_image
+
+    out = positions.astype(np.float64).copy()
+    offsets = mapping.bead_offsets()[:-1]
+    kinds = mapping.topology.molecule_type_index()
+    for t, molecule in enumerate(mapping.molecules):
+        first = offsets[kinds == t]
+        done = np.zeros(molecule.n_beads, dtype=bool)
+        neighbours: list[list[int]] = [[] for _ in range(molecule.n_beads)]
+        for i, j in molecule.bead_bonds.tolist():
+            neighbours[i].append(j)
+            neighbours[j].append(i)
+        for bead in molecule.order.tolist():
+            done[bead] = True
+            for other in neighbours[bead]:
+                if not done[other]:
+                    step = minimum_image(out[first + other] - out[first + bead], box)
+                    out[first + other] = out[first + bead] + step
+    return out
+
+
+def build_bead_frames(
+    positions: Float[np.ndarray, "nb 3"],
+    box: Float[np.ndarray, "3 3"],
+    blocks: Blocks,
+    mapping: SystemMapping,
+    *,
+    cutoff: float,
+    plane: bool,
+) -> BeadFrames:
+    """Neighbours within ``cutoff`` nm and local axes of the beads of one frame.
+
+    Args:
+        plane: fix the angle about z by the third bead of ``BlockPlan.axis``; otherwise the
+            minimal rotation, with the angle left free (II D 1).
+    """
+    n = len(positions)
+    whole = whole_beads(positions, box, mapping)
+    i, j, _, vectors, distances = neighbour_pairs(positions, box, cutoff)
+    order = np.lexsort((j, distances, i))
+    i, j, vectors = i[order], j[order], vectors[order]
+    counts = np.bincount(i, minlength=n)
+    width = int(counts.max(initial=0)) + 1
+    table = np.full((n, width), -1, dtype=np.int64)
+    steps = np.zeros((n, width, 3), dtype=np.float32)
+    column = 1 + np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table[:, 0] = np.arange(n)
+    table[i, column] = j
+    steps[i, column] = vectors
+    axis = blocks.axis[blocks.bead_kind].cpu().numpy()
+    first = blocks.bead_first_bead.cpu().numpy()
+    start, end, third = (np.where(axis[:, c] >= 0, axis[:, c] + first, -1) for c in range(3))
+    z = np.where(start[:, None] >= 0, whole[end] - whole[start], 0.0)
+    x = np.where(third[:, None] >= 0, whole[third] - whole, 0.0)
+    z_t, x_t = torch.from_numpy(z), torch.from_numpy(x)
+    rotation = plane_frame(z_t, x_t) if plane else axis_frame(z_t)
+    return BeadFrames(
+        neighbours=torch.from_numpy(table)[None],
+        vectors=torch.from_numpy(steps)[None],
+        rotation=rotation.to(torch.float32)[None],
+        whole=torch.from_numpy(whole).to(torch.float32)[None],
+    ).to(blocks.device)
+
+
+def stack_frames(frames: list[BeadFrames]) -> BeadFrames:
+    """Several frames of the same beads as one, padded to the widest neighbour list."""
+    width = max(f.neighbours.shape[2] for f in frames)
+
+    def widen(f: BeadFrames) -> tuple[Tensor, Tensor]:
+        extra = width - f.neighbours.shape[2]
+        return (
+            torch.nn.functional.pad(f.neighbours, (0, extra), value=-1),
+            torch.nn.functional.pad(f.vectors, (0, 0, 0, extra)),
+        )
+
+    widened = [widen(f) for f in frames]
+    return BeadFrames(
+        neighbours=torch.cat([w[0] for w in widened]),
+        vectors=torch.cat([w[1] for w in widened]),
+        rotation=torch.cat([f.rotation for f in frames]),
+        whole=torch.cat([f.whole for f in frames]),
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the four situations in which a sequence is placed (II B)."""
+
+    light: bool
+    """Hydrogens, or else heavy atoms."""
+    first: bool
+    """First placement, or else Gibbs refinement."""
+
+
+STAGES = (Stage(False, True), Stage(True, True), Stage(False, False), Stage(True, False))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a batch of sequences sees, in the beads' local frames. B beads, T targets, N atoms,
+    K beads; padding has weight zero everywhere."""
+
+    stage: Stage
+    frame: Int64[Tensor, "B"]
+    bead: Int64[Tensor, "B"]
+    targets: Int64[Tensor, "B T"]
+    """Global indices of the atoms to place; -1: none."""
+    target_type: Int64[Tensor, "B T"]
+    target_bits: Tensor
+    """Role bits of target t towards target s, (B, T, T)."""
+    own: Float[Tensor, "B T 3"]
+    """Positions of the targets before this pass."""
+    atoms: Float[Tensor, "B N 3"]
+    atom_type: Int64[Tensor, "B N"]
+    atom_valid: Bool[Tensor, "B N"]
+    atom_same: Bool[Tensor, "B N"]
+    """Whether the atom is of the target's molecule."""
+    atom_bits: Tensor
+    """Role bits of target t towards atom n, (B, T, N)."""
+    beads: Float[Tensor, "B K 3"]
+    bead_type: Int64[Tensor, "B K"]
+    bead_valid: Bool[Tensor, "B K"]
+    bead_same: Bool[Tensor, "B K"]
+
+    @property
+    def target_valid(self) -> Bool[Tensor, "B T"]:
+        """Which target slots hold an atom."""
+        return self.targets >= 0
+
+    def turned(self, rotation: Float[Tensor, "B 3 3"]) -> Environment:
+        """The same environment with every local frame turned."""
+        from dataclasses import replace
+
+        turn = rotation.transpose(1, 2)
+        return replace(
+            self, own=self.own @ turn, atoms=self.atoms @ turn, beads=self.beads @ turn
+        )
+
+    def repeated(self, copies: int) -> Environment:
+        """Each bead ``copies`` times in a row."""
+        from dataclasses import replace
+
+        changes = {
+            name: getattr(self, name).repeat_interleave(copies, dim=0)
+            for name in self.__dataclass_fields__
+            if isinstance(getattr(self, name), Tensor)
+        }
+        return replace(self, **changes)
+
+
+def role_bits(
+    blocks: Blocks, kind: Int64[Tensor, "..."], local: Int64[Tensor, "..."]
+) -> Tensor:
+    """Role bits of atom kind ``kind`` towards the atom ``local`` of the same molecule."""
+    if len(blocks.role_key) == 0:
+        return torch.zeros_like(kind, dtype=torch.uint8)
+    key = kind * blocks.plan.stride + local
+    at = torch.searchsorted(blocks.role_key, key).clamp_max(len(blocks.role_key) - 1)
+    return torch.where(blocks.role_key[at] == key, blocks.role_bits[at], 0)
+
+
+def _visible(stage: Stage, heavy: Tensor, same: Tensor, earlier: Tensor) -> Tensor:
+    """Which atoms a target may see (spec of the passes, II B).
+
+    In a first pass the atoms placed so far; heavy targets never see hydrogens of their own
+    molecule, so that these can follow.
+    """
+    if stage.first:
+        placed = (heavy | earlier) if stage.light else (heavy & earlier)
+    else:
+        placed = torch.ones_like(heavy)
+    return placed if stage.light else placed & (heavy | ~same)
+
+
+def gather_environment(
+    blocks: Blocks,
+    frames: BeadFrames,
+    relative: Float[Tensor, "f na 3"],
+    frame: Int64[Tensor, "B"],
+    bead: Int64[Tensor, "B"],
+    stage: Stage,
+    keys: Float[Tensor, "B K"] | Float[Tensor, "nb"],
+    *,
+    radius: float,
+) -> Environment:
+    """Collect what each of a batch of beads sees within ``radius`` nm.
+
+    Args:
+        relative: positions of atoms relative to their owners' beads, laboratory axes.
+        keys: when each bead is placed in the first pass: one a bead of the system, or one for
+            every neighbour of every bead of the batch (column 0: the bead itself).
+    """
+    neighbours = frames.neighbours[frame, bead]  # B K
+    vectors = frames.vectors[frame, bead]
+    present = neighbours >= 0
+    beads = neighbours.clamp_min(0)
+    rotation = frames.rotation[frame, bead]
+    if keys.dim() == 1:
+        keys = keys[beads]
+    same_bead = (blocks.bead_molecule[beads] == blocks.bead_molecule[bead][:, None]) & present
+    # An image of the bead's own molecule across the box is another molecule to it.
+    away = frames.whole[frame[:, None], beads] - frames.whole[frame, bead][:, None] - vectors
+    same_bead &= away.abs().amax(-1) < 1e-2
+
+    kind = blocks.bead_kind[beads]
+    local = blocks.owned[kind]  # B K M
+    b, k, m = local.shape
+    exists = (local >= 0) & present[..., None]
+    local = local.clamp_min(0)
+    atom = local + blocks.bead_first_atom[beads][..., None]
+    heavy = blocks.atom_heavy[blocks.atom_kind[atom]]
+    same = same_bead[..., None].expand(b, k, m)
+    earlier = (keys < keys[:, :1])[..., None].expand(b, k, m)
+    seen = exists & _visible(stage, heavy, same, earlier)
+    seen[:, 0] &= heavy[:, 0] == stage.light  # the sequence itself is handled slot by slot
+    position = vectors[:, :, None] + relative[frame[:, None, None], atom]
+    distance2 = position.square().sum(-1)
+    seen &= distance2 < radius * radius
+
+    seen, position, atom, same, local = (
+        t.reshape(b, k * m, *t.shape[3:]) for t in (seen, position, atom, same, local)
+    )
+    width = max(int(seen.sum(1).max()), 1)
+    # Nearest first: a fixed order, so that sums do not depend on the neighbour list's.
+    rank_by = torch.where(seen, distance2.reshape(b, k * m), torch.inf)
+    _, pick = rank_by.topk(width, dim=1, largest=False, sorted=True)
+    valid = seen.gather(1, pick)
+    atom, same, local = (t.gather(1, pick) for t in (atom, same, local))
+    position = position.gather(1, pick[..., None].expand(-1, -1, 3))
+
+    own_kind = blocks.bead_kind[bead]
+    sequence = blocks.sequence(stage.light)[own_kind]  # B T local
+    length = max(int((sequence >= 0).sum(1).max()), 1)
+    sequence = sequence[:, :length]
+    target = torch.where(sequence >= 0, sequence + blocks.bead_first_atom[bead][:, None], -1)
+    target_kind = blocks.atom_kind[target.clamp_min(0)]
+    n = position.shape[1]
+    bits = role_bits(
+        blocks,
+        target_kind[..., None].expand(b, length, n),
+        local[:, None].expand(b, length, n),
+    )
+    own_bits = role_bits(
+        blocks,
+        target_kind[..., None].expand(b, length, length),
+        sequence.clamp_min(0)[:, None].expand(b, length, length),
+    )
+    turn = rotation.transpose(1, 2)
+    own = relative[frame[:, None], target.clamp_min(0)]
+    near = present & (vectors.square().sum(-1) < radius * radius)
+    return Environment(
+        stage=stage,
+        frame=frame,
+        bead=bead,
+        targets=target,
+        target_type=blocks.atom_type[target_kind],
+        target_bits=own_bits,
+        own=own @ turn,
+        atoms=position @ turn,
+        atom_type=blocks.atom_type[blocks.atom_kind[atom]],
+        atom_valid=valid,
+        atom_same=same,
+        atom_bits=torch.where(same[:, None], bits, 0),
+        beads=vectors @ turn,
+        bead_type=blocks.bead_type[kind],
+        bead_valid=near,
+        bead_same=same_bead,
+    )
+
+
+def role_features(
+    bits: Tensor, same: Bool[Tensor, "..."], valid: Bool[Tensor, "..."]
+) -> Float[Tensor, "... 5"]:
+    """Membership of each pair in the five roles of ``plan.ROLES`` as zeros and ones."""
+    inside = same & valid
+    return torch.stack(
+        [
+            inside & ((bits & BOND) > 0),
+            inside & ((bits & ANGLE) > 0),
+            inside & ((bits & TORSION) > 0),
+            inside & ((bits & EXCLUDED) == 0),
+            valid & ~same,
+        ],
+        dim=-1,
+    ).to(torch.float32)

@@ -1,0 +1,1 @@
+"""Training of generator and critic (Eqs. 9 to 15)."""
