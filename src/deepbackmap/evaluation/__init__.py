@@ -1,6 +1,7 @@
 """How good structures are: distributions, stereochemistry, contacts, against a reference."""
 
-from deepbackmap.evaluation.observables import Frames, Measurements, Plan, measure
+from deepbackmap.evaluation.observables import Frames, Measurements, measure
+from deepbackmap.evaluation.plan import Plan
 from deepbackmap.evaluation.table import QualityTable, Row, compare, compare_beads, tabulate
 
 __all__ = [

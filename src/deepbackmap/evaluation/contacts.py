@@ -56,6 +56,8 @@ def radial_distribution(
         bins: number of bins from 0; the last edge may exceed half the cell, since all images
             are counted.
     """
+    if not len(atoms):
+        return np.zeros(bins)
     box = np.ascontiguousarray(structure.box)
     # not geometry.cell.neighbour_pairs: counting needs each pair once and no order, and the
     # sorting would take most of the time

@@ -1,13 +1,12 @@
-"""What is looked at in a system (from its topology alone), and how each frame is measured."""
+"""How each frame is measured, and what is kept of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from jaxtyping import Float64, Int64
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import contacts, rings, stereo
 from deepbackmap.evaluation.metrics import histogram
-from deepbackmap.forcefield import ForceField, terms
-from deepbackmap.forcefield.nonbonded import Exclusions
-from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
+from deepbackmap.evaluation.plan import Plan
+from deepbackmap.forcefield import terms
+from deepbackmap.system import BondedTerms, Structure, Topology
 
 ANGLE_BINS = (80.0, 150.0, 140)
 """Degrees, degrees, number; values outside go into the end bins."""
@@ -26,10 +25,6 @@ DIHEDRAL_BINS = (-180.0, 180.0, 90)
 IMPROPER_BINS = (-30.0, 30.0, 60)
 CLOSE = 0.6
 """In sigma: a pair nearer than that is a clash."""
-
-ANGLE_KINDS = ("angle", "angle_g96")
-DIHEDRAL_KINDS = ("proper", "ryckaert_bellemans")
-LENGTH_KINDS = ("bond", "constraint")
 
 
 @runtime_checkable
@@ -42,114 +37,62 @@ class Frames(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The observables of a system: everything a topology says once for all frames."""
-
-    topology: Topology
-    forcefield: ForceField
-    angles: Mapping[str, Int64[np.ndarray, "_ 3"]]
-    """All angles of the topology by the types of their atoms, such as ``H-C-H``."""
-    dihedrals: Mapping[str, Int64[np.ndarray, "_ 4"]]
-    """Proper dihedrals of heavy atoms by the types of their atoms."""
-    angle_terms: Mapping[str, BondedTerms]
-    """Angles by kind, for their energy."""
-    impropers: BondedTerms
-    """Harmonic impropers."""
-    lengths: BondedTerms
-    """Bonds and constraints; the first column is the length of the force field in nm."""
-    heavy: Int64[np.ndarray, " h"]
-    """Atoms of g(r)."""
-    near: Exclusions
-    """Pairs left out of g(r)."""
-    centres: Int64[np.ndarray, "c 5"]
-    """As ``stereo.stereocentres``."""
-    prochiral: Int64[np.ndarray, "p 5"]
-    """As ``stereo.prochiral_pairs``."""
-    rings: tuple[Int64[np.ndarray, "_ _"], ...]
-    """One array for each size of ring."""
-
-    @classmethod
-    def from_topology(cls, topology: Topology) -> Plan:
-        """Finds what there is to look at in a system.
-
-        Args:
-            topology: of the reference and of the generated structures alike.
-        """
-        lengths = [topology.expand_terms(kind) for kind in LENGTH_KINDS]
-        heavy = [np.tile(topology.molecule_types[t].heavy, c) for t, c in topology.blocks]
-        return cls(
-            topology=topology,
-            forcefield=ForceField.from_topology(topology),
-            angles=_group(topology, [_distinct(m, ANGLE_KINDS) for m in topology.molecule_types]),
-            dihedrals=_group(topology, [_heavy_chains(m) for m in topology.molecule_types]),
-            angle_terms={kind: topology.expand_terms(kind) for kind in ANGLE_KINDS},
-            impropers=topology.expand_terms("improper"),
-            lengths=BondedTerms(
-                np.concatenate([listed.atoms for listed in lengths]),
-                np.concatenate([listed.parameters[:, :1] for listed in lengths]),
-            ),
-            heavy=np.flatnonzero(np.concatenate(heavy)),
-            near=contacts.exclude_within_bonds(topology, 3),
-            centres=_expand(topology, [stereo.stereocentres(m) for m in topology.molecule_types]),
-            prochiral=_expand(
-                topology, [stereo.prochiral_pairs(m) for m in topology.molecule_types]
-            ),
-            rings=_rings(topology),
-        )
-
-
-@dataclass(frozen=True)
 class Measurements:
-    """What the frames of one sample show."""
+    """What the frames of one sample show; the first axis of every array counts the frames."""
 
-    n_frames: int
-    angles: Mapping[str, Int64[np.ndarray, " _"]]
+    angles: Mapping[str, Int64[np.ndarray, "f _"]]
     """Counts in ``ANGLE_BINS`` by types."""
-    dihedrals: Mapping[str, Int64[np.ndarray, " _"]]
+    dihedrals: Mapping[str, Int64[np.ndarray, "f _"]]
     """Counts in ``DIHEDRAL_BINS`` by types."""
-    impropers: Int64[np.ndarray, " b"]
+    impropers: Int64[np.ndarray, "f b"]
     """Counts in ``IMPROPER_BINS``, deviations from the force field's value."""
     angle_energy: Float64[np.ndarray, " f"]
-    """Of the system by frame, kJ/mol."""
+    """Of the system, kJ/mol."""
     improper_energy: Float64[np.ndarray, " f"]
-    """Of the system by frame, kJ/mol."""
+    """Of the system, kJ/mol."""
     lj: Float64[np.ndarray, "f m"]
-    """Lennard-Jones energy by frame and molecule, kJ/mol: intra and half of inter."""
-    rdf: Float64[np.ndarray, " bins"]
-    """g(r) of heavy atoms, mean over frames."""
+    """Lennard-Jones energy of every molecule, kJ/mol: intra and half of inter."""
+    rdf: Float64[np.ndarray, "f r"]
+    """g(r) of heavy atoms."""
     closest: Float64[np.ndarray, " f"]
-    """Smallest distance by frame of a pair that is not excluded, in sigma; infinite where no
-    pair is nearer than its sigma."""
-    clashes: float
-    """Pairs nearer than ``CLOSE`` a frame."""
+    """Smallest distance of a pair that is not excluded, in sigma; infinite where no pair is
+    nearer than its sigma."""
+    clashes: Int64[np.ndarray, " f"]
+    """Pairs nearer than ``CLOSE``."""
     handedness: Int64[np.ndarray, "f c"]
-    """1 or -1 by frame and stereocentre."""
+    """1 or -1 for every stereocentre."""
     prochiral: Int64[np.ndarray, "f p"]
-    """1 or -1 by frame and pair of equal hydrogens."""
-    pierced: float
-    """Bonds through rings a frame."""
-    bond_rms: float
-    """Root mean square deviation of bond lengths from the force field, nm."""
-    bond_max: float
+    """1 or -1 for every pair of equal hydrogens."""
+    pierced: Int64[np.ndarray, " f"]
+    """Bonds through rings."""
+    bond_squares: Float64[np.ndarray, " f"]
+    """Mean square deviation of bond lengths from the force field, nm^2."""
+    bond_largest: Float64[np.ndarray, " f"]
     """Largest deviation, nm."""
 
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.lj)
 
-@dataclass(frozen=True)
-class _FrameResult:
-    """The same, of one frame."""
+    def select(self, frames: Sequence[int]) -> Measurements:
+        """The same of some of the frames."""
+        rows = np.asarray(frames, dtype=np.int64)
+        return _apply(lambda parts: parts[0][rows], [self])
 
-    angles: dict[str, np.ndarray]
-    dihedrals: dict[str, np.ndarray]
-    impropers: np.ndarray
-    angle_energy: float
-    improper_energy: float
-    lj: np.ndarray
-    rdf: np.ndarray
-    close: np.ndarray
-    handedness: np.ndarray
-    prochiral: np.ndarray
-    pierced: int
-    bonds: np.ndarray
+
+def _apply(
+    function: Callable[[list[np.ndarray]], np.ndarray], parts: Sequence[Measurements]
+) -> Measurements:
+    """Makes measurements of some others, array by array."""
+    made: dict[str, Any] = {}
+    for item in fields(Measurements):
+        values = [getattr(part, item.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            made[item.name] = function(values)
+        else:
+            made[item.name] = {k: function([v[k] for v in values]) for k in values[0]}
+    return Measurements(**made)
 
 
 def measure(plan: Plan, frames: Frames, *, source: str = "frames") -> Measurements:
@@ -171,24 +114,7 @@ def measure(plan: Plan, frames: Frames, *, source: str = "frames") -> Measuremen
             _measure_frame(plan, _checked(frame, plan.topology, f"{source}, frame {index + 1}"))
             for index, frame in enumerate(frames)
         ]
-    squares = [f.bonds**2 for f in found]
-    return Measurements(
-        n_frames=len(found),
-        angles={k: np.sum([f.angles[k] for f in found], axis=0) for k in plan.angles},
-        dihedrals={k: np.sum([f.dihedrals[k] for f in found], axis=0) for k in plan.dihedrals},
-        impropers=np.sum([f.impropers for f in found], axis=0),
-        angle_energy=np.array([f.angle_energy for f in found]),
-        improper_energy=np.array([f.improper_energy for f in found]),
-        lj=np.stack([f.lj for f in found]),
-        rdf=np.mean([f.rdf for f in found], axis=0),
-        closest=np.array([f.close.min(initial=math.inf) for f in found]),
-        clashes=float(np.mean([np.count_nonzero(f.close < CLOSE) for f in found])),
-        handedness=np.stack([f.handedness for f in found]),
-        prochiral=np.stack([f.prochiral for f in found]),
-        pierced=float(np.mean([f.pierced for f in found])),
-        bond_rms=math.sqrt(float(np.mean(squares))) if plan.lengths.atoms.size else 0.0,
-        bond_max=max(float(np.abs(f.bonds).max(initial=0.0)) for f in found),
-    )
+    return _apply(np.concatenate, found)
 
 
 @contextmanager
@@ -225,7 +151,7 @@ def _checked(frame: Structure, topology: Topology, source: str) -> Structure:
     return frame
 
 
-def _measure_frame(plan: Plan, frame: Structure) -> _FrameResult:
+def _measure_frame(plan: Plan, frame: Structure) -> Measurements:
     """Everything about one frame."""
     positions, box = torch.tensor(frame.positions), torch.tensor(frame.box)
 
@@ -239,88 +165,28 @@ def _measure_frame(plan: Plan, frame: Structure) -> _FrameResult:
     xi = degrees(terms.dihedrals, plan.impropers.atoms)
     deviation = xi - np.degrees(plan.impropers.parameters[:, 0])
     lengths = terms.distances(positions, torch.tensor(plan.lengths.atoms), box).numpy()
-    return _FrameResult(
+    stretched = lengths - plan.lengths.parameters[:, 0]
+    close = contacts.relative_distances(frame, plan.topology, plan.forcefield.exclusions)
+    pierced = [rings.pierced_rings(frame, r, plan.lengths.atoms) for r in plan.rings]
+    return Measurements(
         angles={
-            k: histogram(degrees(terms.angles, a), *ANGLE_BINS) for k, a in plan.angles.items()
+            label: histogram(degrees(terms.angles, atoms), *ANGLE_BINS)[None]
+            for label, atoms in plan.angles.items()
         },
         dihedrals={
-            k: histogram(degrees(terms.dihedrals, a), *DIHEDRAL_BINS)
-            for k, a in plan.dihedrals.items()
+            label: histogram(degrees(terms.dihedrals, atoms), *DIHEDRAL_BINS)[None]
+            for label, atoms in plan.dihedrals.items()
         },
-        impropers=histogram((deviation + 180.0) % 360.0 - 180.0, *IMPROPER_BINS),
-        angle_energy=sum(energy(kind, t) for kind, t in plan.angle_terms.items()),
-        improper_energy=energy("improper", plan.impropers),
-        lj=plan.forcefield.lj_per_molecule(frame),
-        rdf=contacts.radial_distribution(frame, plan.heavy, plan.near),
-        close=contacts.relative_distances(frame, plan.topology, plan.forcefield.exclusions),
-        handedness=stereo.handedness(frame, plan.centres),
-        prochiral=stereo.prochiral_labels(frame, plan.prochiral),
-        pierced=sum(len(rings.pierced_rings(frame, r, plan.lengths.atoms)) for r in plan.rings),
-        bonds=lengths - plan.lengths.parameters[:, 0],
+        impropers=histogram((deviation + 180.0) % 360.0 - 180.0, *IMPROPER_BINS)[None],
+        angle_energy=np.array([sum(energy(kind, t) for kind, t in plan.angle_terms.items())]),
+        improper_energy=np.array([energy("improper", plan.impropers)]),
+        lj=plan.forcefield.lj_per_molecule(frame)[None],
+        rdf=contacts.radial_distribution(frame, plan.heavy, plan.near)[None],
+        closest=np.array([close.min(initial=math.inf)]),
+        clashes=np.array([np.count_nonzero(close < CLOSE)]),
+        handedness=stereo.handedness(frame, plan.centres)[None],
+        prochiral=stereo.prochiral_labels(frame, plan.prochiral)[None],
+        pierced=np.array([sum(len(found) for found in pierced)]),
+        bond_squares=np.array([np.mean(stretched**2) if len(stretched) else 0.0]),
+        bond_largest=np.array([np.abs(stretched).max(initial=0.0)]),
     )
-
-
-def _distinct(molecule: MoleculeType, kinds: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """Atoms of the terms of some kinds, each once; a term and its reverse are the same."""
-    listed = [molecule.terms[kind].atoms.tolist() for kind in kinds if kind in molecule.terms]
-    return sorted({tuple(min(row, row[::-1])) for rows in listed for row in rows})
-
-
-def _heavy_chains(molecule: MoleculeType) -> list[tuple[int, ...]]:
-    """Proper dihedrals of heavy atoms along bonds, which a periodic improper does not follow."""
-    bonds = set(map(tuple, molecule.bonds.tolist()))
-    return [
-        atoms
-        for atoms in _distinct(molecule, DIHEDRAL_KINDS)
-        if molecule.heavy[list(atoms)].all()
-        and all((min(pair), max(pair)) in bonds for pair in pairwise(atoms))
-    ]
-
-
-def _group(topology: Topology, per_type: Sequence[list[tuple[int, ...]]]) -> dict[str, np.ndarray]:
-    """Terms of every molecule type by the types of their atoms, with the atoms of the system.
-
-    A label starts at the end that sorts first.
-    """
-    by_label: dict[str, list[list[tuple[int, ...]]]] = {}
-    for place, (molecule, listed) in enumerate(zip(topology.molecule_types, per_type, strict=True)):
-        for atoms in listed:
-            types = [molecule.atom_types[a] for a in atoms]
-            label = "-".join(min(types, types[::-1]))
-            if label not in by_label:
-                by_label[label] = [[] for _ in per_type]
-            by_label[label][place].append(atoms)
-    return {
-        label: _expand(topology, [np.array(rows, dtype=np.int64) for rows in found])
-        for label, found in sorted(by_label.items())
-    }
-
-
-def _rings(topology: Topology) -> tuple[np.ndarray, ...]:
-    """Rings of the system, one array for each size."""
-    found = [rings.find_rings(m) for m in topology.molecule_types]
-    sizes = sorted({len(ring) for per_type in found for ring in per_type})
-    return tuple(
-        _expand(
-            topology,
-            [
-                np.array([r for r in per_type if len(r) == size], dtype=np.int64)
-                for per_type in found
-            ],
-        )
-        for size in sizes
-    )
-
-
-def _expand(topology: Topology, per_type: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of atoms of every molecule type, repeated for every molecule of the system."""
-    width = max((rows.shape[1] for rows in per_type if rows.ndim == 2), default=0)
-    found = [np.zeros((0, width), dtype=np.int64)]
-    offsets = topology.molecule_offsets()
-    first = 0
-    for index, count in topology.blocks:
-        rows = per_type[index].reshape(-1, width) if per_type[index].size else found[0]
-        starts = offsets[first : first + count]
-        found.append((rows[None] + starts[:, None, None]).reshape(-1, width))
-        first += count
-    return np.concatenate(found)

@@ -12,7 +12,8 @@ from jaxtyping import Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import metrics
-from deepbackmap.evaluation.observables import Frames, Measurements, Plan, measure
+from deepbackmap.evaluation.observables import Frames, Measurements, measure
+from deepbackmap.evaluation.plan import Plan
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.system import Topology
@@ -142,17 +143,20 @@ def tabulate(
         *_divergences(plan, reference, generated),
         *_lj_rows(plan, reference, generated),
         *_energy_ratios(reference, generated),
-        Row("g(r), mean absolute error", metrics.mean_absolute_error(reference.rdf, generated.rdf)),
+        Row(
+            "g(r), mean absolute error",
+            metrics.mean_absolute_error(reference.rdf.mean(axis=0), generated.rdf.mean(axis=0)),
+        ),
         Row(
             "smallest distance of a non-bonded pair",
             float(np.median(generated.closest)),
             "sigma, median over frames",
         ),
-        Row("pairs closer than 0.6 sigma", generated.clashes, "a frame"),
+        Row("pairs closer than 0.6 sigma", float(generated.clashes.mean()), "a frame"),
         *_stereo_rows(reference, generated),
-        Row("bonds through rings", generated.pierced, "a frame"),
-        Row("bond length deviation, rms", generated.bond_rms, "nm"),
-        Row("bond length deviation, largest", generated.bond_max, "nm"),
+        Row("bonds through rings", float(generated.pierced.mean()), "a frame"),
+        Row("bond length deviation, rms", math.sqrt(float(generated.bond_squares.mean())), "nm"),
+        Row("bond length deviation, largest", float(generated.bond_largest.max()), "nm"),
         *more,
     )
     return QualityTable(rows, reference.n_frames, generated.n_frames)
@@ -165,10 +169,12 @@ def _divergences(plan: Plan, reference: Measurements, generated: Measurements) -
         ("dihedral", reference.dihedrals, generated.dihedrals),
     ):
         for label in first:
-            value = metrics.jensen_shannon(first[label], second[label])
+            value = metrics.jensen_shannon(first[label].sum(axis=0), second[label].sum(axis=0))
             yield Row(f"{word} {label}", value, scored=True)
     if len(plan.impropers.atoms):
-        value = metrics.jensen_shannon(reference.impropers, generated.impropers)
+        value = metrics.jensen_shannon(
+            reference.impropers.sum(axis=0), generated.impropers.sum(axis=0)
+        )
         yield Row("impropers", value, scored=True)
 
 
