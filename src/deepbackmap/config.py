@@ -95,7 +95,9 @@ def presets() -> tuple[str, ...]:
 
 def _preset(name: str, where: str) -> dict[str, Any]:
     if name not in presets():
-        raise InputError(f"{where}: unknown preset '{name}', expected one of {', '.join(presets())}")
+        raise InputError(
+            f"{where}: unknown preset '{name}', expected one of {', '.join(presets())}"
+        )
     file = resources.files("deepbackmap") / "presets" / "training" / f"{name}.yaml"
     return _parse(file.read_text(), f"preset {name}")
 

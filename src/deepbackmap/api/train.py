@@ -17,7 +17,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
-from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
+from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.model import Model, ModelSpec, save_model
 from deepbackmap.system import Structure
 from deepbackmap.training.dataset import Frames, map_whole, relative_positions
@@ -68,12 +68,24 @@ def train(
     spec = _specification(options, mapping, train_frames)
     trainer = Trainer(fabric, spec, options.training)
     canonical = options.training.canonical
-    data = Frames(spec, mapping, *train_frames.arguments, fabric.device, canonical=canonical,
-                  beads=train_frames.beads)
+    data = Frames(
+        spec,
+        mapping,
+        *train_frames.arguments,
+        fabric.device,
+        canonical=canonical,
+        beads=train_frames.beads,
+    )
     validation = None
     if held_out.structures:
-        validation = Frames(spec, mapping, *held_out.arguments, fabric.device, canonical=canonical,
-                            beads=held_out.beads)
+        validation = Frames(
+            spec,
+            mapping,
+            *held_out.arguments,
+            fabric.device,
+            canonical=canonical,
+            beads=held_out.beads,
+        )
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(_read_checkpoint(checkpoint, fabric.device))

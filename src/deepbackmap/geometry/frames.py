@@ -27,12 +27,12 @@ def axis_frame(axis: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     ).reshape(-1, 3, 3)
     turn = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=axis.dtype, device=axis.device))
     rows = torch.where(flipped[:, None, None], turn, rows)
-    return torch.where(none[:, None, None], torch.eye(3, dtype=axis.dtype, device=axis.device), rows)
+    return torch.where(
+        none[:, None, None], torch.eye(3, dtype=axis.dtype, device=axis.device), rows
+    )
 
 
-def plane_frame(
-    axis: Float[Tensor, "b 3"], second: Float[Tensor, "b 3"]
-) -> Float[Tensor, "b 3 3"]:
+def plane_frame(axis: Float[Tensor, "b 3"], second: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     """Rotation with ``axis`` on z and ``second`` in the half plane x > 0 of the xz plane.
 
     Where the two are parallel, or ``second`` is zero, it falls back to ``axis_frame``:

@@ -23,6 +23,8 @@ class ParticleTable:
     """In u, if known."""
     charges: Float64[np.ndarray, "n"] | None = None
     """In e, if known."""
+    molecules: Int64[np.ndarray, "n"] | None = None
+    """Number of the molecule of each particle, from 1, if known."""
     named: bool = True
     """False for files that know only types (LAMMPS, GSD): ``names`` then repeats ``types``, and
     cannot be compared with names."""
@@ -74,6 +76,12 @@ def tile_names(topology: Topology, per_type: tuple[tuple[str, ...], ...]) -> tup
     return tuple(names)
 
 
+def molecule_numbers(topology: Topology, sizes: tuple[int, ...]) -> Int64[np.ndarray, "n"]:
+    """The molecule of every particle, from 1, given how many particles each type has."""
+    per_molecule = np.array(sizes, dtype=np.int64)[topology.molecule_type_index()]
+    return np.repeat(1 + np.arange(len(per_molecule), dtype=np.int64), per_molecule)
+
+
 def atom_table(topology: Topology) -> ParticleTable:
     """The atoms of a topology as they stand in a coordinate file."""
     molecules = topology.molecule_types
@@ -84,4 +92,5 @@ def atom_table(topology: Topology) -> ParticleTable:
         types=tile_names(topology, tuple(m.atom_types for m in molecules)),
         masses=topology.masses(),
         charges=topology.charges(),
+        molecules=molecule_numbers(topology, tuple(m.n_atoms for m in molecules)),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from deepbackmap.errors import InputError
-from deepbackmap.io.tables import ParticleTable, residue_numbers, tile_names
+from deepbackmap.io.tables import ParticleTable, molecule_numbers, residue_numbers, tile_names
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.system import Topology
 
@@ -35,6 +35,7 @@ def bead_table(system_mapping: SystemMapping) -> ParticleTable:
         charges=np.concatenate(
             [np.zeros(0), *(np.tile(charges[t], c) for t, c in topology.blocks)]
         ),
+        molecules=molecule_numbers(topology, tuple(b.n_beads for b in beads)),
     )
 
 

@@ -243,11 +243,47 @@ def _repeat(
     pieces = [
         {name: first + k * length + m for m, name in enumerate(rule.names)} for k in range(count)
     ]
+    if rule.bonds is not None:
+        _check_bonds(molecule, rule, rule.bonds, pieces, source)
     for atom, (name, place) in enumerate(rule.before, start):
         pieces[0 if place == "first" else -1][name] = atom
     for atom, (name, place) in enumerate(rule.after, first + count * length):
         pieces[0 if place == "first" else -1][name] = atom
     return pieces
+
+
+def _check_bonds(
+    molecule: MoleculeType,
+    rule: RepeatRule,
+    bonds: tuple[tuple[str, str], ...],
+    pieces: list[dict[str, int]],
+    source: str,
+) -> None:
+    """Refuses a residue whose bonds are not those of its monomers: its atoms are ordered otherwise.
+
+    Bonds of extra atoms and to other residues are left alone.
+    """
+    labels = {
+        atom: f"{name} of monomer {k}"
+        for k, piece in enumerate(pieces, 1)
+        for name, atom in piece.items()
+    }
+    expected: set[tuple[int, int]] = set()
+    for k, piece in enumerate(pieces):
+        for a, b in bonds:
+            # A bond to the next monomer does not exist at the end.
+            for other in pieces[k + 1 : k + 2] if b.startswith("+") else [piece]:
+                i, j = piece[a], other[b.removeprefix("+")]
+                expected.add((min(i, j), max(i, j)))
+    found = {(i, j) for i, j in molecule.bonds.tolist() if i in labels and j in labels}
+    if expected != found:
+        i, j = min(expected ^ found)
+        wanted, got = ("a", "none") if (i, j) in expected else ("no", "one")
+        raise InputError(
+            f"{source} line {rule.line}: expected {wanted} bond between {labels[i]} (atom "
+            f"{molecule.atom_names[i]}) and {labels[j]} (atom {molecule.atom_names[j]}) in "
+            f"molecule {molecule.name}, found {got}: are the atoms in the order of the names?"
+        )
 
 
 def _joined(molecule: MoleculeType, monomers: list[Monomer]) -> list[bool]:

@@ -52,6 +52,9 @@ class RepeatRule:
     """Atoms ahead of the first monomer: (name, ``first`` or ``last``: the monomer they go to)."""
     after: tuple[tuple[str, str], ...]
     """Atoms behind the last monomer, likewise."""
+    bonds: tuple[tuple[str, str], ...] | None
+    """Every bond of a monomer and to the next one (prefix +), if the file lists them: the check
+    that the atoms are in the order that the names say."""
     line: int
 
 
@@ -103,7 +106,7 @@ def _residue(reader: YamlReader, pattern: str, node: yaml.Node, weighting: str) 
 
 
 def _repeat(reader: YamlReader, node: yaml.Node) -> RepeatRule:
-    items = reader.items(node, "repeat", ("length", "names", "before", "after"))
+    items = reader.items(node, "repeat", ("length", "names", "before", "after", "bonds"))
     length = reader.count(reader.need(node, items, "length", "repeat"), "the length of a monomer")
     names_node = reader.need(node, items, "names", "repeat")
     nodes = reader.sequence(names_node, "the names of a monomer's atoms")
@@ -115,7 +118,22 @@ def _repeat(reader: YamlReader, node: yaml.Node) -> RepeatRule:
     for name, times in Counter([*names, *(n for n, _ in before), *(n for n, _ in after)]).items():
         if times > 1:
             raise reader.error(node, "atom names that differ", f"'{name}' {times} times")
-    return RepeatRule(names, before, after, node.start_mark.line + 1)
+    bonds = _bonds(reader, items["bonds"], names) if "bonds" in items else None
+    return RepeatRule(names, before, after, bonds, node.start_mark.line + 1)
+
+
+def _bonds(
+    reader: YamlReader, node: yaml.Node, names: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    found = []
+    for entry in reader.sequence(node, "the bonds of a monomer"):
+        ends = [reader.text(n, "an atom name") for n in reader.sequence(entry, "a bond")]
+        if len(ends) != 2 or ends[0] not in names or ends[1].removeprefix("+") not in names:
+            raise reader.error(
+                entry, "a bond between two of the monomer's names", f"[{', '.join(ends)}]"
+            )
+        found.append((ends[0], ends[1]))
+    return tuple(found)
 
 
 def _extra_atoms(reader: YamlReader, node: yaml.Node | None) -> tuple[tuple[str, str], ...]:

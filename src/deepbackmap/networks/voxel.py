@@ -101,9 +101,7 @@ class Generator(nn.Module):
         # The paper pads the 1^3 vector to 7^3 and applies a valid convolution of width 4:
         # a transposed convolution from 1^3 to 4^3 is the same map without the zeros.
         self.noise = nn.ConvTranspose3d(options.noise + types, 2 * c, 4)
-        self.merge = nn.Sequential(
-            SameConv(4 * c + types, 2 * c, 3), _norm(2 * c), nn.LeakyReLU(s)
-        )
+        self.merge = nn.Sequential(SameConv(4 * c + types, 2 * c, 3), _norm(2 * c), nn.LeakyReLU(s))
         self.middle = nn.Sequential(*[Residual(2 * c, s) for _ in range(options.middle_blocks)])
         self.up_skip = nn.Conv3d(2 * c, c, 1)
         self.up = nn.Sequential(

@@ -251,9 +251,7 @@ class Environment:
         from dataclasses import replace
 
         turn = rotation.transpose(1, 2)
-        return replace(
-            self, own=self.own @ turn, atoms=self.atoms @ turn, beads=self.beads @ turn
-        )
+        return replace(self, own=self.own @ turn, atoms=self.atoms @ turn, beads=self.beads @ turn)
 
     def repeated(self, copies: int) -> Environment:
         """Each bead ``copies`` times in a row."""
@@ -267,9 +265,7 @@ class Environment:
         return replace(self, **changes)
 
 
-def role_bits(
-    blocks: Blocks, kind: Int64[Tensor, "..."], local: Int64[Tensor, "..."]
-) -> Tensor:
+def role_bits(blocks: Blocks, kind: Int64[Tensor, "..."], local: Int64[Tensor, "..."]) -> Tensor:
     """Role bits of atom kind ``kind`` towards the atom ``local`` of the same molecule."""
     if len(blocks.role_key) == 0:
         return torch.zeros_like(kind, dtype=torch.uint8)

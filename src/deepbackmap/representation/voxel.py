@@ -61,9 +61,7 @@ def gaussian_basis(
     return (x[..., :, None] * yz[..., None, :]).flatten(-2)
 
 
-def collapse(
-    density: Float[Tensor, "... v3"], options: VoxelOptions
-) -> Float[Tensor, "... 3"]:
+def collapse(density: Float[Tensor, "... v3"], options: VoxelOptions) -> Float[Tensor, "... 3"]:
     """Mean position of a density in nm (Eq. 8, divided by the total so that it is a mean)."""
     axis = grid_axis(options, density.device)
     n = options.voxels
@@ -132,9 +130,7 @@ class VoxelCondition:
         self._own = gaussian_basis(env.own, options) * visible[..., None]  # B T V
         self._grid = (options.voxels,) * 3
 
-    def at(
-        self, slot: int, generated: list[Float[Tensor, "B v3"]]
-    ) -> Float[Tensor, "B C v v v"]:
+    def at(self, slot: int, generated: list[Float[Tensor, "B v3"]]) -> Float[Tensor, "B C v v v"]:
         """Condition of target ``slot`` after the targets before it were generated."""
         done = [g[:, None] for g in generated]
         block = torch.cat([*done, self._own[:, slot:]], dim=1)  # the target itself has weight 0

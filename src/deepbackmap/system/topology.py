@@ -141,7 +141,9 @@ class Topology:
     def atom_type_index(self) -> Int64[np.ndarray, "n"]:
         """Row of ``c6`` and ``c12`` for every atom of the system."""
         row = {name: i for i, name in enumerate(self.type_names)}
-        per = [np.array([row[t] for t in m.atom_types], dtype=np.int64) for m in self.molecule_types]
+        per = [
+            np.array([row[t] for t in m.atom_types], dtype=np.int64) for m in self.molecule_types
+        ]
         runs = [np.tile(per[t], c) for t, c in self.blocks]
         return np.concatenate(runs) if runs else np.zeros(0, dtype=np.int64)
 

@@ -83,7 +83,10 @@ def canonical_labels(
     groups: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]] = {}
     for t, molecule in enumerate(mapping.topology.molecule_types):
         for flip in block_flips(molecule, mapping.molecules[t]):
-            key = (int(blocks.plan.bead_type[blocks.plan.bead_kinds[t] + flip.bead]), len(flip.atoms))
+            key = (
+                int(blocks.plan.bead_type[blocks.plan.bead_kinds[t] + flip.bead]),
+                len(flip.atoms),
+            )
             copies = np.flatnonzero(index == t)
             rotation = frames.rotation[:, torch.as_tensor(bead0[copies] + flip.bead)]
             atoms = torch.as_tensor(atom0[copies][:, None] + np.arange(molecule.n_atoms))
@@ -171,9 +174,7 @@ class Frames:
                     buckets.append((stage, torch.nonzero(length == n).squeeze(1)))
         return buckets
 
-    def draw(
-        self, size: int, random: torch.Generator, *, augment: bool, jitter: float
-    ) -> Batch:
+    def draw(self, size: int, random: torch.Generator, *, augment: bool, jitter: float) -> Batch:
         """A batch of sequences of one stage and one length, drawn with replacement.
 
         Buckets are drawn in proportion to their beads; the numbers come from a generator on the

@@ -209,9 +209,7 @@ class Trainer:
         if score > 0:
             valid = batch.env.target_valid
             weight = torch.ones_like(batch.truth[..., 0])
-            scores = energy_score(
-                first, placed[1::2], batch.truth, valid, batch.terms, weight
-            )
+            scores = energy_score(first, placed[1::2], batch.truth, valid, batch.terms, weight)
             parts |= scores
             loss = loss + score * torch.stack(list(scores.values())).sum()
         norm = self._apply(loss, self.generator, self.generator_optimiser, o.clip)
@@ -226,9 +224,10 @@ class Trainer:
         return critic_inputs(conditions, densities, types)
 
     def _prior_arguments(self, batch: Batch, placed: Tensor) -> tuple[Any, ...]:
-        masses = self.data.masses[
-            self.data.blocks.atom_kind[batch.env.targets.clamp_min(0)]
-        ] * batch.env.target_valid
+        masses = (
+            self.data.masses[self.data.blocks.atom_kind[batch.env.targets.clamp_min(0)]]
+            * batch.env.target_valid
+        )
         return (self.data.terms, batch.terms, batch.clean, placed, batch.truth, masses)
 
     def _update_average(self) -> None:

@@ -35,10 +35,8 @@ class GsdReader(FrameReader):
         particles = self._file[0].particles
         self.n_particles = int(particles.N)
         types = tuple(particles.types[k] for k in particles.typeid)
-        resids = np.asarray(particles.body).astype(np.int64)
-        self.table = ParticleTable(
-            types, ("",) * len(types), np.where(resids < 0, 0, resids), types, named=False
-        )
+        resids = np.ones(len(types), dtype=np.int64)  # the format has no residues
+        self.table = ParticleTable(types, ("",) * len(types), resids, types, named=False)
 
     def read(self, index: int) -> Structure:
         """One frame."""
@@ -88,7 +86,6 @@ class GsdWriter(FrameWriter):
         frame.particles.N = self._table.n
         frame.particles.types = self._types
         frame.particles.typeid = self._typeid
-        frame.particles.body = self._table.resids.astype(np.int32)
         frame.particles.position = (inside - 0.5 * box.sum(axis=0)).astype(np.float32)
         frame.particles.image = np.rint((positions - inside) @ np.linalg.inv(box)).astype(np.int32)
         if self._table.masses is not None:

@@ -61,10 +61,9 @@ class DumpWriter(FrameWriter):
     """Writes a LAMMPS dump; steps are frame numbers."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
-        types, _ = _numbered_types(table)
+        types, _, _ = _numbered_types(table)
         self._heads = [
-            f"{k} {m} {t}"
-            for k, (m, t) in enumerate(zip(table.resids.tolist(), types, strict=True), 1)
+            f"{k} {m} {t}" for k, (m, t) in enumerate(zip(_molecules(table), types, strict=True), 1)
         ]
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
@@ -98,9 +97,8 @@ class DataWriter(FrameWriter):
     def __init__(self, path: Path, table: ParticleTable) -> None:
         if table.masses is None:
             raise FormatError("masses, which a LAMMPS data file holds, found none")
-        self._types, names = _numbered_types(table)
-        self._names, self._table = names, table
-        self._masses = [float(table.masses[self._types.index(k + 1)]) for k in range(len(names))]
+        self._types, self._names, self._masses = _numbered_types(table)
+        self._table = table
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, structure: Structure, index: int) -> None:
@@ -119,7 +117,7 @@ class DataWriter(FrameWriter):
         lines += ["", "Atoms  # full", ""]
         charges = np.zeros(self._table.n) if self._table.charges is None else self._table.charges
         rows = zip(
-            self._table.resids.tolist(), self._types, charges.tolist(),
+            _molecules(self._table), self._types, charges.tolist(),
             (structure.positions / NM_PER_ANGSTROM).tolist(), strict=True,
         )  # fmt: skip
         lines += [
@@ -133,12 +131,21 @@ class DataWriter(FrameWriter):
         self._file.close()
 
 
-def _numbered_types(table: ParticleTable) -> tuple[list[int], list[str]]:
-    """Types as numbers from 1 in order of appearance, and their names."""
+def _numbered_types(table: ParticleTable) -> tuple[list[int], list[str], list[float]]:
+    """Types as numbers from 1 in order of appearance, their names and masses.
+
+    Particles of one type but several masses (beads at the ends of a chain) are types of their own
+    here, since LAMMPS has one mass a type.
+    """
     words = table.types or table.names
-    names = list(dict.fromkeys(words))
-    number = {name: k for k, name in enumerate(names, 1)}
-    return [number[w] for w in words], names
+    masses = np.zeros(table.n) if table.masses is None else table.masses.round(6)
+    keys = list(zip(words, masses.tolist(), strict=True))
+    number = {key: k for k, key in enumerate(dict.fromkeys(keys), 1)}
+    return [number[k] for k in keys], [name for name, _ in number], [mass for _, mass in number]
+
+
+def _molecules(table: ParticleTable) -> list[int]:
+    return (table.resids if table.molecules is None else table.molecules).tolist()
 
 
 def _atoms_section(path: Path) -> tuple[str, int]:

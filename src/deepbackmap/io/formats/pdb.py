@@ -61,6 +61,8 @@ class PdbWriter(FrameWriter):
             f"{head}{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00\n"
             for head, (x, y, z) in zip(self._heads, positions.tolist(), strict=True)
         ]
+        # MDAnalysis wants the cell ahead of MODEL; GROMACS takes the time from the title.
+        self._file.write(f"TITLE     deepbackmap t= {structure.time:.5f} step= {index}\n")
         self._file.write(f"CRYST1{cell} P 1           1\nMODEL     {(index + 1) % 10_000:4d}\n")
         self._file.writelines(rows)
         self._file.write("ENDMDL\n")

@@ -1,0 +1,40 @@
+"""Options of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHOICES = ("lowest", "boltzmann", "reweight")
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How atoms are placed."""
+
+    sweeps: int = 2
+    """Gibbs sweeps after the first pass; each places the heavy, then the light atoms anew."""
+    candidates: int = 1
+    """Ensemble drawn for each sequence: orientations about the free axis (II D 3), where the
+    model leaves it free, and independent noise."""
+    choice: str = "lowest"
+    """``lowest``: the candidate of lowest energy (the paper's). ``boltzmann``: one drawn with
+    weight exp(-U/kT) at ``temperature``. ``reweight``: with weight exp(-U (1/kT - 1/kT0)), T0
+    being the temperature of training: the exact correction of a model that is exact at T0."""
+    temperature: float | None = None
+    """Target temperature in K; None: that of training."""
+    seed: int = 0
+    batch: int = 512
+    """Most sequences (beads times candidates) in one call of the network. Bounds memory; does
+    not change the result."""
+
+    def __post_init__(self) -> None:
+        if self.sweeps < 0:
+            raise ValueError(f"sweeps: expected 0 or more, got {self.sweeps}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
+        if self.choice not in CHOICES:
+            raise ValueError(f"choice: expected one of {', '.join(CHOICES)}, got '{self.choice}'")
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
+        if self.batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {self.batch}")
