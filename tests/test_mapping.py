@@ -285,7 +285,7 @@ def test_monomer_on_its_own_takes_its_variant():
     found = load_mapping("ps-two-bead").resolve(topology((polystyrene(1), 1))).molecules[0]
     assert np.bincount(found.owner).tolist() == [7, 11]
     with pytest.raises(
-        InputError, match=r"m\.yaml line 11: .*bead B\{n\} to have a variant 'alone'"
+        InputError, match=r"m\.yaml line 14: .*bead B\{n\} to have a variant 'alone'"
     ):
         resolved(EXAMPLES[1], polystyrene(1))
 
@@ -404,6 +404,8 @@ def test_missing_entry_comes_with_a_stub_that_works():
         ("length: 16", "length: 1.5", "length of a monomer to be a whole number above zero"),
         ("[HA, CA, HB,", "[HA, CA, HA,", "atom names that differ, found 'HA' 2 times"),
         ("monomer: first", "monomer: 3", "monomer of an extra atom to be one of first, last"),
+        ("[CA, HA]", "[CA, HZ]", r"a bond between two of the monomer's names, found \[CA, HZ\]"),
+        ("[CA, HA]", "[CA]", r"a bond between two of the monomer's names, found \[CA\]"),
         ("name: HY, ", "", "an extra atom to have the key 'name'"),
     ],
 )
@@ -411,6 +413,24 @@ def test_bad_repeats_are_refused(old, new, match):
     assert old in EXAMPLES[1]
     with pytest.raises(InputError, match=rf"^m\.yaml.*{match}"):
         resolved(EXAMPLES[1].replace(old, new, 1), polystyrene(3))
+
+
+def test_atoms_in_another_order_than_the_names_are_refused():
+    chain = polystyrene(3)
+    bonds = chain.bonds.copy()
+    swap = {3: 4, 4: 3}  # the carbon before its hydrogen
+    turned = dataclasses.replace(
+        molecule("PS1", chain.n_atoms, [[swap.get(a, a) for a in pair] for pair in bonds.tolist()]),
+        residue_names=chain.residue_names,
+    )
+    match = r"line 5: expected no bond between CA of monomer 1 \(atom C2\) and HC of monomer 1"
+    with pytest.raises(InputError, match=rf"m\.yaml {match}"):
+        resolved(EXAMPLES[1], turned)
+    more = molecule("PS1", chain.n_atoms, [*bonds.tolist(), (0, 40)])
+    more = dataclasses.replace(more, residue_names=chain.residue_names)
+    match = "expected no bond between HA of monomer 1 .* and C3 of monomer 3"
+    with pytest.raises(InputError, match=match):
+        resolved(EXAMPLES[1], more)
 
 
 def test_residue_that_cannot_be_cut_is_refused():
