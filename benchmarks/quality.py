@@ -1,0 +1,213 @@
+"""Prints how good generated polystyrene is, beside the paper's own structures and the floor.
+
+    python benchmarks/quality.py --frames 12
+    python benchmarks/quality.py --frames 12 --ours ours_568K.xtc ours_313K.xtc
+    python benchmarks/quality.py --smoke
+
+The reference data (folder ``sps`` inside the folder that --data or DEEPBACKMAP_DATA names, else
+``../shared/data`` beside the repository) are the published structures. Every column compares the
+first frames of its own file with all reference frames of that temperature; the floor compares as
+many reference frames, evenly spaced, with the other reference frames. Without --ours the
+structures are made here, from the first beads of the test file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation import Plan, QualityTable, compare_beads, measure, tabulate
+from deepbackmap.evaluation.table import format_value
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import FrameSource, read_frames
+from deepbackmap.mapping import SystemMapping, load_mapping
+
+PUBLISHED = {"paper": "paper_deepbackmap", "paper's baseline": "paper_baseline"}
+SMOKE_REFERENCE = 2
+"""Reference frames of a smoke run."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is compared with what."""
+
+    folder: Path
+    """Holds topol.top, aa.gro, cg.gro and the trajectories."""
+    plan: Plan
+    mapping: SystemMapping
+    frames: int
+    """Generated frames of every column."""
+    reference: str | None
+    """Which reference frames, as a slice; all by default."""
+
+    def read(self, path: Path, frames: str | None) -> FrameSource:
+        """Frames of a file with atoms or, if its name says so, beads."""
+        names = "cg.gro" if path.name.endswith("_cg.xtc") else "aa.gro"
+        return read_frames(self.folder / names, path, frames=frames)
+
+    def wanted(self) -> str:
+        """The generated frames as a slice."""
+        return f"0:{self.frames}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; 2 means that an input is wrong."""
+    options = parse(arguments)
+    try:
+        run(options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--frames", type=int, default=12, help="generated frames (default 12)")
+    parser.add_argument(
+        "--temperatures", default="568,313", help="in K, with commas (default 568,313)"
+    )
+    parser.add_argument(
+        "--ours", nargs="+", type=Path, help="generated atoms, one file for each temperature"
+    )
+    parser.add_argument("--model", default="default", help="model that makes them without --ours")
+    parser.add_argument("--seed", type=int, default=0, help="of the model's random numbers")
+    parser.add_argument("--data", type=Path, help="folder that holds sps")
+    parser.add_argument("--output", type=Path, default=Path("quality.json"), help="JSON to write")
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help=f"one frame, the first temperature and {SMOKE_REFERENCE} reference frames only",
+    )
+    options = parser.parse_args(arguments)
+    options.temperatures = [int(t) for t in options.temperatures.split(",")]
+    if options.smoke:
+        options.frames, options.temperatures = 1, options.temperatures[:1]
+    if options.frames < 1:
+        parser.error(f"--frames: expected at least 1, got {options.frames}")
+    if options.ours and len(options.ours) != len(options.temperatures):
+        parser.error(f"--ours: expected one file for each of {options.temperatures}")
+    return options
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compares, prints and writes."""
+    folder = data_folder(options.data)
+    topology = read_topology(folder / "topol.top")
+    task = Task(
+        folder=folder,
+        plan=Plan.from_topology(topology),
+        mapping=load_mapping("ps-two-bead").resolve(topology),
+        frames=options.frames,
+        reference=f"0:{SMOKE_REFERENCE}" if options.smoke else None,
+    )
+    results: dict[str, dict[str, object]] = {}
+    for place, temperature in enumerate(options.temperatures):
+        ours = options.ours[place] if options.ours else None
+        columns, seconds = one_temperature(task, temperature, ours, options.model, options.seed)
+        print(to_markdown(f"{temperature} K", columns))
+        if seconds is not None:
+            print(f"ours: {seconds / task.frames:.1f} s a frame\n")
+        results[str(temperature)] = {
+            "seconds_a_frame": None if seconds is None else seconds / task.frames,
+            **{name: json.loads(table.to_json()) for name, table in columns.items()},
+        }
+    options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+def data_folder(given: Path | None) -> Path:
+    """The folder of the reference data."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = (given or Path(os.environ.get("DEEPBACKMAP_DATA", beside))) / "sps"
+    if not (folder / "topol.top").is_file():
+        raise InputError(f"{folder}: expected the reference data (see --help), found no topol.top")
+    return folder
+
+
+def one_temperature(
+    task: Task, temperature: int, ours: Path | None, model: str, seed: int
+) -> tuple[dict[str, QualityTable], float | None]:
+    """The columns of one temperature, and how long ours took in seconds if it was made here."""
+    prefix = f"test_{temperature}K"
+    with task.read(task.folder / f"{prefix}_aa.xtc", task.reference) as source:
+        reference = measure(task.plan, source, source=str(source.path))
+    held, rest = split(reference.n_frames, task.frames)
+    floor = tabulate(task.plan, reference.select(rest), reference.select(held))
+    columns = {f"floor ({len(held)} of {reference.n_frames} against the others)": floor}
+    files = {name: task.folder / f"{prefix}_{stem}.xtc" for name, stem in PUBLISHED.items()}
+    seconds = None
+    with tempfile.TemporaryDirectory() as scratch:
+        if ours is None:
+            ours = Path(scratch) / f"ours_{temperature}K.xtc"
+            seconds = generate(task, temperature, ours, model, seed)
+        for name, path in {**files, "ours": ours}.items():
+            with (
+                task.read(path, task.wanted()) as source,
+                task.read(task.folder / f"{prefix}_cg.xtc", task.wanted()) as beads,
+            ):
+                if len(source) != len(beads):
+                    raise InputError(f"{path}: expected {len(beads)} frames, found {len(source)}")
+                more = compare_beads(source, beads, task.mapping)
+                generated = measure(task.plan, source, source=str(path))
+            columns[name] = tabulate(task.plan, reference, generated, more)
+    return columns, seconds
+
+
+def generate(task: Task, temperature: int, output: Path, model: str, seed: int) -> float:
+    """Puts atoms back onto the test beads; returns the seconds that took, start to end."""
+    # imported here: comparing files that are there needs no model
+    from deepbackmap.api import backmap
+
+    start = time.perf_counter()
+    backmap(
+        task.folder / "cg.gro",
+        task.folder / f"test_{temperature}K_cg.xtc",
+        topology=task.folder / "topol.top",
+        output=output,
+        model=model,
+        frames=task.wanted(),
+        seed=seed,
+        temperature=float(temperature),
+    )
+    return time.perf_counter() - start
+
+
+def split(total: int, held: int) -> tuple[list[int], list[int]]:
+    """Some frames, evenly spaced and at most half of all, and the others."""
+    count = max(1, min(held, total // 2))
+    chosen = np.unique(np.linspace(0, total - 1, count).round().astype(int)).tolist()
+    return chosen, [k for k in range(total) if k not in set(chosen)]
+
+
+def to_markdown(title: str, columns: dict[str, QualityTable]) -> str:
+    """The tables side by side; a row that a column does not have stays empty."""
+    names = {row.name: row.unit for table in columns.values() for row in table}
+    found = {
+        column: {"score": table.score, **{row.name: row.value for row in table}}
+        for column, table in columns.items()
+    }
+    lines = [[title, *columns], ["---"] * (1 + len(columns))]
+    for name, unit in {"score": "", **names}.items():
+        values = [format_value(c[name]) if name in c else "" for c in found.values()]
+        lines.append([f"{name} ({unit})" if unit else name, *values])
+    counts = ", ".join(
+        f"{column} {table.n_generated} against {table.n_reference}"
+        for column, table in columns.items()
+    )
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{body}\n\nFrames: {counts}.\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

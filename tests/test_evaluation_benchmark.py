@@ -1,0 +1,53 @@
+"""The benchmark's command line, in its smoke mode."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation_systems import reference_folder
+
+
+@pytest.fixture(scope="module")
+def quality():
+    path = Path(__file__).parents[1] / "benchmarks" / "quality.py"
+    spec = importlib.util.spec_from_file_location("quality_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_smoke_run(quality, tmp_path, capsys):
+    """The paper's own file in the place of ours gives the paper's column."""
+    folder = reference_folder()
+    output = tmp_path / "quality.json"
+    paper = folder / "test_568K_paper_deepbackmap.xtc"
+    options = ["--smoke", "--data", str(folder.parent), "--ours", str(paper)]
+    assert quality.main([*options, "--temperatures", "568", "--output", str(output)]) == 0
+    found = json.loads(output.read_text())["568"]
+    assert found["ours"] == found["paper"]
+    assert found["paper"]["generated_frames"] == 1
+    assert found["paper"]["reference_frames"] == quality.SMOKE_REFERENCE
+    scores = [c["score"] for c in found.values() if isinstance(c, dict)]
+    assert scores[0] < scores[1] < scores[2]  # floor, paper, baseline
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| 568 K | floor (1 of 2 against the others) | paper |")
+    assert all(line.count("|") == 6 for line in lines if line.startswith("|"))
+
+
+def test_missing_data_is_one_sentence(quality, tmp_path, capsys):
+    output = tmp_path / "quality.json"
+    assert quality.main(["--data", str(tmp_path), "--output", str(output)]) == 2
+    assert "expected the reference data" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_every_frame_is_held_or_not(quality):
+    for total in range(2, 40):
+        for wanted in (1, 3, 12, 36):
+            held, rest = quality.split(total, wanted)
+            assert len(held) == max(1, min(wanted, total // 2))
+            assert sorted(held + rest) == list(range(total))
