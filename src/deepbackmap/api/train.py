@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,6 @@ def train(
         (folder / "config.yaml").write_text(dump_config(options))
 
     def save(trainer: Trainer, metrics: Metrics) -> None:
-        from dataclasses import replace
-
         provenance = {**spec.provenance, "iteration": trainer.iteration, "metrics": dict(metrics)}
         model = Model(replace(spec, provenance=provenance), trainer.result)
         save_model(model, folder / "model.safetensors")

@@ -6,14 +6,14 @@ once a frame, in the vectors between neighbouring beads, and nowhere after.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from deepbackmap.geometry.cell import neighbour_pairs
+from deepbackmap.geometry.cell import minimum_image, neighbour_pairs
 from deepbackmap.geometry.frames import axis_frame, plane_frame
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.representation.plan import (
@@ -117,8 +117,6 @@ def whole_beads(
     positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], mapping: SystemMapping
 ) -> Float[np.ndarray, "nb 3"]:
     """Bead positions with every molecule whole, by walking bead bonds in the order S."""
-    from deepbackmap.geometry.cell import minimum_image
-
     out = positions.astype(np.float64).copy()
     offsets = mapping.bead_offsets()[:-1]
     kinds = mapping.topology.molecule_type_index()
@@ -248,15 +246,11 @@ class Environment:
 
     def turned(self, rotation: Float[Tensor, "B 3 3"]) -> Environment:
         """The same environment with every local frame turned."""
-        from dataclasses import replace
-
         turn = rotation.transpose(1, 2)
         return replace(self, own=self.own @ turn, atoms=self.atoms @ turn, beads=self.beads @ turn)
 
     def repeated(self, copies: int) -> Environment:
         """Each bead ``copies`` times in a row."""
-        from dataclasses import replace
-
         changes = {
             name: getattr(self, name).repeat_interleave(copies, dim=0)
             for name in self.__dataclass_fields__

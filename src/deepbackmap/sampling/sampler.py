@@ -26,10 +26,12 @@ from deepbackmap.representation.block_terms import (
 from deepbackmap.representation.environment import (
     STAGES,
     BeadFrames,
+    Environment,
     Stage,
     build_bead_frames,
     build_blocks,
     gather_environment,
+    whole_beads,
 )
 from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.voxel import VoxelCondition
@@ -95,14 +97,9 @@ class Sampler:
             self._passes(frames, relative, frame, progress or (lambda n: None))
         owner = self.blocks.atom_owner
         # In double precision: a large box in single precision would lose the bond lengths' digits.
-        whole = self._whole(frames, beads)
+        whole = whole_beads(beads.positions, beads.box, self.mapping)
         positions = whole[owner.cpu().numpy()] + relative[0].cpu().numpy().astype(np.float64)
         return Structure(positions=positions, box=beads.box, time=beads.time)
-
-    def _whole(self, frames: BeadFrames, beads: Structure) -> np.ndarray:
-        from deepbackmap.representation.environment import whole_beads
-
-        return whole_beads(beads.positions, beads.box, self.mapping)
 
     def _check(self, beads: Structure, frame: int) -> None:
         if beads.n != len(self.blocks.bead_kind):
@@ -196,11 +193,11 @@ class Sampler:
         relative[0, env.targets[valid]] = local[valid]
 
     def _choose(
-        self, frames: BeadFrames, relative: Tensor, many: object, placed: Tensor, name: Tensor
+        self, frames: BeadFrames, relative: Tensor, many: Environment, placed: Tensor, name: Tensor
     ) -> Float[Tensor, "B T 3"]:
         """One candidate of each bead, by energy (II D 3)."""
-        batch = batch_terms(self.terms, self.blocks, frames, relative, many)  # type: ignore[arg-type]
-        energies = block_energies(self.terms, batch, many, placed)  # type: ignore[arg-type]
+        batch = batch_terms(self.terms, self.blocks, frames, relative, many)
+        energies = block_energies(self.terms, batch, many, placed)
         copies = self.options.candidates
         total = torch.stack(list(energies.values())).sum(0).reshape(-1, copies)
         if self.options.choice == "lowest":

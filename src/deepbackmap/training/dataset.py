@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.geometry.cell import cell_heights, minimum_image
+from deepbackmap.geometry.frames import turn_about_z
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.forward import map_positions
 from deepbackmap.model import ModelSpec
@@ -35,15 +36,13 @@ from deepbackmap.representation.environment import (
 from deepbackmap.representation.plan import build_plan
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import make_whole
-from deepbackmap.training.symmetry import block_flips, principal_axis, sides
+from deepbackmap.training.symmetry import Flip, block_flips, principal_axis, sides
 
 
 def relative_positions(
     structure: Structure, mapping: SystemMapping, beads: np.ndarray
 ) -> Float[np.ndarray, "na 3"]:
     """Atoms relative to the beads that own them, nm, by the shortest vector."""
-    from deepbackmap.geometry.cell import minimum_image
-
     owner = np.concatenate(
         [
             mapping.molecules[t].owner[None]
@@ -80,7 +79,7 @@ def canonical_labels(
     out = relative.clone()
     index = mapping.topology.molecule_type_index()
     atom0, bead0 = mapping.topology.molecule_offsets()[:-1], mapping.bead_offsets()[:-1]
-    groups: dict[tuple[int, int], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    groups: dict[tuple[int, int], list[tuple[int, np.ndarray, Flip]]] = {}
     for t, molecule in enumerate(mapping.topology.molecule_types):
         for flip in block_flips(molecule, mapping.molecules[t]):
             key = (
@@ -91,7 +90,7 @@ def canonical_labels(
             rotation = frames.rotation[:, torch.as_tensor(bead0[copies] + flip.bead)]
             atoms = torch.as_tensor(atom0[copies][:, None] + np.arange(molecule.n_atoms))
             local = (relative[:, atoms] @ rotation.transpose(-1, -2)).cpu().numpy()
-            groups.setdefault(key, []).append((t, sides(local, flip), flip))  # type: ignore[arg-type]
+            groups.setdefault(key, []).append((t, sides(local, flip), flip))
     for members in groups.values():
         axis = principal_axis(np.concatenate([s.reshape(-1, 3) for _, s, _ in members]))
         for t, side, flip in members:
@@ -134,7 +133,9 @@ class Frames:
         plan = build_plan(mapping, spec.atom_types, spec.bead_types)
         host = build_blocks(plan, mapping, torch.device("cpu"))
         plane = spec.voxel.frame == "plane"
-        found, planes, relative = [], [], []
+        found: list[BeadFrames] = []
+        planes: list[BeadFrames] = []
+        relative: list[np.ndarray] = []
         for k, structure in enumerate(structures):
             lowest = float(cell_heights(structure.box).min())
             if lowest < 2 * spec.voxel.radius:
@@ -211,8 +212,6 @@ class Frames:
                 for the random order of chains.
             angle: turn about z, rad.
         """
-        from deepbackmap.geometry.frames import turn_about_z
-
         neighbours = self.frames.neighbours[frame, bead].clamp_min(0)
         rank = self.blocks.rank[self.blocks.bead_kind[neighbours]]
         keys = rank + phase.gather(1, self.blocks.bead_molecule[neighbours])

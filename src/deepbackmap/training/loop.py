@@ -152,8 +152,11 @@ class Trainer:
         parameters = [p for p in module.parameters() if p.grad is not None]
         if self.fabric.world_size > 1:
             flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
-            flat = self.fabric.all_reduce(flat, reduce_op="mean")
-            for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            reduced = self.fabric.all_reduce(flat, reduce_op="mean")
+            assert isinstance(reduced, Tensor)
+            for p, g in zip(
+                parameters, reduced.split([p.numel() for p in parameters]), strict=True
+            ):
                 p.grad = g.view_as(p)
         norm = nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
         optimiser.step()
@@ -294,8 +297,9 @@ class Trainer:
             phi = physical_prior(*self._prior_arguments(batch, placed[::2]))
             offset = (placed[::2] - batch.truth).norm(dim=-1)
             values = parts | {f"prior_{k}": v for k, v in phi.items()}
-            stage = f"{'light' if env.stage.light else 'heavy'}_{'first' if env.stage.first else 'gibbs'}"
-            values[f"distance_{stage}"] = offset[batch.env.target_valid].mean()
+            weight_class = "light" if env.stage.light else "heavy"
+            turn = "first" if env.stage.first else "gibbs"
+            values[f"distance_{weight_class}_{turn}"] = offset[batch.env.target_valid].mean()
             for name, value in values.items():
                 sums.setdefault(name, []).append(float(value))
         return {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
