@@ -4,12 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from test_io_trajectory import reference
 
 from deepbackmap.api import map_trajectory
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.trajectory import open_writer, read_frames
+from test_io_trajectory import reference
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_system_whole import molecule, topology
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.trajectory import ParticleTable
 from deepbackmap.mapping import MappingFile, load_mapping, map_positions, packaged_mappings
 from deepbackmap.mapping.assemble import bead_bonds, depth_first
 from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
+from test_system_whole import molecule, topology
 
 NAMES = [
     *("HA", "CA", "HB", "HC", "CB"),
