@@ -1,0 +1,109 @@
+"""Time, rate and memory of a training step.
+
+    python benchmarks/training_step.py                       # the small preset, as trained
+    python benchmarks/training_step.py --preset paper        # the paper's networks
+    python benchmarks/training_step.py --smoke               # the tiny preset, for CI
+
+The rate is that of the network arithmetic alone (counted by torch on the step itself) over the
+whole time of the step, as a fraction of torch.mm's rate in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import time
+from dataclasses import replace
+
+import torch
+from lightning_fabric import Fabric
+from sampler import MELT, matrix_rate
+from torch.utils.flop_counter import FlopCounterMode
+
+from deepbackmap.config import load_train_config
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import load_mapping
+from deepbackmap.model import ModelSpec
+from deepbackmap.training.dataset import Frames
+from deepbackmap.training.loop import Trainer
+from deepbackmap.training.options import Ramp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--precision", default="32-true,bf16-mixed")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--smoke", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.preset, arguments.repeats = "tiny", 2
+    config = load_train_config(arguments.preset)
+    topology = read_topology(MELT / "topol.top")
+    file = load_mapping("ps-two-bead")
+    mapping = file.resolve(topology)
+    with read_frames(MELT / "aa.gro") as source:
+        frames = list(source)
+    types = sorted({t for m in topology.molecule_types for t in m.atom_types})
+    spec = ModelSpec(
+        tuple(types), ("A", "B"), file.to_text(), 568.0, 0.27, config.voxel, config.network
+    )
+    adversarial = replace(
+        config.training, adversarial=Ramp(1.0, 1.0), score=Ramp(), prior=Ramp(0.01, 0.01),
+        compile=arguments.compile,
+    )
+    cases = [("adversarial", adversarial)]
+    if config.training.score.last > 0 and not arguments.smoke:
+        cases.insert(0, ("energy score", config.training))
+    print("step          precision   s/step  TFLOP/step  GFLOP/s  of torch.mm (fp32)  memory MiB")
+    for precision in arguments.precision.split(","):
+        fabric = Fabric(accelerator=arguments.device, devices=1, precision=precision)
+        on_gpu = fabric.device.type == "cuda"
+        data = Frames(spec, mapping, frames, fabric.device)
+        rate = matrix_rate() if not on_gpu else _gpu_rate(fabric.device)
+        for name, options in cases:
+            trainer = Trainer(fabric, spec, options)
+            trainer.use(data)
+            trainer.step()
+            times, work = [], []
+            for _ in range(arguments.repeats):
+                # Steps differ in length; each is counted and timed on the same batch.
+                with FlopCounterMode(display=False) as counter:
+                    trainer.step()
+                work.append(counter.get_total_flops())
+                trainer.iteration -= 1
+                start = time.perf_counter()
+                trainer.step()
+                if on_gpu:
+                    torch.cuda.synchronize()
+                times.append(time.perf_counter() - start)
+            speed = sum(work) / sum(times)
+            peak = (
+                torch.cuda.max_memory_allocated() / 2**20
+                if on_gpu
+                else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            )
+            print(
+                f"{name:13s} {precision:10s} {statistics.median(times):7.2f} "
+                f"{statistics.median(work) / 1e12:11.3f} {speed / 1e9:8.0f} {speed / rate:12.2f} "
+                f"{peak:18.0f}"
+            )
+
+
+def _gpu_rate(device: torch.device, size: int = 8192) -> float:
+    a = torch.rand(size, size, device=device)
+    torch.mm(a, a)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(5):
+        torch.mm(a, a)
+    torch.cuda.synchronize()
+    return 5 * 2 * size**3 / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

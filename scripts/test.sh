@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Set up and run the tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh "[test]"
+exec .venv/bin/python -m pytest "$@"
