@@ -23,7 +23,7 @@ def table():
         above = set(allowed)
         named = set(re.findall(r"[a-z]+", cells[2]))
         may = above if cells[2] == "all above" else named | (FOR_ALL & above)
-        allowed.update({room: may for room in re.findall(r"`(\w+)`", cells[0])})
+        allowed.update(dict.fromkeys(re.findall(r"`(\w+)`", cells[0]), may))
     return allowed
 
 

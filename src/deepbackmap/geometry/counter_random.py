@@ -53,7 +53,8 @@ def uniform(key: Tensor, n: int) -> Tensor:
     """``n`` numbers in the open interval (0, 1) for each key, shape (..., n), float32."""
     steps = torch.arange(1, n + 1, dtype=torch.int64, device=key.device) * _signed(_GOLDEN)
     bits = _shift_right(_mix(key.unsqueeze(-1) + steps), 40)  # 24 bits
-    return (bits.to(torch.float32) + 0.5) / float(1 << 24)
+    # The largest would round up to one in single precision.
+    return ((bits.to(torch.float32) + 0.5) / float(1 << 24)).clamp_max(1.0 - 2.0**-24)
 
 
 def normal(key: Tensor, n: int) -> Tensor:

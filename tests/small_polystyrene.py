@@ -1,0 +1,93 @@
+"""A small melt of polystyrene and a model with random weights, for the tests of several rooms."""
+
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepbackmap.io.topology import read_topology
+from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.model import Model, ModelSpec, new_generator
+from deepbackmap.networks import NetworkOptions
+from deepbackmap.representation.environment import Blocks, build_blocks
+from deepbackmap.representation.plan import build_plan
+from deepbackmap.representation.voxel import VoxelOptions
+from deepbackmap.system import Structure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from melt import build
+
+MONOMERS, CHAINS = 3, 3
+ATOMS = 16 * MONOMERS + 2
+"""In a chain."""
+BEADS = 2 * MONOMERS
+"""In a chain."""
+TYPES, BEAD_TYPES = ("C", "C_AR", "H", "H_AR"), ("A", "B")
+SKEWED = np.array([[2.5, 0.0, 0.0], [0.9, 2.4, 0.0], [-0.7, 0.8, 2.3]])
+"""A cell in which the chains, which are 1 to 1.5 nm long, meet each other's images."""
+TINY = NetworkOptions(architecture="plain", channels=4, critic_channels=4, noise=4, slope=0.2)
+
+
+@cache
+def mapping(monomers: int = MONOMERS, chains: int = CHAINS) -> SystemMapping:
+    """The packaged two-bead mapping on a topology written by our own builder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "topol.top"
+        build.write_topology(path, monomers, chains)
+        topology = read_topology(path)
+    return load_mapping("ps-two-bead").resolve(topology)
+
+
+@cache
+def _positions(monomers: int, chains: int, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return build.place_chains(build.build_chains(monomers, chains, rng), 2.4, rng).reshape(-1, 3)
+
+
+def atoms(seed: int = 0, *, box: np.ndarray = SKEWED) -> Structure:
+    """A frame of atoms, chains whole."""
+    return Structure(_positions(MONOMERS, CHAINS, seed).copy(), box.copy())
+
+
+@cache
+def blocks() -> Blocks:
+    """Tables of the small melt."""
+    return build_blocks(build_plan(mapping(), TYPES, BEAD_TYPES), mapping(), torch.device("cpu"))
+
+
+def specification(**voxel: object) -> ModelSpec:
+    """What a tiny model is; voxel options by keyword."""
+    return ModelSpec(
+        atom_types=TYPES,
+        bead_types=BEAD_TYPES,
+        mapping=load_mapping("ps-two-bead").to_text(),
+        temperature=500.0,
+        reach=0.27,
+        voxel=VoxelOptions(**voxel),
+        network=TINY,
+        provenance={"note": "random weights"},
+    )
+
+
+def random_model(seed: int = 0, **voxel: object) -> Model:
+    """A model whose densities differ from voxel to voxel, so that what it sees matters.
+
+    Fresh weights give nearly constant densities, which all collapse to the same point.
+    """
+    spec = specification(**voxel)
+    torch.manual_seed(seed)
+    generator = new_generator(spec)
+    with torch.no_grad():
+        generator.leave.weight.mul_(150.0)
+        generator.noise.weight.mul_(30.0)
+    return Model(spec, generator.requires_grad_(False).eval())
+
+
+def rotation(seed: int = 0) -> np.ndarray:
+    """A proper rotation drawn at random."""
+    matrix, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    return matrix * np.sign(np.linalg.det(matrix))
