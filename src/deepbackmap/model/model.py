@@ -37,6 +37,10 @@ class ModelSpec:
     network: NetworkOptions = field(default_factory=NetworkOptions)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Data, seed, iterations, versions, scores: whatever a reader wants to know."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Sampling options that suit this model (``sweeps``, ``candidates``, ``choice``)."""
+    handedness: Mapping[str, Any] = field(default_factory=dict)
+    """Signs of the stereocentres of the training frames (``evaluation.tacticity.Pattern``)."""
 
     @property
     def bead_cutoff(self) -> float:
@@ -71,6 +75,10 @@ def save_model(model: Model, path: str | Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(weights, aside, metadata=metadata)
+        # safetensors makes files for the owner alone; a model has the usual permissions.
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -81,6 +89,9 @@ def _spec_from(text: str) -> ModelSpec:
     raw["voxel"] = VoxelOptions(**raw["voxel"])
     raw["network"] = NetworkOptions(**raw["network"])
     raw["atom_types"], raw["bead_types"] = tuple(raw["atom_types"]), tuple(raw["bead_types"])
+    for name in ("provenance", "defaults", "handedness"):
+        if not isinstance(raw.get(name, {}), dict):
+            raise TypeError(f"{name}: expected keys and values")
     return ModelSpec(**raw)
 
 

@@ -1,0 +1,1 @@
+"""The command line: parses, calls ``api``, and turns errors into one line."""

@@ -1,0 +1,242 @@
+"""The verbs as commands.
+
+Everything heavy is imported inside the commands, so that help and mistakes are quick.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import deepbackmap
+from deepbackmap.errors import InputError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    help="Puts the atoms back into coarse-grained structures with a generative model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Public reference data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Topology = Annotated[
+    Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
+]
+Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deepbackmap {deepbackmap.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Called before every verb."""
+
+
+@app.command("map")
+def map_(
+    structure: Annotated[Path, typer.Argument(help="Atoms with names (.gro, .pdb, ...).")],
+    trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
+    *,
+    topology: Topology,
+    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
+    frames: Frames = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Map atoms to beads."""
+    with _edge():
+        from deepbackmap.api.map import map_trajectory
+
+        count = map_trajectory(
+            structure, trajectory, topology, mapping, output,
+            frames=frames, force=force, progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(f"{output}: {count} frames of beads")
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file or preset (paper, small, tiny).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Options on top, as training.batch=36.")
+    ] = None,
+    *,
+    run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")],
+    devices: Annotated[int, typer.Option(help="Workers that share each step.")] = 1,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a model; a second call with the same folder goes on."""
+    with _edge():
+        from deepbackmap.api.train import train as run_training
+
+        finished = run_training(
+            config, overrides or (), run_folder=run_folder, devices=devices, device=device,
+            progress=_progress(quiet),
+        )  # fmt: skip
+        if not finished:
+            raise KeyboardInterrupt(f"{run_folder} keeps a checkpoint, the same command goes on")
+        if not quiet:
+            typer.echo(f"{run_folder / 'model.safetensors'}: the trained model")
+
+
+@app.command()
+def backmap(
+    beads: Annotated[Path, typer.Argument(help="Beads with names (.gro, .pdb, ...).")],
+    trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
+    *,
+    topology: Topology,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
+    model: Annotated[str, typer.Option(help="Model file or packaged name.")] = "default",
+    mapping: Annotated[
+        str | None, typer.Option(help="Mapping file or packaged name; the model's by default.")
+    ] = None,
+    frames: Frames = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Target temperature in K: draws one of several candidates by weight."),
+    ] = None,
+    sweeps: Annotated[
+        int | None, typer.Option(help="Gibbs sweeps after the first pass; the model's by default.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Candidates for each sequence; the model's by default.")
+    ] = None,
+    choice: Annotated[
+        str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Most sequences at once; bounds memory only.")
+    ] = None,
+    device: Device = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put the atoms back into beads."""
+    with _edge():
+        from deepbackmap.api.backmap import backmap as run_backmapping
+
+        summary = run_backmapping(
+            beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
+            frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
+            candidates=candidates, choice=choice, batch=batch, device=device, force=force,
+            progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(summary.to_text(), nl=False)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path(
+        "deepbackmap-demo"
+    ),
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Backmap the packaged polystyrene melt and compare it with its atoms."""
+    with _edge():
+        from deepbackmap.api.demo import demo as run_demo
+
+        typer.echo(run_demo(output, force=force, progress=_progress(quiet)).to_text(), nl=False)
+
+
+@app.command()
+def models() -> None:
+    """List the packaged models."""
+    with _edge():
+        from deepbackmap.api.models import models as list_models
+
+        found = list_models()
+        for entry in found:
+            typer.echo(entry.to_text(), nl=False)
+        if not found:
+            raise InputError("models: expected packaged models, found none")
+
+
+@data_app.command()
+def fetch(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path(
+        "deepbackmap-data"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Download the public data of the method's authors."""
+    with _edge():
+        from deepbackmap.api.data import fetch as fetch_data
+
+        report = fetch_data(output, progress=_progress(quiet))
+        if not quiet:
+            typer.echo(report.to_text(), nl=False)
+
+
+def _progress(quiet: bool) -> bool:
+    """Bars are for people; logs and pipes get none."""
+    return not quiet and sys.stderr.isatty()
+
+
+@contextmanager
+def _edge() -> Iterator[None]:
+    """Turns a user's mistake and an interruption into one line; a bug stays a traceback."""
+    warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
+    warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        # A job that is told to end cleans up as after Ctrl-C.
+        signal.signal(signal.SIGTERM, _interrupt)
+    except ValueError:  # not in the main thread, where signals cannot be set
+        before = None
+    try:
+        yield
+    except InputError as error:
+        _say(str(error))
+        raise typer.Exit(BAD_INPUT) from error
+    except KeyboardInterrupt as error:
+        _say(f"interrupted{f': {error}' if str(error) else ''}")
+        raise typer.Exit(INTERRUPTED) from error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(text: str) -> None:
+    """One line on standard error."""
+    typer.echo(f"deepbackmap: {' '.join(text.split())}", err=True)
+
+
+def run() -> None:
+    """The console command."""
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of a verb: while Python was still importing
+        _say("interrupted")
+        sys.exit(INTERRUPTED)
