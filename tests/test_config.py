@@ -1,0 +1,176 @@
+"""Configuration: presets, strict keys and types, overrides, paths, round trip."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from deepbackmap.config import TrainConfig, dump_config, load_train_config, presets
+from deepbackmap.errors import InputError
+from deepbackmap.training.options import Ramp
+
+
+def write(folder, text):
+    path = folder / "train.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_packaged_presets_load():
+    assert {"paper", "authors-small", "small", "tiny"} <= set(presets())
+    for name in presets():
+        assert isinstance(load_train_config(name), TrainConfig)
+
+
+def test_paper_preset_is_the_paper():
+    config = load_train_config("paper")
+    network, training = config.network, config.training
+    assert (network.architecture, network.channels, network.noise) == ("residual", 128, 256)
+    assert (training.iterations, training.batch, training.critic_steps) == (38_660, 36, 5)
+    assert (training.learning_rate, training.critic_learning_rate) == (5e-5, 1e-4)
+    assert (training.beta1, training.beta2, training.penalty) == (0.0, 0.9, 0.1)
+    assert [training.prior.at(i) for i in (0, 6_000, 8_000, 10_000)] == [0, 0, 0.005, 0.01]
+    assert (training.score.at(0), training.adversarial.at(0)) == (0.0, 1.0)
+    assert (config.voxel.voxels, config.voxel.edge, config.voxel.width) == (8, 1.2, 0.1)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    assert load_train_config(write(tmp_path, "")) == TrainConfig()
+
+
+def test_file_goes_before_preset_and_options_before_file(tmp_path):
+    path = write(tmp_path, "preset: tiny\ntraining: {batch: 7, seed: 3}\n")
+    config = load_train_config(path, ["training.batch=9", "network.channels=6"])
+    tiny = load_train_config("tiny")
+    assert (config.training.batch, config.training.seed) == (9, 3)
+    assert config.network == dataclasses.replace(tiny.network, channels=6)
+    assert config.training.prior == tiny.training.prior
+
+
+def test_options_name_nested_keys(tmp_path):
+    given = ["training.prior.last=0.5", "training.prior.end=40", "voxel.same_molecule_beads=true"]
+    config = load_train_config("tiny", given)
+    assert config.training.prior == Ramp(0.0, 0.5, 0, 40)
+    assert config.voxel.same_molecule_beads is True
+    whole = load_train_config("tiny", ["training.prior={last: 0.25}"])
+    assert whole.training.prior.last == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("3", 3.0), ("0.5", 0.5), ("1E-4", 1e-4)]
+)
+def test_numbers_as_people_write_them(tmp_path, text, value):
+    path = write(tmp_path, f"training: {{learning_rate: {text}}}")
+    found = load_train_config(path).training.learning_rate
+    assert found == value
+    assert type(found) is float
+    assert (
+        load_train_config("tiny", [f"training.learning_rate={text}"]).training.learning_rate
+        == value
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {batches: 3}", "unknown key 'training.batches', expected one of iterations,"),
+        ("trainig: {}", "unknown key 'trainig', expected one of data, voxel, network, training"),
+        ("training: {prior: {begin: 3}}", "unknown key 'training.prior.begin', expected one of"),
+        ("training: {batch: 3.5}", "'training.batch' expected int, found 3.5"),
+        ("training: {batch: true}", "'training.batch' expected int, found True"),
+        ("training: {batch: many}", "'training.batch' expected int, found 'many'"),
+        ("training: {augment: 1}", "'training.augment' expected bool, found 1"),
+        ("training: {penalty: true}", "'training.penalty' expected float, found True"),
+        ("training: {penalty: big}", "'training.penalty' expected float, found 'big'"),
+        ("training: {penalty: null}", "'training.penalty' expected float, found None"),
+        ("training: {prior: 0.01}", "'training.prior' expected a section of keys, found 0.01"),
+        ("data: null", "'data' expected a section of keys, found None"),
+        ("data: {topology: 3}", "'data.topology' expected str, found 3"),
+        ("training: {batch: 0}", "training.batch: expected at least 1, got 0"),
+        ("voxel: {frame: cube}", "voxel.frame: expected 'axis' or 'plane', got 'cube'"),
+        ("network: {architecture: big}", "network.architecture: expected 'residual' or 'plain'"),
+        ("preset: huge", "unknown preset 'huge', expected one of authors-small, paper,"),
+        ("- a\n- b", "expected keys and values, found list"),
+        ("a: [1\nb: 2", "not valid YAML"),
+    ],
+)
+def test_wrong_files_are_refused_in_one_sentence(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_train_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_yaml_error_names_the_line(tmp_path):
+    path = write(tmp_path, "training:\n  batch: [1\nvoxel: {}\n")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}:3: not valid YAML"):
+        load_train_config(path)
+
+
+def test_missing_file_is_refused():
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file, nor a preset \(authors"):
+        load_train_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["training.batch", "=3", "training.batch 3"])
+def test_options_need_key_and_value(text):
+    with pytest.raises(InputError, match=re.escape(f"option '{text}': expected key=value")):
+        load_train_config("tiny", [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training.size=3", "tiny: unknown key 'training.size'"),
+        ("batch=3", "tiny: unknown key 'batch'"),
+        ("training.batch.size=3", "'training.batch' expected int, found {'size': 3}"),
+        ("training.batch=a: b", "option 'training.batch=a: b':1: not valid YAML"),
+    ],
+)
+def test_wrong_options_are_refused(text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_train_config("tiny", [text])
+
+
+def test_paths_are_relative_to_the_file_and_options_to_the_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "own.yaml").write_text("")
+    path = write(folder, "data: {topology: a/t.top, mapping: own.yaml, structure: /s.gro}")
+    elsewhere = tmp_path / "here"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    data = load_train_config(path, ["data.trajectory=x.xtc"]).data
+    assert data.topology == str(folder / "a" / "t.top")
+    assert data.mapping == str(folder / "own.yaml")
+    assert data.structure == str(Path("/s.gro").resolve())
+    assert data.trajectory == str(elsewhere / "x.xtc")
+    assert data.beads == ""
+
+
+def test_a_packaged_mapping_stays_a_name(tmp_path):
+    path = write(tmp_path, "data: {mapping: ps-two-bead}")
+    assert load_train_config(path).data.mapping == "ps-two-bead"
+
+
+@pytest.mark.parametrize("name", presets())
+def test_dump_and_load_give_the_same(tmp_path, name):
+    given = ["data.topology=t.top", "data.temperature=568", "training.learning_rate=1e-7"]
+    config = load_train_config(name, given)
+    assert load_train_config(write(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("ramp", "values"),
+    [
+        (Ramp(0.0, 1.0, 10, 20), {0: 0.0, 10: 0.0, 15: 0.5, 20: 1.0, 99: 1.0}),
+        (Ramp(1.0, 0.0, 0, 4), {0: 1.0, 1: 0.75, 4: 0.0}),
+        (Ramp(2.0, 2.0), {0: 2.0, 7: 2.0}),
+        (Ramp(0.0, 3.0, 5, 5), {4: 0.0, 5: 3.0}),
+        (Ramp(), {0: 0.0, 10**6: 0.0}),
+    ],
+)
+def test_ramps(ramp, values):
+    assert {i: ramp.at(i) for i in values} == pytest.approx(values)
