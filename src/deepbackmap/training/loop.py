@@ -34,6 +34,7 @@ from deepbackmap.training.losses import (
     Frozen,
     critic_inputs,
     critic_loss,
+    density_loss,
     energy_score,
     flat_slots,
     gradient_penalty,
@@ -215,6 +216,10 @@ class Trainer:
             scores = energy_score(first, placed[1::2], batch.truth, valid, batch.terms, weight)
             parts |= scores
             loss = loss + score * torch.stack(list(scores.values())).sum()
+        shape = o.density.at(i)
+        if shape > 0:
+            parts["density"] = density_loss(densities, self._real_densities(batch), copies)
+            loss = loss + shape * parts["density"]
         norm = self._apply(loss, self.generator, self.generator_optimiser, o.clip)
         self._update_average()
         return {k: v.detach() for k, v in parts.items()} | {"gradient": norm}

@@ -106,6 +106,15 @@ def energy_score(
     return parts
 
 
+def density_loss(
+    generated: list[Float[Tensor, "n v3"]], real: list[Float[Tensor, "B v3"]], copies: int
+) -> Tensor:
+    """Squared difference of densities summed over the grid, mean over atoms and draws."""
+    pairs = zip(generated, real, strict=True)
+    parts = [(g - r.repeat_interleave(copies, 0)).square().sum(1).mean() for g, r in pairs]
+    return torch.stack(parts).mean()
+
+
 def critic_inputs(
     conditions: list[Float[Tensor, "B C v v v"]],
     densities: list[Float[Tensor, "B v3"]],

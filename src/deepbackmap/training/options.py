@@ -53,6 +53,9 @@ class TrainingOptions:
     score: Ramp = field(default_factory=Ramp)
     """Weight of the energy score (not in the paper): a proper scoring rule on the positions and
     internal coordinates of two independent draws. See docs/training.md."""
+    density: Ramp = field(default_factory=Ramp)
+    """Weight of the squared difference of generated and true densities, summed over the grid (not
+    in the paper): makes generated densities Gaussians early on."""
     augment: bool = True
     """Turn every environment by a random angle about z."""
     jitter: float = 0.0
