@@ -1,5 +1,6 @@
 """A small melt of polystyrene and a model with random weights, for the tests of several rooms."""
 
+import dataclasses
 import sys
 import tempfile
 from functools import cache
@@ -9,10 +10,18 @@ import numpy as np
 import torch
 
 from deepbackmap.io.topology import read_topology
-from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.model import Model, ModelSpec, new_generator
 from deepbackmap.networks import NetworkOptions
-from deepbackmap.representation.environment import Blocks, build_blocks
+from deepbackmap.representation.environment import (
+    BeadFrames,
+    Blocks,
+    Environment,
+    Stage,
+    build_bead_frames,
+    build_blocks,
+    gather_environment,
+)
 from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.voxel import VoxelOptions
 from deepbackmap.system import Structure
@@ -48,15 +57,58 @@ def _positions(monomers: int, chains: int, seed: int) -> np.ndarray:
     return build.place_chains(build.build_chains(monomers, chains, rng), 2.4, rng).reshape(-1, 3)
 
 
-def atoms(seed: int = 0, *, box: np.ndarray = SKEWED) -> Structure:
+def atoms(seed: int = 0, *, chains: int = CHAINS, box: np.ndarray = SKEWED) -> Structure:
     """A frame of atoms, chains whole."""
-    return Structure(_positions(MONOMERS, CHAINS, seed).copy(), box.copy())
+    return Structure(_positions(MONOMERS, chains, seed).copy(), box.copy())
 
 
 @cache
-def blocks() -> Blocks:
+def blocks(monomers: int = MONOMERS, chains: int = CHAINS) -> Blocks:
     """Tables of the small melt."""
-    return build_blocks(build_plan(mapping(), TYPES, BEAD_TYPES), mapping(), torch.device("cpu"))
+    system = mapping(monomers, chains)
+    return build_blocks(build_plan(system, TYPES, BEAD_TYPES), system, torch.device("cpu"))
+
+
+def beads(structure: Structure) -> Structure:
+    """The beads of a frame with whole chains."""
+    system = mapping(chains=structure.n // ATOMS)
+    return dataclasses.replace(structure, positions=map_positions(system, structure.positions))
+
+
+def bead_frames(
+    structure: Structure, *, cutoff: float = 0.97, plane: bool = True
+) -> tuple[BeadFrames, torch.Tensor]:
+    """Neighbours and axes of a frame with whole chains, and its atoms relative to their beads."""
+    chains = structure.n // ATOMS
+    table, system = blocks(chains=chains), mapping(chains=chains)
+    centres = beads(structure).positions
+    found = build_bead_frames(centres, structure.box, table, system, cutoff=cutoff, plane=plane)
+    relative = structure.positions - centres[table.atom_owner.numpy()]
+    return found, torch.as_tensor(relative, dtype=torch.float32)[None]
+
+
+def environment(
+    structure: Structure,
+    stage: Stage,
+    members: list[int],
+    *,
+    keys: torch.Tensor | None = None,
+    radius: float = 0.7,
+    plane: bool = True,
+) -> Environment:
+    """What some beads see; by default chains are placed in the order of their numbers."""
+    table = blocks(chains=structure.n // ATOMS)
+    frames, relative = bead_frames(structure, cutoff=radius + 0.27, plane=plane)
+    bead = torch.tensor(members)
+    when = order_keys(table) if keys is None else keys
+    frame = torch.zeros_like(bead)
+    return gather_environment(table, frames, relative, frame, bead, stage, when, radius=radius)
+
+
+def order_keys(table: Blocks) -> torch.Tensor:
+    """When beads are placed: by rank, then by molecule."""
+    turn = (table.bead_molecule + 0.5) / (int(table.bead_molecule.max()) + 1)
+    return table.rank[table.bead_kind] + turn
 
 
 def specification(**voxel: object) -> ModelSpec:
