@@ -54,6 +54,7 @@ class Plan:
             topology: of the reference and of the generated structures alike.
         """
         lengths = [topology.expand_terms(kind) for kind in LENGTH_KINDS]
+        ranked = [(m, stereo.canonical_ranks(m)) for m in topology.molecule_types]
         heavy = [np.tile(topology.molecule_types[t].heavy, c) for t, c in topology.blocks]
         return cls(
             topology=topology,
@@ -68,10 +69,8 @@ class Plan:
             ),
             heavy=np.flatnonzero(np.concatenate(heavy)),
             near=contacts.exclude_within_bonds(topology, 3),
-            centres=_expand(topology, [stereo.stereocentres(m) for m in topology.molecule_types]),
-            prochiral=_expand(
-                topology, [stereo.prochiral_pairs(m) for m in topology.molecule_types]
-            ),
+            centres=_expand(topology, [stereo.stereocentres(m, r) for m, r in ranked]),
+            prochiral=_expand(topology, [stereo.prochiral_pairs(m, r) for m, r in ranked]),
             rings=_rings(topology),
         )
 

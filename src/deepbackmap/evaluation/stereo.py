@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Num
 
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import MoleculeType, Structure
@@ -34,23 +34,36 @@ def canonical_ranks(molecule: MoleculeType) -> Int64[np.ndarray, " n"]:
     padded = np.full((molecule.n_atoms, width), -1, dtype=np.int64)
     for atom, found in enumerate(neighbours):
         padded[atom, : len(found)] = found
-    ranks = np.unique(np.round(molecule.masses, 1), return_inverse=True)[1].reshape(-1)
+    ranks = _ranked(np.round(molecule.masses, 1))
     while True:
-        around = np.sort(np.where(padded >= 0, ranks[padded], -1), axis=1)
-        signatures = np.column_stack([ranks, around])
-        refined = np.unique(signatures, axis=0, return_inverse=True)[1].reshape(-1)
+        around = np.sort(np.where(padded >= 0, ranks[padded], -1), axis=1) + 1
+        refined = ranks
+        for column in around.T:
+            # two ranks in one number: much faster than finding the unique rows of a table
+            refined = _ranked(refined * (molecule.n_atoms + 1) + column)
         if refined.max(initial=-1) == ranks.max(initial=-1):
-            return refined.astype(np.int64)
+            return refined
         ranks = refined
 
 
-def stereocentres(molecule: MoleculeType) -> Int64[np.ndarray, "k 5"]:
+def _ranked(values: Num[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Place of every value among the distinct values in ascending order."""
+    return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def stereocentres(
+    molecule: MoleculeType, ranks: Int64[np.ndarray, " n"] | None = None
+) -> Int64[np.ndarray, "k 5"]:
     """Atoms with four different branches.
+
+    Args:
+        molecule: whose bonds are walked.
+        ranks: its ``canonical_ranks``, if they are at hand.
 
     Returns:
         For each centre the centre itself and its four branches in ascending rank.
     """
-    ranks = canonical_ranks(molecule)
+    ranks = canonical_ranks(molecule) if ranks is None else ranks
     centres = []
     for atom, found in enumerate(bonded_neighbours(molecule)):
         if len(found) == 4 and len({int(ranks[b]) for b in found}) == 4:
@@ -58,17 +71,23 @@ def stereocentres(molecule: MoleculeType) -> Int64[np.ndarray, "k 5"]:
     return np.array(centres, dtype=np.int64).reshape(-1, 5)
 
 
-def prochiral_pairs(molecule: MoleculeType) -> Int64[np.ndarray, "k 5"]:
+def prochiral_pairs(
+    molecule: MoleculeType, ranks: Int64[np.ndarray, " n"] | None = None
+) -> Int64[np.ndarray, "k 5"]:
     """Atoms that carry two equal end atoms (as CH2 does) and two branches that differ.
 
     Which of the two end atoms is which is a label that a topology gives; molecular dynamics
     never swaps it.
 
+    Args:
+        molecule: whose bonds are walked.
+        ranks: its ``canonical_ranks``, if they are at hand.
+
     Returns:
         For each the atom, the two different branches in ascending rank, and the two equal
         end atoms in ascending index.
     """
-    ranks = canonical_ranks(molecule)
+    ranks = canonical_ranks(molecule) if ranks is None else ranks
     neighbours = bonded_neighbours(molecule)
     pairs = []
     for atom, found in enumerate(neighbours):
