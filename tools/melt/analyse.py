@@ -3,8 +3,8 @@
     PYTHONPATH=tools python -m melt.analyse FOLDER [--reference GRO XTC [XTC ...]]
 
 Density, conformation, handedness and defects come from the frames; energies come from GROMACS,
-which recomputes both trajectories with the same settings (``mdrun -rerun``, bonds left out since
-both melts hold them). Energies are kJ/mol for one chain, the volume nm^3 for one chain.
+which recomputes both trajectories with the same settings (``mdrun -rerun``: plain cut-offs, bonds
+left out since both melts hold them). Energies are kJ/mol for one chain, the volume nm^3 for one.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ RERUN = {
     "constraints": "none",
     "verlet-buffer-tolerance": "-1",
     "rlist": "1.0",
+    "vdw-modifier": "None",
     "nstenergy": "1",
 }
 

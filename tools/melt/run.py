@@ -1,6 +1,6 @@
 """Run the melt with GROMACS: minimise, compress, anneal, equilibrate, produce.
 
-    PYTHONPATH=tools python -m melt.run FOLDER [--gmx gmx] [--equilibration 1.5] [--production 3.0]
+    PYTHONPATH=tools python -m melt.run FOLDER [--equilibration 0.8] [--production 1.5] [--threads 2]
 
 FOLDER must hold what ``build.py`` writes. A stage whose ``.gro`` is there is skipped and a
 stage that was cut short goes on from its checkpoint, so the command can be repeated.
@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gmx", default="gmx")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--equilibration", type=float, default=1.5, help="ns")
-    parser.add_argument("--production", type=float, default=3.0, help="ns")
+    parser.add_argument("--equilibration", type=float, default=0.8, help="ns")
+    parser.add_argument("--production", type=float, default=1.5, help="ns")
     parser.add_argument("--seed", type=int, default=2026, help="of the velocities")
     options = parser.parse_args()
     previous = "start"
