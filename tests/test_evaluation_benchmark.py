@@ -1,6 +1,7 @@
 """The benchmark's command line, in its smoke mode."""
 
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -51,3 +52,27 @@ def test_every_frame_is_held_or_not(quality):
             held, rest = quality.split(total, wanted)
             assert len(held) == max(1, min(wanted, total // 2))
             assert sorted(held + rest) == list(range(total))
+
+
+def test_ours_is_made_from_the_first_beads(quality, tmp_path, monkeypatch):
+    import deepbackmap.api
+
+    signature = inspect.signature(deepbackmap.api.backmap)
+    called = []
+    monkeypatch.setattr(
+        deepbackmap.api, "backmap", lambda *a, **k: called.append(signature.bind(*a, **k).arguments)
+    )
+    task = quality.Task(tmp_path, None, None, 12, None)
+    assert quality.generate(task, 313, tmp_path / "ours.xtc", "mine", 7) >= 0.0
+    assert called == [
+        {
+            "beads": tmp_path / "cg.gro",
+            "trajectory": tmp_path / "test_313K_cg.xtc",
+            "topology": tmp_path / "topol.top",
+            "output": tmp_path / "ours.xtc",
+            "model": "mine",
+            "frames": "0:12",
+            "seed": 7,
+            "temperature": 313.0,
+        }
+    ]
