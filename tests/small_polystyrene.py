@@ -58,8 +58,10 @@ def _positions(monomers: int, chains: int, seed: int) -> np.ndarray:
 
 
 def atoms(seed: int = 0, *, chains: int = CHAINS, box: np.ndarray = SKEWED) -> Structure:
-    """A frame of atoms, chains whole."""
-    return Structure(_positions(MONOMERS, chains, seed).copy(), box.copy())
+    """A frame of atoms, chains whole, a little off the ideal places (where distances tie)."""
+    ideal = _positions(MONOMERS, chains, seed)
+    noise = np.random.default_rng(seed).normal(0.0, 0.003, ideal.shape)
+    return Structure(ideal + noise, box.copy())
 
 
 @cache
