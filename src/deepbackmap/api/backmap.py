@@ -152,7 +152,10 @@ def backmap(
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
-        sampler = Sampler(loaded, system, options, where)
+        try:
+            sampler = Sampler(loaded, system, options, where)
+        except InputError as error:  # a type that the model never saw
+            raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
         started = time.perf_counter()
         with (

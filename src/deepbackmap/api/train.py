@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,21 @@ import torch
 from lightning_fabric import Fabric
 
 import deepbackmap
+from deepbackmap.api.devices import choose_device
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation import tacticity
+from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
-from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.model import Model, ModelSpec, save_model
 from deepbackmap.system import Structure
-from deepbackmap.training.dataset import Frames, map_whole, relative_positions
+from deepbackmap.system.whole import bond_trees, make_whole
+from deepbackmap.training.dataset import Frames, relative_positions
 from deepbackmap.training.loop import Metrics, Trainer, run
+from deepbackmap.training.options import DataOptions
 
 REACH_MARGIN = 0.01
 """Added to the largest distance of an atom from its bead in training, nm."""
@@ -41,13 +47,16 @@ def train(
     """Train, or go on training, in ``run_folder``.
 
     The folder holds ``config.yaml``, ``checkpoint.pt``, ``metrics.jsonl``, TensorBoard's files and
-    ``model.safetensors``, renewed at each checkpoint.
+    ``model.safetensors``, renewed at each checkpoint. A run that was finished before only writes
+    its model anew.
 
     Args:
         config: a YAML file or the name of a preset.
         overrides: ``key=value`` options on top of it.
+        run_folder: made if it is missing; one that holds a checkpoint goes on from there.
         devices: workers (processes) that share each step; each draws its own batch.
         device: ``auto``, ``cpu`` or ``cuda``.
+        progress: whether to show a bar on standard error.
         stop_after: seconds after which to stop as if interrupted.
 
     Returns:
@@ -60,45 +69,35 @@ def train(
     folder = Path(run_folder)
     _check_folder(folder, options)
     mapping, train_frames, held_out = _read_data(options)
-    fabric = Fabric(
-        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
-        devices=devices,
-        precision=options.training.precision,  # type: ignore[arg-type]
-    )
+    fabric = _fabric(options.training.precision, device, devices)
     fabric.launch()
     spec = _specification(options, mapping, train_frames)
     trainer = Trainer(fabric, spec, options.training)
-    canonical = options.training.canonical
-    data = Frames(
-        spec,
-        mapping,
-        *train_frames.arguments,
-        fabric.device,
-        canonical=canonical,
-        beads=train_frames.beads,
-    )
-    validation = None
-    if held_out.structures:
-        validation = Frames(
+
+    def on_device(split: _Split) -> Frames:
+        return Frames(
             spec,
             mapping,
-            *held_out.arguments,
+            split.structures,
             fabric.device,
-            canonical=canonical,
-            beads=held_out.beads,
+            beads=split.beads,
+            canonical=options.training.canonical,
         )
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.restore(_read_checkpoint(checkpoint, fabric.device))
-    if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(dump_config(options))
 
     def save(trainer: Trainer, metrics: Metrics) -> None:
         provenance = {**spec.provenance, "iteration": trainer.iteration, "metrics": dict(metrics)}
         model = Model(replace(spec, provenance=provenance), trainer.result)
         save_model(model, folder / "model.safetensors")
 
+    data = on_device(train_frames)
+    validation = on_device(held_out) if held_out.structures else None
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.exists():
+        _restore(trainer, checkpoint)
+    if fabric.is_global_zero:
+        _write_config(folder, options)
+        if trainer.iteration >= options.training.iterations:
+            save(trainer, _last_metrics(folder / "metrics.jsonl"))
     return run(
         trainer,
         data,
@@ -110,37 +109,85 @@ def train(
     )
 
 
+@dataclass(frozen=True)
 class _Split:
-    """Frames of one split, and their beads where these were given."""
+    """Frames of one split and their beads."""
 
-    def __init__(self, structures: list[Structure], beads: list[np.ndarray] | None) -> None:
-        self.structures, self.beads = structures, beads
+    structures: list[Structure]
+    beads: list[np.ndarray]
 
-    @property
-    def arguments(self) -> tuple[list[Structure]]:
-        return (self.structures,)
+
+def _fabric(precision: str, device: str, devices: int) -> Fabric:
+    if devices < 1:
+        raise InputError(f"devices: expected at least 1, found {devices}")
+    accelerator = "gpu" if choose_device(device).type == "cuda" else "cpu"
+    try:
+        return Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as error:  # of an unknown precision, or too many devices
+        raise InputError(
+            f"expected a precision and a number of devices that Lightning Fabric can use, found "
+            f"training.precision {precision} on {devices} of {accelerator}: {error}"
+        ) from error
 
 
 def _check_folder(folder: Path, options: TrainConfig) -> None:
     known = folder / "config.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder for the run, found a file")
     if not (folder / "checkpoint.pt").exists():
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: expected a folder for the run, found a file")
         return
     before = load_train_config(known)
     for part in ("data", "voxel", "network"):
         if getattr(before, part) != getattr(options, part):
             raise InputError(
-                f"{folder}: holds a run with another '{part}' section than asked for; "
-                "give another folder with --run"
+                f"{folder}: expected a run with the same '{part}' section as asked for, found "
+                "another; give another folder with --run"
             )
 
 
-def _read_checkpoint(path: Path, device: torch.device) -> dict:
+def _write_config(folder: Path, options: TrainConfig) -> None:
+    """The options of the run, aside first; the first thing that is written."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f".config.yaml.{os.getpid()}.tmp"
+        try:
+            aside.write_text(dump_config(options), encoding="utf-8")
+            aside.replace(folder / "config.yaml")
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder that can be written to, found: {error.strerror}"
+        ) from error
+
+
+def _restore(trainer: Trainer, path: Path) -> None:
+    try:
+        state = torch.load(path, map_location=trainer.fabric.device, weights_only=True)
     except Exception as error:  # torch raises many types for a damaged archive
-        raise InputError(f"{path}: not a readable checkpoint ({error})") from error
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{path}: expected a readable checkpoint, found: {first}") from error
+    try:
+        trainer.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: expected a checkpoint of the run's networks, found: {first}"
+        ) from error
+
+
+def _last_metrics(path: Path) -> Metrics:
+    """The latest value of everything that was logged."""
+    found: Metrics = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found |= json.loads(line)
+    found.pop("iteration", None)
+    return found
 
 
 def _read_data(options: TrainConfig) -> tuple[SystemMapping, _Split, _Split]:
@@ -148,52 +195,84 @@ def _read_data(options: TrainConfig) -> tuple[SystemMapping, _Split, _Split]:
     for name in ("topology", "mapping", "structure"):
         if not getattr(data, name):
             raise InputError(f"data.{name}: expected a file, found nothing")
-    if data.temperature <= 0:
+    if not data.temperature > 0:
         raise InputError(
             f"data.temperature: expected the frames' temperature in K, found {data.temperature}"
         )
     topology = read_topology(data.topology)
     mapping = load_mapping(data.mapping).resolve(topology)
-
-    def split(frames: str) -> _Split:
-        trajectory = data.trajectory or None
-        with read_frames(data.structure, trajectory, frames=frames) as source:
-            check_atoms(topology, source.table, data.structure)
-            structures = list(source)
-        if not data.beads:
-            return _Split(structures, None)
-        with read_frames_of_beads(data.beads, mapping, frames) as source:
-            return _Split(structures, [s.positions for s in source])
-
-    return mapping, split(data.train), split(data.validate) if data.validate else _Split([], None)
+    needed = 2 * options.voxel.radius
+    held_out = _read_split(mapping, data, data.validate, needed) if data.validate else None
+    return mapping, _read_split(mapping, data, data.train, needed), held_out or _Split([], [])
 
 
-def read_frames_of_beads(path: str, mapping: SystemMapping, frames: str):  # type: ignore[no-untyped-def]
-    """Bead frames checked against a mapping."""
-    source = read_frames(path, frames=frames)
-    check_beads(mapping, source.table, path)
-    return source
+def _read_split(mapping: SystemMapping, data: DataOptions, frames: str, needed: float) -> _Split:
+    """Some frames with their beads, checked.
+
+    Args:
+        mapping: of the system.
+        data: names of the files.
+        frames: which of them.
+        needed: least height of the box, nm.
+    """
+    structures: list[Structure] = []
+    mapped: list[np.ndarray] = []
+    trees = bond_trees(mapping.topology)
+    with read_frames(data.structure, data.trajectory or None, frames=frames) as source:
+        check_atoms(mapping.topology, source.table, data.structure)
+        for number, frame in zip(source.frames.tolist(), source, strict=True):
+            where = f"{source.path} frame {number}"
+            lowest = float(cell_heights(frame.box).min())
+            if lowest < needed:
+                raise InputError(
+                    f"{where}: expected a box at least {needed:.3f} nm high in every direction "
+                    f"(twice voxel.radius), found {lowest:.3f} nm"
+                )
+            structures.append(frame)
+            if not data.beads:
+                whole = make_whole(
+                    frame.positions, frame.box, mapping.topology, trees=trees, source=where
+                )
+                mapped.append(map_positions(mapping, whole))
+    return _Split(structures, _read_beads(mapping, data, frames, len(structures)) or mapped)
+
+
+def _read_beads(
+    mapping: SystemMapping, data: DataOptions, frames: str, expected: int
+) -> list[np.ndarray]:
+    """The beads of some frames where these are given, else nothing."""
+    if not data.beads:
+        return []
+    with read_frames(data.beads, frames=frames) as source:
+        check_beads(mapping, source.table, data.beads)
+        if len(source) != expected:
+            raise InputError(
+                f"{data.beads}: expected {expected} frames as of the atoms (frames {frames}), "
+                f"found {len(source)}"
+            )
+        return [frame.positions for frame in source]
 
 
 def _specification(options: TrainConfig, mapping: SystemMapping, split: _Split) -> ModelSpec:
     topology = mapping.topology
     used = sorted({t for i, _ in topology.blocks for t in topology.molecule_types[i].atom_types})
     beads = sorted({t for i, _ in topology.blocks for t in mapping.molecules[i].bead_types})
-    first = split.structures[0]
-    centres = map_whole(first, mapping) if split.beads is None else split.beads[0]
-    far = np.linalg.norm(relative_positions(first, mapping, centres), axis=1).max()
-    for k, s in enumerate(split.structures[1:], start=1):
-        c = map_whole(s, mapping) if split.beads is None else split.beads[k]
-        far = max(far, np.linalg.norm(relative_positions(s, mapping, c), axis=1).max())
+    far = max(
+        float(np.linalg.norm(relative_positions(s, mapping, b), axis=1).max())
+        for s, b in zip(split.structures, split.beads, strict=True)
+    )
+    centres = tacticity.find_centres(mapping)
+    handedness = np.stack([tacticity.signs(s, centres) for s in split.structures])
     data = options.data
     return ModelSpec(
         atom_types=tuple(used),
         bead_types=tuple(beads),
         mapping=load_mapping(data.mapping).to_text(),
         temperature=data.temperature,
-        reach=round(float(far) + REACH_MARGIN, 3),
+        reach=round(far + REACH_MARGIN, 3),
         voxel=options.voxel,
         network=options.network,
+        handedness=tacticity.learn_pattern(centres, handedness),
         provenance={
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,

@@ -74,8 +74,9 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
     def near(branch: int) -> tuple[str, int, int]:
         return molecule.atom_types[branch], int(rank[beads.owner[branch]]), branch
 
+    ranks = stereo.canonical_ranks(molecule)
     rows, kinds, parity, in_bead = [], [], [], dict[int, int]()
-    for centre, *branches in stereo.stereocentres(molecule).tolist():
+    for centre, *branches in stereo.stereocentres(molecule, ranks).tolist():
         bead = int(beads.owner[centre])
         number = in_bead.get(bead, 0)
         in_bead[bead] = number + 1

@@ -1,0 +1,180 @@
+"""From the packaged beads to atoms, compared with the packaged atoms of the same frames."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from deepbackmap.api.backmap import Summary, backmap
+from deepbackmap.api.models import find_model
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation import Plan, QualityTable, compare_beads, measure, tabulate
+from deepbackmap.evaluation.table import format_value
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import MappingFile
+from deepbackmap.model import read_spec
+from deepbackmap.system import Structure
+
+FRAMES = 2
+"""Backmapped; the other packaged frames are what they are compared with."""
+INPUTS = ("topol.top", "PS.itp", "cg.gro", "cg.xtc")
+MDP = """; What grompp needs to check that atoms and topology belong together.
+integrator      = md
+dt              = 0.001
+nsteps          = 1000
+cutoff-scheme   = Verlet
+rvdw            = 1.0
+rcoulomb        = 1.0
+coulombtype     = reaction-field
+epsilon-rf      = 2.5
+constraints     = all-bonds
+tcoupl          = v-rescale
+tc-grps         = system
+tau-t           = 0.1
+ref-t           = {temperature:g}
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration made."""
+
+    folder: Path
+    summary: Summary
+    generated: QualityTable
+    """The generated frames against other frames of the simulation."""
+    floor: QualityTable
+    """The simulation's own atoms of the generated frames, against the same others."""
+    grompp: str
+    """What GROMACS' preprocessor said."""
+
+    def to_text(self) -> str:
+        """Summary and comparison for a person."""
+        rows = [("score", self.generated.score, self.floor.score, "")]
+        rows += [
+            (a.name, a.value, b.value, a.unit)
+            for a, b in zip(self.generated, self.floor, strict=True)
+        ]
+        wide = max(len(name) for name, *_ in rows)
+        lines = [f"{'':<{wide}}  backmapped  simulated"]
+        lines += [
+            f"{name:<{wide}}  {format_value(a):>10}  {format_value(b):>9} {unit}".rstrip()
+            for name, a, b, unit in rows
+        ]
+        head = (
+            f"{self.generated.n_generated} frames against {self.generated.n_reference} others of "
+            "the same simulation; the right column is the simulation itself, which nothing beats"
+        )
+        tail = [f"gmx grompp: {self.grompp}", f"files in {self.folder}"]
+        return "\n".join([self.summary.to_text(), head, *lines, *tail]) + "\n"
+
+
+def demo(
+    output: str | Path,
+    *,
+    model: str | Path = "default",
+    device: str = "auto",
+    force: bool = False,
+    progress: bool = True,
+) -> Demo:
+    """Backmaps packaged beads of a polystyrene melt and compares the atoms with the simulation's.
+
+    The folder then holds the topology and the beads that went in, the atoms that came out, one
+    frame of them as a structure, and the comparison as text.
+
+    Args:
+        output: folder to write to.
+        model: file or packaged name.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        force: whether to replace files in a folder that holds some.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        InputError: the folder holds files already or cannot be written.
+        RuntimeError: GROMACS is there and does not take the result.
+    """
+    melt, folder = melt_folder(), Path(output)
+    path = find_model(model)
+    _prepare(melt, folder, force)
+    summary = backmap(
+        folder / "cg.gro",
+        folder / "cg.xtc",
+        topology=folder / "topol.top",
+        output=folder / "aa.xtc",
+        model=path,
+        frames=f":{FRAMES}",
+        device=device,
+        force=force,
+        progress=progress,
+    )
+    generated, floor, first = _compare(melt, folder, path)
+    with open_writer(
+        folder / "aa.gro", atom_table(read_topology(folder / "topol.top")), force=force
+    ) as writer:
+        writer.write(first)
+    grompp = _grompp(folder, read_spec(path).temperature)
+    result = Demo(folder, summary, generated, floor, grompp)
+    (folder / "comparison.txt").write_text(result.to_text(), encoding="utf-8")
+    return result
+
+
+def melt_folder() -> Path:
+    """Where the packaged melt is."""
+    return Path(str(resources.files("deepbackmap"))) / "packaged" / "melt"
+
+
+def _prepare(melt: Path, folder: Path, force: bool) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not force:
+        raise InputError(f"{folder}: expected an empty folder, found files (force replaces them)")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in INPUTS:
+            shutil.copyfile(melt / name, folder / name)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a folder that can be written to, found: {error.strerror}"
+        ) from error
+
+
+def _compare(melt: Path, folder: Path, model: Path) -> tuple[QualityTable, QualityTable, Structure]:
+    """Tables of the generated and of the true atoms, and the first generated frame."""
+    topology = read_topology(folder / "topol.top")
+    mapping = MappingFile.from_text(read_spec(model).mapping, str(model)).resolve(topology)
+    truth = _frames(melt / "aa.gro", melt / "aa.xtc")
+    beads = _frames(melt / "cg.gro", melt / "cg.xtc")[:FRAMES]
+    made = _frames(melt / "aa.gro", folder / "aa.xtc")
+    plan = Plan.from_topology(topology)
+    others = measure(plan, truth[FRAMES:], source=str(melt / "aa.xtc"))
+
+    def table(frames: Sequence[Structure]) -> QualityTable:
+        rows = compare_beads(frames, beads, mapping)
+        return tabulate(plan, others, measure(plan, frames), rows)
+
+    return table(made), table(truth[:FRAMES]), made[0]
+
+
+def _frames(structure: Path, trajectory: Path) -> list[Structure]:
+    with read_frames(structure, trajectory) as source:
+        return list(source)
+
+
+def _grompp(folder: Path, temperature: float) -> str:
+    """Lets GROMACS check atoms and topology, where it is installed."""
+    (folder / "check.mdp").write_text(MDP.format(temperature=temperature), encoding="utf-8")
+    program = shutil.which("gmx")
+    if program is None:
+        return "not installed here, not tried"
+    done = subprocess.run(
+        [program, "-nobackup", "grompp", "-f", "check.mdp", "-c", "aa.gro", "-p", "topol.top",
+         "-o", "check.tpr", "-po", "check.out.mdp"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise RuntimeError("gmx grompp refuses the result:\n" + "\n".join(said[-15:]))
+    return "accepts aa.gro and topol.top"
