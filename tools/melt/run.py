@@ -1,6 +1,6 @@
 """Run the melt with GROMACS: minimise, compress, anneal, equilibrate, produce.
 
-    PYTHONPATH=tools python -m melt.run FOLDER [--equilibration 0.8] [--production 1.5] [--threads 2]
+    PYTHONPATH=tools python -m melt.run FOLDER [--equilibration NS] [--production NS] [--threads 2]
 
 FOLDER must hold what ``build.py`` writes. A stage whose ``.gro`` is there is skipped and a
 stage that was cut short goes on from its checkpoint, so the command can be repeated.
