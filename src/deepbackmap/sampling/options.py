@@ -20,6 +20,9 @@ class SamplingOptions:
     """``lowest``: the candidate of lowest energy (the paper's). ``boltzmann``: one drawn with
     weight exp(-U/kT) at ``temperature``. ``reweight``: with weight exp(-U (1/kT - 1/kT0)), T0
     being the temperature of training: the exact correction of a model that is exact at T0."""
+    relaxation: int = 0
+    """Steps of thermal relaxation of each sequence in the last pass; 0: none. See
+    ``sampling.relaxation``."""
     temperature: float | None = None
     """Target temperature in K; None: that of training."""
     seed: int = 0
@@ -30,6 +33,8 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         if self.sweeps < 0:
             raise ValueError(f"sweeps: expected 0 or more, got {self.sweeps}")
+        if self.relaxation < 0:
+            raise ValueError(f"relaxation: expected 0 or more, got {self.relaxation}")
         if self.candidates < 1:
             raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
         if self.choice not in CHOICES:

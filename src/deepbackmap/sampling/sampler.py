@@ -37,12 +37,13 @@ from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.voxel import VoxelCondition
 from deepbackmap.sampling.options import SamplingOptions
 from deepbackmap.sampling.order import colours, levels
+from deepbackmap.sampling.relaxation import relax
 from deepbackmap.system import Structure
 
 Progress = Callable[[int], None]
 
 # Streams of random numbers, so that no two uses share one.
-_ORDER, _COLOUR, _NOISE, _CHOICE, _ANGLE = range(5)
+_ORDER, _COLOUR, _NOISE, _CHOICE, _ANGLE, _RELAX = range(6)
 
 
 class Sampler:
@@ -93,7 +94,7 @@ class Sampler:
             plane=self.spec.voxel.frame == "plane",
         )
         relative = torch.zeros(1, len(self.blocks.atom_kind), 3, device=self.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             self._passes(frames, relative, frame, progress or (lambda n: None))
         owner = self.blocks.atom_owner
         # In double precision: a large box in single precision would lose the bond lengths' digits.
@@ -188,6 +189,17 @@ class Sampler:
             placed = placed @ turn
         if copies > 1:
             placed = self._choose(frames, relative, many, placed, name)
+        if self.options.relaxation > 0 and names[1] == self.options.sweeps:
+            batch = batch_terms(self.terms, self.blocks, frames, relative, env)
+            placed = relax(
+                self.terms,
+                batch,
+                env,
+                placed,
+                temperature=self.options.temperature or self.spec.temperature,
+                steps=self.options.relaxation,
+                name=hash_counters(self.options.seed, *names, int(stage.light), bead, _RELAX),
+            )
         local = placed @ frames.rotation[0, bead]
         valid = env.target_valid
         relative[0, env.targets[valid]] = local[valid]
