@@ -113,12 +113,17 @@ def order_keys(table: Blocks) -> torch.Tensor:
     return table.rank[table.bead_kind] + turn
 
 
+@cache
+def _mapping_text() -> str:
+    return load_mapping("ps-two-bead").to_text()
+
+
 def specification(**voxel: object) -> ModelSpec:
     """What a tiny model is; voxel options by keyword."""
     return ModelSpec(
         atom_types=TYPES,
         bead_types=BEAD_TYPES,
-        mapping=load_mapping("ps-two-bead").to_text(),
+        mapping=_mapping_text(),
         temperature=500.0,
         reach=0.27,
         voxel=VoxelOptions(**voxel),
