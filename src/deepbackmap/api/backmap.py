@@ -337,7 +337,8 @@ def _beside(path: Path) -> Iterator[Path]:
 def _contact(c: Checks) -> str:
     if not c.closest_pair:
         return "no pair nearer than its sigma"
-    return f"{c.closest_contact:.3f} sigma: {' and '.join(c.closest_pair)}"
+    pair = " and ".join(c.closest_pair)
+    return f"{c.closest_contact:.3f} sigma: {pair}, frame {c.closest_frame}"
 
 
 def _stereo(c: Checks) -> str:

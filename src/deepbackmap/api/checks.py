@@ -27,7 +27,9 @@ class Checks:
     """Smallest distance of a pair of atoms that is not excluded, in sigma; infinite where no
     pair is nearer than its sigma."""
     closest_pair: tuple[str, ...]
-    """The two atoms of it, with frame and molecules; empty where there is none."""
+    """The two atoms of it with their molecules; empty where there is none."""
+    closest_frame: int | None
+    """Number of its frame in the file."""
     stereocentres: int
     """Of all frames, those whose handedness in the training data is known."""
     inverted: int
@@ -63,7 +65,9 @@ class Checker:
         self._centres = tacticity.find_centres(mapping)
         self._expected = tacticity.expected_signs(self._centres, pattern)
         self._frames = 0
-        self._closest, self._pair = math.inf, ()  # type: tuple[float, tuple[str, ...]]
+        self._closest = math.inf
+        self._pair: tuple[str, ...] = ()
+        self._pair_frame: int | None = None
         self._inverted, self._pierced = 0, 0
         self._inverted_named: list[str] = []
         self._pierced_named: list[str] = []
@@ -95,6 +99,7 @@ class Checker:
         return Checks(
             closest_contact=self._closest,
             closest_pair=self._pair,
+            closest_frame=self._pair_frame,
             stereocentres=known * self._frames,
             inverted=self._inverted,
             inverted_named=tuple(self._inverted_named),
@@ -120,10 +125,8 @@ class Checker:
             k = int(near.argmin()) if len(near) else 0
             if len(near) and near[k] < min(1.0, self._closest):
                 self._closest = float(near[k])
-                self._pair = (
-                    f"{atom_name(self._topology, int(i[k]))}, frame {number}",
-                    f"{atom_name(self._topology, int(j[k]))}, frame {number}",
-                )
+                self._pair = tuple(atom_name(self._topology, int(x[k])) for x in (i, j))
+                self._pair_frame = number
 
     def _handedness(self, frame: Structure, number: int) -> None:
         found = tacticity.signs(frame, self._centres)
