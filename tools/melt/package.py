@@ -76,7 +76,7 @@ def main() -> None:
     write_pair(
         o.target / "aa", picked, chain_topology(o.monomers).names, "syndiotactic polystyrene"
     )
-    mapped = [(time, beads(chains), edges) for time, chains, edges in picked]
+    mapped = [(time, np.round(beads(chains), DECIMALS), edges) for time, chains, edges in picked]
     write_pair(o.target / "cg", mapped, bead_names(o.monomers), "syndiotactic polystyrene, beads")
 
 
