@@ -1,0 +1,104 @@
+"""Which sweeps, candidates and choices are worth their time (docs/sampling.md).
+
+    python benchmarks/scan.py --frames 2 --temperatures 568,313 \\
+        --sweeps 0,1,2 --candidates 1,4 --choices lowest,boltzmann --relaxation 0,40
+
+Prints one row a combination: score and some of its parts against all reference frames, and seconds a
+frame. With one candidate the choice means nothing and is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+
+from quality import data_folder
+
+from deepbackmap.api.models import find_model
+from deepbackmap.evaluation.observables import measure
+from deepbackmap.evaluation.plan import Plan
+from deepbackmap.evaluation.table import compare_beads, tabulate
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import MappingFile
+from deepbackmap.model import load_model
+from deepbackmap.sampling import Sampler, SamplingOptions
+
+ROWS = {
+    "score": "score",
+    "CCC": "angle C-C-C",
+    "CCH": "angle C-C-H",
+    "ring": "angle C_AR-C_AR-C_AR",
+    "dihedral": "dihedral C-C-C-C",
+    "improper": "impropers",
+    "LJ": "LJ per chain",
+    "LJ shift": "LJ per chain, shift of the median",
+    "E angle": "angle energy, ratio",
+    "E impr": "improper energy, ratio",
+    "inv %": "inverted stereocentres",
+    "pierced": "bonds through rings",
+    "bond": "bond length deviation, rms",
+}
+
+
+def _list(text: str) -> list[int]:
+    return [int(v) for v in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--frames", type=int, default=2)
+    parser.add_argument("--temperatures", default="568,313")
+    parser.add_argument("--sweeps", default="0,1,2")
+    parser.add_argument("--candidates", default="1,4")
+    parser.add_argument("--choices", default="lowest,boltzmann")
+    parser.add_argument("--relaxation", default="0")
+    arguments = parser.parse_args()
+    folder = data_folder(None)
+    topology = read_topology(folder / "topol.top")
+    model = load_model(find_model(arguments.model))
+    mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    plan = Plan.from_topology(topology)
+    print("  T/K sweeps cand choice     relax  s/frame " + " ".join(f"{k:>9s}" for k in ROWS))
+    for temperature in _list(arguments.temperatures):
+        names = [folder / f"test_{temperature}K_{kind}.xtc" for kind in ("aa", "cg")]
+        reference = measure(plan, list(read_frames(folder / "aa.gro", names[0])))
+        chosen = f"0:{arguments.frames}"
+        beads = list(read_frames(folder / "cg.gro", names[1], frames=chosen))
+        cases = itertools.product(
+            _list(arguments.sweeps),
+            _list(arguments.candidates),
+            arguments.choices.split(","),
+            _list(arguments.relaxation),
+        )
+        for sweeps, candidates, choice, steps in cases:
+            if candidates == 1 and choice != arguments.choices.split(",")[0]:
+                continue
+            options = SamplingOptions(
+                sweeps=sweeps,
+                candidates=candidates,
+                choice=choice,
+                relaxation=steps,
+                temperature=float(temperature),
+            )
+            sampler = Sampler(model, mapping, options)
+            start = time.perf_counter()
+            made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]
+            seconds = (time.perf_counter() - start) / len(beads)
+            table = tabulate(
+                plan, reference, measure(plan, made), compare_beads(made, beads, mapping)
+            )
+            values = {row.name: row.value for row in table} | {"score": table.score}
+            shown = choice if candidates > 1 else "-"
+            print(
+                f"{temperature:5d} {sweeps:6d} {candidates:4d} {shown:10s} {steps:5d} "
+                f"{seconds:8.1f} "
+                + " ".join(f"{values.get(v, float('nan')):9.4f}" for v in ROWS.values()),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
