@@ -34,7 +34,7 @@ from deepbackmap.system import Structure, Topology
 ENSEMBLE = 16
 """Candidates where a temperature is asked for and their number is not: to choose by weight needs
 some to choose from."""
-MODEL_DEFAULTS = ("sweeps", "candidates", "choice")
+MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation")
 """Options that a model may have defaults for."""
 
 
@@ -55,6 +55,7 @@ class Summary:
     sweeps: int
     candidates: int
     choice: str
+    relaxation: int
     temperature: float
     """Target temperature, K."""
 
@@ -72,7 +73,7 @@ class Summary:
             (
                 "sampling",
                 f"seed {self.seed}, sweeps {self.sweeps}, candidates {self.candidates}, "
-                f"choice {self.choice}, {self.temperature:g} K",
+                f"choice {self.choice}, relaxation {self.relaxation}, {self.temperature:g} K",
             ),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
@@ -102,6 +103,7 @@ def backmap(
     sweeps: int | None = None,
     candidates: int | None = None,
     choice: str | None = None,
+    relaxation: int | None = None,
     batch: int | None = None,
     device: str = "auto",
     force: bool = False,
@@ -123,11 +125,12 @@ def backmap(
         mapping: mapping file or packaged name, where it is not the model's own.
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
-        temperature: target in K; the training's by default. Where it is given, one of an ensemble
-            of candidates is drawn by weight.
+        temperature: target in K; the training's by default. Where it is given, the relaxation is
+            at that temperature; without relaxation one of an ensemble is drawn by weight.
         sweeps: Gibbs sweeps after the first pass.
         candidates: ensemble drawn for each sequence of atoms.
         choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
+        relaxation: steps of thermal relaxation of each sequence in the last pass; 0: none.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
         force: whether to replace existing outputs.
@@ -144,7 +147,8 @@ def backmap(
     path = find_model(model)
     loaded = load_model(path)
     options = _options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
-        "choice": choice, "batch": batch, "temperature": temperature, "seed": seed})  # fmt: skip
+        "choice": choice, "relaxation": relaxation, "batch": batch, "temperature": temperature,
+        "seed": seed})  # fmt: skip
     atoms = read_topology(topology)
     system = _mapping(mapping, loaded.spec, path).resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
@@ -212,7 +216,8 @@ def _options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> Sampling
     """Options as given, else the model's own, else the package's."""
     values = {name: spec.defaults[name] for name in MODEL_DEFAULTS if name in spec.defaults}
     values |= {name: value for name, value in given.items() if value is not None}
-    if given["temperature"] is not None:
+    # Relaxation is at the temperature asked for; without it only a choice among candidates is.
+    if given["temperature"] is not None and not values.get("relaxation"):
         if given["choice"] is None:
             values["choice"] = "reweight"
         if given["candidates"] is None:
@@ -281,6 +286,7 @@ def _summary(
         sweeps=options.sweeps,
         candidates=options.candidates,
         choice=options.choice,
+        relaxation=options.relaxation,
         temperature=options.temperature or model.spec.temperature,
     )
 

@@ -39,7 +39,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"deepbackmap {deepbackmap.__version__}")
         raise typer.Exit
@@ -48,8 +48,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = None,
 ) -> None:
     """Called before every verb."""
 
@@ -119,7 +120,7 @@ def backmap(
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     temperature: Annotated[
         float | None,
-        typer.Option(help="Target temperature in K: draws one of several candidates by weight."),
+        typer.Option(help="Target temperature in K, of the relaxation or of the choice by weight."),
     ] = None,
     sweeps: Annotated[
         int | None, typer.Option(help="Gibbs sweeps after the first pass; the model's by default.")
@@ -129,6 +130,9 @@ def backmap(
     ] = None,
     choice: Annotated[
         str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
+    ] = None,
+    relaxation: Annotated[
+        int | None, typer.Option(help="Steps of thermal relaxation at the end; the model's own.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")
@@ -144,8 +148,8 @@ def backmap(
         summary = run_backmapping(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, batch=batch, device=device, force=force,
-            progress=_progress(quiet),
+            candidates=candidates, choice=choice, relaxation=relaxation, batch=batch,
+            device=device, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
