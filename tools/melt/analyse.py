@@ -18,7 +18,7 @@ from pathlib import Path
 import MDAnalysis
 import numpy as np
 from MDAnalysis.coordinates.TRR import TRRWriter
-from MDAnalysis.lib.mdamath import triclinic_vectors
+from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
 from melt.build import (
     ATOMS_PER_MONOMER,
@@ -47,15 +47,19 @@ RERUN = {
 
 
 def frames(
-    gro: Path, xtc: list[Path], n_monomers: int, stride: int = 1
+    xtc: list[Path], n_monomers: int, stride: int = 1
 ) -> Iterator[tuple[float, Array, Array]]:
     """Read frames: time (ps), whole chains (chains, atoms, 3) and box vectors (3, 3), nm."""
-    universe = MDAnalysis.Universe(str(gro), [str(path) for path in xtc])
     size = ATOMS_PER_MONOMER * n_monomers + 2
-    for step in universe.trajectory[::stride]:
-        box = NM_PER_ANGSTROM * triclinic_vectors(step.dimensions).astype(np.float64)
-        chains = NM_PER_ANGSTROM * step.positions.astype(np.float64).reshape(-1, size, 3)
-        yield float(step.time), whole(chains, box), box
+    number = 0
+    for path in xtc:
+        with XTCFile(str(path)) as steps:
+            for step in steps:
+                if number % stride == 0:
+                    box = step.box.astype(np.float64)
+                    chains = step.x.astype(np.float64).reshape(-1, size, 3)
+                    yield float(step.time), whole(chains, box), box
+                number += 1
 
 
 def torsions(chains: Array, quadruples: Array) -> Array:
@@ -81,7 +85,7 @@ def _summary(series: list[float] | Array) -> tuple[float, float]:
     return round(float(values.mean()), 4), round(standard_error(values), 4)
 
 
-def shapes(gro: Path, xtc: list[Path], n_monomers: int, stride: int) -> dict[str, object]:
+def shapes(xtc: list[Path], n_monomers: int, stride: int) -> dict[str, object]:
     """Volume, backbone conformation, size, handedness and defects over the frames.
 
     "States kept" is the fraction of backbone torsions that are in the last frame in the state
@@ -94,7 +98,7 @@ def shapes(gro: Path, xtc: list[Path], n_monomers: int, stride: int) -> dict[str
     volume, trans, reach, turns = [], [], [], []
     wrong = pierced = 0
     smallest = np.inf
-    for _, chains, box in frames(gro, xtc, n_monomers, stride):
+    for _, chains, box in frames(xtc, n_monomers, stride):
         phi = torsions(chains, quadruples)
         turns.append(phi)
         trans.append(float((np.abs(phi) > 120).mean()))
@@ -124,7 +128,7 @@ def energies(
     n_chains = 0
     with TRRWriter(str(folder / "whole.trr"), _n_atoms(gro)) as writer:
         universe = MDAnalysis.Universe(str(gro))
-        for _, chains, box in frames(gro, xtc, n_monomers, stride):
+        for _, chains, box in frames(xtc, n_monomers, stride):
             n_chains = len(chains)
             universe.atoms.positions = chains.reshape(-1, 3) / NM_PER_ANGSTROM
             universe.trajectory.ts.triclinic_dimensions = box / NM_PER_ANGSTROM
@@ -171,7 +175,7 @@ def main() -> None:
     if o.reference:
         sets["reference"] = (o.reference[0], o.reference[1:], 1)
     report = {
-        name: shapes(gro, xtc, o.monomers, stride)
+        name: shapes(xtc, o.monomers, stride)
         | energies(gro, xtc, o.monomers, stride, o.folder / f"rerun_{name}", o.gmx)
         for name, (gro, xtc, stride) in sets.items()
     }

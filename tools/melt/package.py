@@ -15,6 +15,7 @@ from pathlib import Path
 import MDAnalysis
 import numpy as np
 from MDAnalysis.coordinates.XTC import XTCWriter
+from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
 from melt.analyse import NM_PER_ANGSTROM, frames
 from melt.build import Array, chain_topology, write_gro_names, write_topology
@@ -32,11 +33,12 @@ def inside(chains: Array, edges: Array) -> Array:
 
 def pick(folder: Path, n_frames: int, n_monomers: int) -> list[tuple[float, Array, Array]]:
     """Evenly spaced frames: time (ps), chains (chains, atoms, 3) and edges (3,), nm."""
-    gro, xtc = folder / "prod.gro", folder / "prod.xtc"
-    total = len(MDAnalysis.Universe(str(gro), str(xtc)).trajectory) - 1
+    xtc = folder / "prod.xtc"
+    with XTCFile(str(xtc)) as steps:
+        total = len(steps) - 1
     wanted = {round(total * (k + 1) / n_frames) for k in range(n_frames)}
     found = []
-    for i, (time, chains, box) in enumerate(frames(gro, [xtc], n_monomers)):
+    for i, (time, chains, box) in enumerate(frames([xtc], n_monomers)):
         if i in wanted:
             edges = np.diag(box)
             found.append((time, np.round(inside(chains, edges), DECIMALS), edges))
