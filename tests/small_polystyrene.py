@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
@@ -133,9 +134,10 @@ def specification(**voxel: object) -> ModelSpec:
 
 
 def random_model(seed: int = 0, **voxel: object) -> Model:
-    """A model whose densities differ from voxel to voxel, so that what it sees matters.
+    """A model of the authors' small architecture with random weights.
 
-    Fresh weights give nearly constant densities, which all collapse to the same point.
+    They are enlarged until the densities differ from voxel to voxel, so that what a model sees
+    matters: fresh weights give nearly constant densities, which all collapse to one point.
     """
     spec = specification(**voxel)
     torch.manual_seed(seed)
@@ -144,6 +146,29 @@ def random_model(seed: int = 0, **voxel: object) -> Model:
         generator.leave.weight.mul_(150.0)
         generator.noise.weight.mul_(30.0)
     return Model(spec, generator.requires_grad_(False).eval())
+
+
+class OneLayer(nn.Module):
+    """A generator of one layer, for laws that hold whatever the network is."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.see = nn.Conv3d(spec.channels, 1, 3, padding=1)
+        self.draw = nn.Linear(spec.network.noise + len(spec.atom_types), spec.voxel.voxels**3)
+
+    def forward(
+        self, condition: torch.Tensor, noise: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        """As the networks of the package."""
+        drawn = self.draw(torch.cat([noise, target], dim=1))
+        return torch.sigmoid(10.0 * (5.0 * self.see(condition).flatten(1) + drawn))
+
+
+def quick_model(seed: int = 0, **voxel: object) -> Model:
+    """A model whose every call is cheap."""
+    spec = specification(**voxel)
+    torch.manual_seed(seed)
+    return Model(spec, OneLayer(spec).requires_grad_(False).eval())
 
 
 def rotation(seed: int = 0) -> np.ndarray:

@@ -1,0 +1,419 @@
+"""Data set and training loop: batches, steps, exact resume, workers that agree."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.representation.environment import STAGES
+from deepbackmap.training.dataset import Frames, map_whole, relative_positions
+from deepbackmap.training.loop import Trainer, run, save_checkpoint, seeded
+from deepbackmap.training.options import Ramp, TrainingOptions
+from small_polystyrene import (
+    ATOMS,
+    BEADS,
+    SKEWED,
+    atoms,
+    beads,
+    blocks,
+    mapping,
+    specification,
+)
+
+CPU = torch.device("cpu")
+SPEC = specification(radius=0.45)
+OPTIONS = TrainingOptions(
+    iterations=4,
+    batch=3,
+    critic_steps=1,
+    adversarial=Ramp(1.0, 1.0),
+    prior=Ramp(0.0, 0.01, 0, 2),
+    score=Ramp(1.0, 1.0),
+    jitter=0.005,
+    average=0.9,
+    decay=True,
+    clip=5.0,
+    drift=0.001,
+    log_every=1,
+    checkpoint_every=2,
+    validate_every=2,
+)
+"""Everything is switched on."""
+
+
+def wrapped(structure, seed=0):
+    """The same frame with every atom in another image."""
+    shifts = np.random.default_rng(seed).integers(-1, 2, structure.positions.shape) @ SKEWED
+    return dataclasses.replace(structure, positions=structure.positions + shifts)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU)
+
+
+def trainer(data, options=OPTIONS, spec=SPEC):
+    made = Trainer(Fabric(accelerator="cpu", devices=1, precision=options.precision), spec, options)
+    made.use(data)
+    return made
+
+
+def weights(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[k], other[k]) for k in one)
+
+
+# --- data set ---------------------------------------------------------------------------------
+
+
+def test_beads_and_relative_positions_make_up_the_frame():
+    structure = atoms()
+    found = map_whole(wrapped(structure), mapping())
+    off = minimum_image(found - beads(structure).positions, SKEWED)
+    np.testing.assert_allclose(off, 0.0, atol=1e-9)
+    relative = relative_positions(wrapped(structure), mapping(), found)
+    owner = blocks().atom_owner.numpy()
+    np.testing.assert_allclose(
+        relative, structure.positions - beads(structure).positions[owner], atol=1e-9
+    )
+
+
+def test_frames_do_not_depend_on_wrapping(data):
+    other = Frames(SPEC, mapping(), [wrapped(atoms(0)), wrapped(atoms(1), 1)], CPU)
+    torch.testing.assert_close(other.relative, data.relative, atol=1e-6, rtol=0)
+    torch.testing.assert_close(other.frames.rotation, data.frames.rotation, atol=1e-6, rtol=0)
+
+
+def test_given_beads_are_used(data):
+    given = [beads(atoms(k)).positions for k in (0, 1)]
+    same = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, beads=given)
+    torch.testing.assert_close(same.relative, data.relative)
+    moved = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, beads=[b + 0.01 for b in given])
+    torch.testing.assert_close(moved.relative, data.relative - 0.01, atol=1e-6, rtol=0)
+
+
+def draw(data, seed, **options):
+    return data.draw(5, seeded(0, seed), **{"augment": False, "jitter": 0.0, **options})
+
+
+def test_batches_hold_the_truth(data):
+    """Turned back to the laboratory, the targets are where the frame has them."""
+    owner = blocks().atom_owner
+    for seed in range(6):
+        batch = draw(data, seed, augment=True)
+        turn = data.frames.rotation[batch.env.frame, batch.env.bead]
+        back = batch.truth @ turn
+        assert torch.equal(
+            owner[batch.env.targets], batch.env.bead[:, None].expand_as(back[..., 0])
+        )
+        expected = data.relative[batch.env.frame[:, None], batch.env.targets]
+        torch.testing.assert_close(back, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(batch.env.own, batch.truth @ batch.turn.transpose(1, 2))
+        torch.testing.assert_close(batch.env.atoms, batch.clean.atoms @ batch.turn.transpose(1, 2))
+        # the atoms of a turned environment are not those of the clean one
+        assert float((batch.env.own - batch.truth).abs().max()) > 0.01
+
+
+def test_batches_waste_no_slot_and_meet_every_sequence(data):
+    met = set()
+    for seed in range(150):
+        batch = draw(data, seed)
+        assert bool(batch.env.target_valid.all())
+        stage = batch.env.stage
+        met |= {
+            (stage.light, stage.first, int(f), int(b) % BEADS)
+            for f, b in zip(batch.env.frame, batch.env.bead, strict=True)
+        }
+    assert len(met) == 4 * 2 * BEADS
+
+
+def test_batches_are_named_by_their_generator(data):
+    one, two, other = draw(data, 1), draw(data, 1), draw(data, 2)
+    assert torch.equal(one.env.atoms, two.env.atoms)
+    assert one.env.bead.tolist() != other.env.bead.tolist() or one.env.stage != other.env.stage
+
+
+def test_jitter_moves_every_second_sample(data):
+    sd, moves = 0.01, []
+    for seed in range(30):
+        batch = draw(data, seed, jitter=sd)
+        assert torch.equal(batch.env.atoms[::2], batch.clean.atoms[::2])
+        assert torch.equal(batch.env.own[::2], batch.clean.own[::2])
+        assert torch.equal(batch.truth, batch.clean.own)
+        moves.append((batch.env.own - batch.clean.own)[1::2].flatten())
+    assert float(torch.cat(moves).std()) == pytest.approx(sd, rel=0.15)
+
+
+def test_molecules_take_turns_in_the_first_pass():
+    """Of another molecule's bead of the same rank, chance decides whether it is there yet."""
+    wide = Frames(specification(radius=0.9), mapping(), [atoms(0)], CPU)
+    bead = torch.arange(3).repeat_interleave(16) * BEADS  # the first bead of each chain
+    phase = torch.rand(48, 3, generator=torch.Generator().manual_seed(0))
+    stage = next(s for s in STAGES if s.first and not s.light)
+    batch = wide.batch(
+        stage, torch.zeros_like(bead), bead, phase, torch.zeros(48), jitter=0.0, noise_seed=0
+    )
+    strangers = (batch.env.atom_valid & ~batch.env.atom_same).sum(1)
+    mine = phase.gather(1, wide.blocks.bead_molecule[bead][:, None])
+    alone = (phase >= mine).all(1)  # its turn is the first: nothing is there
+    assert bool((strangers[alone] == 0).all())
+    assert bool((strangers[~alone] > 0).any())
+
+
+def test_canonical_frames_have_the_relabelled_atoms():
+    plain = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU)
+    found = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, canonical=True)
+    moved = (plain.relative != found.relative).any(-1)
+    # rings only, and not every one
+    local = torch.nonzero(moved)[:, 1] % ATOMS
+    assert set(local.tolist()) <= {
+        16 * m + k for m in range(3) for k in (6, 7, 8, 9, 12, 13, 14, 15)
+    }
+    assert 0 < int(moved.sum()) < 2 * 3 * 3 * 8
+
+
+def test_a_box_that_is_too_small_is_refused():
+    flat = dataclasses.replace(atoms(), box=np.diag([5.0, 5.0, 0.8]))
+    with pytest.raises(InputError, match=r"training frame 1: the box is 0\.800 nm high, expected"):
+        Frames(SPEC, mapping(), [atoms(), flat], CPU)
+
+
+# --- steps ------------------------------------------------------------------------------------
+
+
+def test_a_step_moves_its_own_network_only(data):
+    one = trainer(data)
+    batch = draw(data, 0)
+    generator, critic = weights(one.generator), weights(one.critic)
+    parts = one.critic_step(batch, seeded(0, 1))
+    assert set(parts) == {"critic", "penalty"}
+    assert equal(weights(one.generator), generator)
+    assert not equal(weights(one.critic), critic)
+    critic = weights(one.critic)
+    one.iteration = 1  # the prior's ramp has begun
+    parts = one.generator_step(batch, seeded(0, 2))
+    assert {"adversarial", "prior_lj", "prior_com", "score_internal", "gradient"} <= set(parts)
+    assert equal(weights(one.critic), critic)
+    assert not equal(weights(one.generator), generator)
+    assert all(p.requires_grad for p in one.critic.parameters())
+    assert all(bool(torch.isfinite(v).all()) for v in parts.values())
+
+
+def test_every_part_of_the_generators_loss_can_be_switched_off(data):
+    off = dataclasses.replace(OPTIONS, adversarial=Ramp(), prior=Ramp(), average=0.0)
+    one = trainer(data, off)
+    critic = weights(one.critic)
+    assert set(one.step()) == {"score_position", "score_internal", "gradient"}
+    assert equal(weights(one.critic), critic)  # no critic is trained while its weight is 0
+    assert one.result is one.generator
+
+
+def test_the_critic_learns_to_tell_real_from_generated(data):
+    """Many steps on one batch: the Wasserstein term falls."""
+    one = trainer(data, dataclasses.replace(OPTIONS, critic_learning_rate=1e-3, beta1=0.5))
+    batch = draw(data, 0)
+    found = [float(one.critic_step(batch, seeded(0, 1))["critic"]) for _ in range(8)]
+    assert found[-1] < found[0] - 0.01
+
+
+def test_the_generator_learns_a_batch(data):
+    """Many steps on one batch by the energy score alone."""
+    options = dataclasses.replace(OPTIONS, adversarial=Ramp(), prior=Ramp(), learning_rate=3e-3)
+    one = trainer(data, options)
+    one._set_rates()
+    batch = draw(data, 3)
+    found = [float(one.generator_step(batch, seeded(0, 1))["score_position"]) for _ in range(15)]
+    assert found[-1] < 0.9 * found[0]
+
+
+def test_average_follows_the_generator(data):
+    one = trainer(data)
+    before = weights(one.average)
+    one.iteration = 10**6
+    one.generator_step(draw(data, 0), seeded(0, 1))
+    for name, new in weights(one.generator).items():
+        torch.testing.assert_close(weights(one.average)[name], 0.9 * before[name] + 0.1 * new)
+    assert one.result is one.average
+
+
+def test_learning_rates_fall_along_half_a_cosine(data):
+    one = trainer(data, dataclasses.replace(OPTIONS, iterations=100))
+    rates = []
+    for iteration in (0, 50, 100):
+        one.iteration = iteration
+        one._set_rates()
+        rates.append(one.generator_optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([5e-5, 5e-5 * 0.505, 5e-7])
+
+
+def test_mixed_precision_stays_finite(data):
+    one = trainer(data, dataclasses.replace(OPTIONS, precision="bf16-mixed"))
+    parts = one.step()
+    assert all(bool(torch.isfinite(v).all()) for v in parts.values())
+    assert all(p.dtype == torch.float32 for p in one.generator.parameters())
+
+
+def test_validation_is_the_same_every_time_and_changes_nothing(data):
+    one = trainer(data)
+    before = weights(one.generator)
+    first, second = one.validate(data, batches=1), one.validate(data, batches=1)
+    assert first == second
+    assert {"validation_score_internal", "validation_prior_lj"} <= set(first)
+    assert all(np.isfinite(v) for v in first.values())
+    assert equal(weights(one.generator), before)
+
+
+# --- resuming ---------------------------------------------------------------------------------
+
+
+def states(one):
+    """Everything that training changes, as tensors by name."""
+    found = {}
+    for name, part in one.state().items():
+        if name.endswith("optimiser"):
+            for k, values in part["state"].items():
+                found |= {f"{name}.{k}.{n}": torch.as_tensor(v) for n, v in values.items()}
+        elif name != "iteration":
+            found |= {f"{name}.{k}": v for k, v in part.items()}
+    return {k: v.clone() for k, v in found.items()}
+
+
+def test_a_restored_trainer_goes_on_bit_by_bit(data, tmp_path):
+    straight = trainer(data)
+    for _ in range(2):
+        straight.step()
+    save_checkpoint(straight, tmp_path / "checkpoint.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    for _ in range(2):
+        straight.step()
+    resumed = trainer(data, dataclasses.replace(OPTIONS))
+    torch.rand(7)  # the state of the global generator must not matter
+    resumed.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    assert resumed.iteration == 2
+    for _ in range(2):
+        resumed.step()
+    one, two = states(straight), states(resumed)
+    assert len(one) > 40
+    assert equal(one, two)
+
+
+def test_run_stops_resumes_and_repeats_no_line(data, tmp_path):
+    saved = []
+
+    def go(folder, validation=None, **options):
+        folder.mkdir(exist_ok=True)
+        one = trainer(data, dataclasses.replace(OPTIONS, validate_every=4))
+        if (folder / "checkpoint.pt").exists():
+            one.restore(torch.load(folder / "checkpoint.pt", weights_only=True))
+        done = run(
+            one,
+            data,
+            validation,
+            folder,
+            on_checkpoint=lambda t, m: saved.append((t.iteration, dict(m))),
+            progress=False,
+            **options,
+        )
+        return done, one
+
+    done, whole = go(tmp_path / "whole", data)
+    assert done
+    assert [i for i, _ in saved] == [2, 4]
+    assert "validation_score_internal" in saved[1][1]
+    for expected in (False, False, False, True):
+        done, one = go(tmp_path / "parts", stop_after=0.0)
+        # the last iteration counts as reached also when the time is up
+        assert done == expected
+    assert equal(states(one), states(whole))
+    lines = [json.loads(s) for s in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
+    assert [v["iteration"] for v in lines if "penalty" in v] == [1, 2, 3, 4]
+    assert sum(1 for p in (tmp_path / "parts" / "tensorboard").iterdir()) >= 1
+
+
+def test_lines_beyond_the_checkpoint_are_dropped(data, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"iteration": 0, "a": 1}\n{"iteration": 3, "a": 2}\n')
+    one = trainer(data, dataclasses.replace(OPTIONS, iterations=1))
+    run(one, data, None, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
+    lines = [json.loads(s) for s in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [v["iteration"] for v in lines] == [0, 1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_iteration(data, tmp_path, number):
+    before = signal.getsignal(number)
+    one = trainer(data)
+    step = one.step
+
+    def interrupted():
+        parts = step()
+        os.kill(os.getpid(), number)
+        return parts
+
+    one.step = interrupted
+    done = run(one, data, None, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
+    assert not done
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 1
+    assert signal.getsignal(number) is before
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+torch.set_num_threads(1)
+from small_polystyrene import atoms, mapping
+from test_training_loop import OPTIONS, SPEC
+from deepbackmap.representation.environment import STAGES
+from deepbackmap.training.dataset import Frames
+from deepbackmap.training.loop import Trainer, run
+
+fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+fabric.launch()
+trainer = Trainer(fabric, SPEC, OPTIONS)
+data = Frames(SPEC, mapping(), [atoms(0), atoms(1)], fabric.device)
+folder = Path(sys.argv[1])
+done = run(trainer, data, None, folder, on_checkpoint=lambda t, m: None, progress=False)
+assert done
+torch.save(trainer.state(), folder / f"rank{fabric.global_rank}.pt")
+"""
+
+
+def test_two_workers_end_with_the_same_weights(data, tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    result = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, two = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
+    for part in ("generator", "critic", "average"):
+        assert equal(one[part], two[part])
+    # each worker drew batches of its own: the weights are not those of one worker alone
+    alone = trainer(data)
+    for _ in range(OPTIONS.iterations):
+        alone.step()
+    assert not equal(weights(alone.generator), one["generator"])
