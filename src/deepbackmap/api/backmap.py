@@ -130,7 +130,7 @@ def backmap(
         sweeps: Gibbs sweeps after the first pass.
         candidates: ensemble drawn for each sequence of atoms.
         choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
-        relaxation: steps of thermal relaxation of each sequence in the last pass; 0: none.
+        relaxation: steps of thermal relaxation of each block after each sweep; 0: none.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
         force: whether to replace existing outputs.

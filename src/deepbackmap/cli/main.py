@@ -132,7 +132,7 @@ def backmap(
         str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
     ] = None,
     relaxation: Annotated[
-        int | None, typer.Option(help="Steps of thermal relaxation at the end; the model's own.")
+        int | None, typer.Option(help="Steps of thermal relaxation after each sweep; the model's.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")

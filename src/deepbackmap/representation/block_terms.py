@@ -19,6 +19,7 @@ from deepbackmap.forcefield.nonbonded import LennardJonesTable
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.representation.environment import (
     STAGES,
+    WHOLE,
     BeadFrames,
     Blocks,
     Environment,
@@ -100,7 +101,7 @@ def _stage_terms(blocks: Blocks, mapping: SystemMapping, stage: Stage) -> StageT
         owner = plan.atom_owner[a0 : a0 + molecule.n_atoms]
         rank_of_atom = plan.rank[b0 + owner]
         for bead in range(mapping.molecules[t].n_beads):
-            row = plan.sequence(stage.light)[b0 + bead]
+            row = (plan.owned if stage.whole else plan.sequence(stage.light))[b0 + bead]
             sequence = row[row >= 0].tolist()
             visible = _stage_visible(
                 stage, heavy, rank_of_atom, int(plan.rank[b0 + bead]), sequence
@@ -158,7 +159,7 @@ def build_block_terms(
     )
     tables = (t[row][:, row].to(blocks.device) for t in (full.c6, full.c12, full.sigma))
     return BlockTerms(
-        stages={s: _stage_terms(blocks, mapping, s) for s in STAGES},
+        stages={s: _stage_terms(blocks, mapping, s) for s in (*STAGES, WHOLE)},
         lennard_jones=LennardJonesTable(*tables),
     )
 

@@ -26,6 +26,24 @@ from deepbackmap.representation.plan import (
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A situation in which atoms of a block are placed: one of the four of ``STAGES`` (II B), or
+    ``WHOLE``."""
+
+    light: bool
+    """Hydrogens, or else heavy atoms."""
+    first: bool
+    """First placement, or else Gibbs refinement."""
+    whole: bool = False
+    """All atoms of the block at once, seeing everything around it: for its relaxation."""
+
+
+WHOLE = Stage(light=True, first=False, whole=True)
+
+STAGES = (Stage(False, True), Stage(True, True), Stage(False, False), Stage(True, False))
+
+
+@dataclass(frozen=True)
 class Blocks:
     """A system's beads and atoms on a device: ``BlockPlan`` tables and the index of every copy."""
 
@@ -53,6 +71,10 @@ class Blocks:
     def device(self) -> torch.device:
         """Where the tables live."""
         return self.bead_kind.device
+
+    def targets(self, stage: Stage) -> Int64[Tensor, "kb s"]:
+        """Atoms that a stage places, by bead kind, padded with -1."""
+        return self.owned if stage.whole else self.sequence(stage.light)
 
     def sequence(self, light: bool) -> Int64[Tensor, "kb s"]:
         """Heavy or light sequences by bead kind, padded with -1."""
@@ -200,19 +222,6 @@ def stack_frames(frames: list[BeadFrames]) -> BeadFrames:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One of the four situations in which a sequence is placed (II B)."""
-
-    light: bool
-    """Hydrogens, or else heavy atoms."""
-    first: bool
-    """First placement, or else Gibbs refinement."""
-
-
-STAGES = (Stage(False, True), Stage(True, True), Stage(False, False), Stage(True, False))
-
-
-@dataclass(frozen=True)
 class Environment:
     """What a batch of sequences sees, in the beads' local frames. B beads, T targets, N atoms,
     K beads; padding has weight zero everywhere."""
@@ -321,7 +330,8 @@ def gather_environment(
     same = same_bead[..., None].expand(b, k, m)
     earlier = (keys < keys[:, :1])[..., None].expand(b, k, m)
     seen = exists & _visible(stage, heavy, same, earlier)
-    seen[:, 0] &= heavy[:, 0] == stage.light  # the sequence itself is handled slot by slot
+    # The sequence itself is handled slot by slot.
+    seen[:, 0] &= (heavy[:, 0] == stage.light) & (not stage.whole)
     position = vectors[:, :, None] + relative[frame[:, None, None], atom]
     distance2 = position.square().sum(-1)
     seen &= distance2 < radius * radius
@@ -338,7 +348,7 @@ def gather_environment(
     position = position.gather(1, pick[..., None].expand(-1, -1, 3))
 
     own_kind = blocks.bead_kind[bead]
-    sequence = blocks.sequence(stage.light)[own_kind]  # B T local
+    sequence = blocks.targets(stage)[own_kind]  # B T local
     length = max(int((sequence >= 0).sum(1).max()), 1)
     sequence = sequence[:, :length]
     target = torch.where(sequence >= 0, sequence + blocks.bead_first_atom[bead][:, None], -1)

@@ -21,8 +21,8 @@ class SamplingOptions:
     weight exp(-U/kT) at ``temperature``. ``reweight``: with weight exp(-U (1/kT - 1/kT0)), T0
     being the temperature of training: the exact correction of a model that is exact at T0."""
     relaxation: int = 0
-    """Steps of thermal relaxation of each sequence in the last pass; 0: none. See
-    ``sampling.relaxation``."""
+    """Steps of thermal relaxation of each block at the end of each sweep (without sweeps: of the
+    first pass); 0: none. See ``sampling.relaxation``."""
     temperature: float | None = None
     """Target temperature in K; None: that of training."""
     seed: int = 0

@@ -1,8 +1,8 @@
-"""Thermal relaxation of a placed sequence: what is stiff, at the temperature asked for.
+"""Thermal relaxation of a placed block: what is stiff, at the temperature asked for.
 
 The authors' later code may follow the choice of a candidate by 20 steps of gradient descent, which
 makes structures cold. Here the steps are those of overdamped Langevin dynamics at the target
-temperature in the energy of the sequence alone, everything around it held. The few steps bring
+temperature in the energy of the block, everything around it held. The few steps bring
 the stiff degrees of freedom (bonds, angles, impropers, contacts) to equilibrium; the soft ones,
 torsions and the packing, stay as the generator drew them.
 """
@@ -18,8 +18,9 @@ from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.representation.block_terms import BatchTerms, BlockTerms, block_energies
 from deepbackmap.representation.environment import Environment
 
-MOBILITY = 5e-6
-"""Step times mobility, nm^2 mol/kJ: below 2/k of the stiffest mode, about 3e5 kJ/mol/nm^2."""
+MOBILITY = 2.5e-6
+"""Step times mobility, nm^2 mol/kJ. The stiffest modes (out-of-plane motion of aromatic rings) have a
+curvature near 5e5 kJ/mol/nm^2; twice this step makes their energy half too large."""
 BOND_FACTOR = 10.0
 """Bonds are usually constrained where they are simulated, and soft force constants only stand in
 for that: they are held this much stiffer."""

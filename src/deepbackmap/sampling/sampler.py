@@ -25,6 +25,7 @@ from deepbackmap.representation.block_terms import (
 )
 from deepbackmap.representation.environment import (
     STAGES,
+    WHOLE,
     BeadFrames,
     Environment,
     Stage,
@@ -132,6 +133,10 @@ class Sampler:
                     self._place_level(
                         frames, relative, ready, stage, keys, (frame, number), progress
                     )
+            if self.options.relaxation > 0 and number >= min(1, self.options.sweeps):
+                for ready in orders[False]:
+                    for part in ready.split(self.options.batch):
+                        self._relax(frames, relative, part, sweep, (frame, number))
 
     def _place_level(
         self,
@@ -189,20 +194,34 @@ class Sampler:
             placed = placed @ turn
         if copies > 1:
             placed = self._choose(frames, relative, many, placed, name)
-        if self.options.relaxation > 0 and names[1] == self.options.sweeps:
-            batch = batch_terms(self.terms, self.blocks, frames, relative, env)
-            placed = relax(
-                self.terms,
-                batch,
-                env,
-                placed,
-                temperature=self.options.temperature or self.spec.temperature,
-                steps=self.options.relaxation,
-                name=hash_counters(self.options.seed, *names, int(stage.light), bead, _RELAX),
-            )
         local = placed @ frames.rotation[0, bead]
         valid = env.target_valid
         relative[0, env.targets[valid]] = local[valid]
+
+    def _relax(
+        self,
+        frames: BeadFrames,
+        relative: Tensor,
+        bead: Int64[Tensor, "B"],
+        keys: Float[Tensor, "nb"],
+        names: tuple[int, int],
+    ) -> None:
+        """Relax all atoms of blocks that do not see each other."""
+        zero, radius = torch.zeros_like(bead), self.spec.voxel.radius
+        env = gather_environment(
+            self.blocks, frames, relative, zero, bead, WHOLE, keys, radius=radius
+        )
+        placed = relax(
+            self.terms,
+            batch_terms(self.terms, self.blocks, frames, relative, env),
+            env,
+            env.own,
+            temperature=self.options.temperature or self.spec.temperature,
+            steps=self.options.relaxation,
+            name=hash_counters(self.options.seed, *names, _RELAX, bead),
+        )
+        valid = env.target_valid
+        relative[0, env.targets[valid]] = (placed @ frames.rotation[0, bead])[valid]
 
     def _choose(
         self, frames: BeadFrames, relative: Tensor, many: Environment, placed: Tensor, name: Tensor
