@@ -3,8 +3,8 @@
     python benchmarks/scan.py --frames 2 --temperatures 568,313 \\
         --sweeps 0,1,2 --candidates 1,4 --choices lowest,boltzmann --relaxation 0,40
 
-Prints one row a combination: score and some of its parts against all reference frames, and seconds a
-frame. With one candidate the choice means nothing and is left out.
+Prints one row a combination: score and some of its parts against all reference frames, and seconds
+a frame. With one candidate the choice means nothing and is left out.
 """
 
 from __future__ import annotations

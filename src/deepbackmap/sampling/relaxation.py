@@ -19,8 +19,8 @@ from deepbackmap.representation.block_terms import BatchTerms, BlockTerms, block
 from deepbackmap.representation.environment import Environment
 
 MOBILITY = 2.5e-6
-"""Step times mobility, nm^2 mol/kJ. The stiffest modes (out-of-plane motion of aromatic rings) have a
-curvature near 5e5 kJ/mol/nm^2; twice this step makes their energy half too large."""
+"""Step times mobility, nm^2 mol/kJ. The stiffest modes (out-of-plane motion of aromatic rings) have
+a curvature near 5e5 kJ/mol/nm^2; twice this step makes their energy half too large."""
 BOND_FACTOR = 10.0
 """Bonds are usually constrained where they are simulated, and soft force constants only stand in
 for that: they are held this much stiffer."""
