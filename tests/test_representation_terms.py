@@ -15,7 +15,12 @@ from deepbackmap.representation.block_terms import (
     internal_coordinates,
     lennard_jones_energy,
 )
-from deepbackmap.representation.environment import STAGES, Environment, gather_environment
+from deepbackmap.representation.environment import (
+    STAGES,
+    WHOLE,
+    Environment,
+    gather_environment,
+)
 from deepbackmap.system import Structure
 from small_polystyrene import TYPES, atoms, bead_frames, blocks, mapping, order_keys, rotation
 
@@ -94,9 +99,9 @@ def test_the_first_pass_counts_every_term_and_pair_once(structure):
         assert total[name] == pytest.approx(value, rel=2e-4), name
 
 
+@pytest.mark.parametrize("stage", [STAGES[3], WHOLE], ids=["hydrogens", "blocks"])
 @pytest.mark.parametrize("bead", [0, 1, 2, 3, 4, 11])
-def test_moving_hydrogens_costs_what_it_costs_the_whole_system(structure, bead):
-    stage = STAGES[3]
+def test_moving_atoms_costs_what_it_costs_the_whole_system(structure, bead, stage):
     env, batch, terms = setting(structure, stage, [bead])
     rng = np.random.default_rng(bead)
     step = rng.normal(0, 0.005, (env.targets.shape[1], 3))

@@ -58,11 +58,13 @@ def relax(
         temperature: K.
         name: key of the random numbers of each sequence, (B,).
     """
-    shape = placed.shape[1:]
     size = (2.0 * MOBILITY * BOLTZMANN * temperature) ** 0.5
 
+    slot = torch.arange(placed.shape[1], device=placed.device)
+
     def noise(step: int) -> Tensor:
-        return normal(hash_counters(name, step), shape[0] * 3).unflatten(-1, tuple(shape))
+        # Named by slot: the empty slots of a batch must not change the numbers of the others.
+        return normal(hash_counters(name[:, None], step, slot), 3)
 
     x, last = placed, noise(0)
     for step in range(1, steps + 1):
