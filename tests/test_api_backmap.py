@@ -1,0 +1,254 @@
+"""The verb ``backmap``: the same answer however it is asked for, and what its summary says."""
+
+import json
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from cli_systems import FRAMES, chains, write_model, write_system
+from deepbackmap.api.backmap import ENSEMBLE, backmap
+from deepbackmap.api.checks import Checker
+from deepbackmap.api.models import find_model, model_hash, models
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation import tacticity
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import load_mapping, map_positions
+from deepbackmap.mapping.match import bead_table
+from deepbackmap.system import Structure
+from melt import build
+
+
+@pytest.fixture(scope="module")
+def melt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("melt")
+    write_system(folder)
+    write_model(folder / "model.safetensors")
+    return folder
+
+
+def run(melt, output, *, trajectory=True, **options):
+    return backmap(
+        melt / "cg.gro",
+        melt / "cg.xtc" if trajectory else None,
+        topology=melt / "topol.top",
+        model=melt / "model.safetensors",
+        output=output,
+        progress=False,
+        device="cpu",
+        **{"sweeps": 1, **options},
+    )
+
+
+def positions(melt, path):
+    with read_frames(melt / "aa.gro", path) as source:
+        return np.stack([frame.positions for frame in source])
+
+
+def test_same_seed_same_bytes_whatever_the_batches(melt, tmp_path):
+    one = {"frames": "1", "candidates": 2}
+    first = run(melt, tmp_path / "a.trr", seed=5, **one)
+    run(melt, tmp_path / "b.trr", seed=5, **one)
+    assert (tmp_path / "a.trr").read_bytes() == (tmp_path / "b.trr").read_bytes()
+    run(melt, tmp_path / "c.trr", seed=5, batch=4, **one)
+    a, c = (positions(melt, tmp_path / f"{name}.trr") for name in "ac")
+    assert np.abs(a - c).max() < 1e-5
+    run(melt, tmp_path / "d.trr", seed=6, **one)
+    assert np.abs(a - positions(melt, tmp_path / "d.trr")).max() > 0.01
+    assert (first.frames, first.atoms, first.seed) == (1, 150, 5)
+
+
+def test_a_frame_does_not_depend_on_the_others(melt, tmp_path):
+    assert run(melt, tmp_path / "all.trr", sweeps=0).frames == FRAMES
+    run(melt, tmp_path / "back.trr", sweeps=0, frames="2:0:-1")
+    every, back = positions(melt, tmp_path / "all.trr"), positions(melt, tmp_path / "back.trr")
+    assert np.array_equal(every[:0:-1], back)
+    with (
+        read_frames(melt / "cg.gro", melt / "cg.xtc") as beads,
+        read_frames(melt / "aa.gro", tmp_path / "all.trr") as atoms,
+    ):
+        for given, made in zip(beads, atoms, strict=True):
+            assert made.time == given.time
+            assert np.abs(made.box - given.box).max() < 1e-6
+
+
+def test_names_and_order_are_the_topologys(melt, tmp_path):
+    summary = run(melt, tmp_path / "aa.gro", trajectory=False)
+    table = atom_table(read_topology(melt / "topol.top"))
+    with read_frames(tmp_path / "aa.gro") as found:
+        assert found.table.names == table.names
+        assert found.table.resnames == table.resnames
+        assert np.array_equal(found.table.resids, table.resids)
+    assert summary.frames == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["aa.gro", "aa.gro.json"]
+
+
+def test_the_record_says_how_it_was_made(melt, tmp_path):
+    summary = run(melt, tmp_path / "aa.xtc", frames=":1", seed=3, candidates=2)
+    record = json.loads((tmp_path / "aa.xtc.json").read_text())
+    assert record["options"]["seed"] == 3
+    assert record["options"]["candidates"] == 2
+    assert record["summary"]["model_sha256"] == model_hash(melt / "model.safetensors")
+    assert record["summary"]["atoms"] == 150
+    assert record["summary"]["checks"]["beads_max"] == summary.checks.beads_max
+    assert record["input"]["frames"] == ":1"
+    assert set(record["versions"]) == {"python", "torch", "numpy", "MDAnalysis"}
+    assert summary.checks.stereocentres == 6
+    text = summary.to_text()
+    assert f"{summary.checks.inverted} of 6 inverted against the pattern of the training" in text
+    assert "seed 3, sweeps 1, candidates 2, choice lowest, relaxation 0, 500 K" in text
+
+
+def test_the_models_defaults_and_a_temperature(melt, tmp_path):
+    write_model(tmp_path / "m.safetensors", defaults={"sweeps": 0, "candidates": 3})
+
+    def options(**given):
+        arguments = {"sweeps": None, "frames": ":1", "force": True, **given}
+        run(melt, tmp_path / "aa.gro", **arguments)
+        return json.loads((tmp_path / "aa.gro.json").read_text())["options"]
+
+    found = options()
+    assert (found["sweeps"], found["candidates"]) == (2, 1)  # the package's own
+    model = melt / "model.safetensors"
+    kept = model.read_bytes()
+    try:
+        model.write_bytes((tmp_path / "m.safetensors").read_bytes())
+        found = options()
+        assert (found["sweeps"], found["candidates"], found["choice"]) == (0, 3, "lowest")
+        assert options(candidates=1)["candidates"] == 1
+        found = options(temperature=400.0)
+        assert (found["choice"], found["candidates"]) == ("reweight", ENSEMBLE)
+        assert found["temperature"] == 400.0
+        found = options(temperature=400.0, choice="boltzmann", candidates=2)
+        assert (found["choice"], found["candidates"]) == ("boltzmann", 2)
+        write_model(model, defaults={"sweeps": "many"})
+        with pytest.raises(InputError, match=r"defaults of .*model\.safetensors"):
+            options()
+    finally:
+        model.write_bytes(kept)
+
+
+@pytest.mark.parametrize(("monomers", "count"), [(2, 2), (7, 1)])
+def test_chains_of_other_lengths(monomers, count, melt, tmp_path):
+    """The model is that of the 3-mers."""
+    write_system(tmp_path, monomers, count)
+    summary = backmap(
+        tmp_path / "cg.gro",
+        topology=tmp_path / "topol.top",
+        model=melt / "model.safetensors",
+        output=tmp_path / "out.gro",
+        sweeps=1,
+        progress=False,
+        device="cpu",
+    )
+    assert summary.atoms == count * (16 * monomers + 2)
+    assert summary.checks.stereocentres == count * (monomers - 1)
+
+
+@pytest.mark.parametrize("monomers", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_long_chains(monomers, melt, tmp_path):
+    """On a coil of beads: a walk for the backbone, a ring bead beside each of its steps."""
+    build.write_topology(tmp_path / "topol.top", monomers, 1)
+    mapping = load_mapping("ps-two-bead").resolve(read_topology(tmp_path / "topol.top"))
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(2 * monomers, 3))
+    steps *= np.tile([0.25, 0.35], monomers)[:, None] / np.linalg.norm(steps, axis=1, keepdims=True)
+    walk = np.cumsum(steps[::2], axis=0)
+    beads = np.stack([walk, walk + steps[1::2]], axis=1).reshape(-1, 3)
+    with open_writer(tmp_path / "cg.gro", bead_table(mapping)) as writer:
+        writer.write(Structure(beads, 6.0 * np.eye(3)))
+    summary = backmap(
+        tmp_path / "cg.gro",
+        topology=tmp_path / "topol.top",
+        model=melt / "model.safetensors",
+        output=tmp_path / "out.gro",
+        sweeps=0,
+        progress=False,
+        device="cpu",
+    )
+    assert summary.atoms == 16 * monomers + 2
+    assert summary.checks.stereocentres == monomers - 1
+
+
+def frame_of(melt):
+    topology = read_topology(melt / "topol.top")
+    mapping = load_mapping("ps-two-bead").resolve(topology)
+    box = 4.0 * np.eye(3)
+    atoms = Structure(chains(3, 3).copy(), box)
+    return mapping, atoms, Structure(map_positions(mapping, atoms.positions), box)
+
+
+def checked(mapping, atoms, beads, pattern):
+    checker = Checker(mapping, pattern)
+    checker.add(atoms, beads, 4)
+    return checker.result()
+
+
+def test_checks_find_nothing_wrong_with_built_chains(melt):
+    mapping, atoms, beads = frame_of(melt)
+    centres = tacticity.find_centres(mapping)
+    pattern = tacticity.learn_pattern(centres, tacticity.signs(atoms, centres)[None])
+    found = checked(mapping, atoms, beads, pattern)
+    assert (found.stereocentres, found.inverted, found.stereocentres_unknown) == (6, 0, 0)
+    assert found.bonds_through_rings == 0
+    assert found.beads_max < 1e-12
+    assert 0.3 < found.closest_contact < 1.0
+    unknown = checked(mapping, atoms, beads, {})
+    assert (unknown.stereocentres, unknown.stereocentres_unknown) == (0, 6)
+    mirrored = replace(atoms, positions=atoms.positions * [1.0, 1.0, -1.0])
+    found = checked(mapping, mirrored, replace(beads, positions=beads.positions), pattern)
+    assert found.inverted == 6
+    assert found.inverted_named[0] == "C5 (atom 5) of molecule 1 (PS1), frame 4"
+
+
+def test_checks_name_what_is_wrong(melt):
+    mapping, atoms, beads = frame_of(melt)
+    plan = Checker(mapping, {})._plan
+    (rings,) = plan.rings
+    # The bond C2 - C5 of the second chain goes through the first ring of the first.
+    moved = atoms.positions.copy()
+    middle = moved[rings[0]].mean(axis=0)
+    normal = np.cross(moved[rings[0, 0]] - middle, moved[rings[0, 1]] - middle)
+    normal /= np.linalg.norm(normal)
+    moved[50 + 1], moved[50 + 4] = middle - 0.08 * normal, middle + 0.08 * normal
+    found = checked(mapping, replace(atoms, positions=moved), beads, {})
+    assert any(
+        name.startswith(
+            "bond C2 (atom 52) of molecule 2 (PS1) - C5 (atom 55) of molecule 2 (PS1) "
+            "through the ring of C"
+        )
+        for name in found.bonds_through_rings_named
+    )
+    assert found.bonds_through_rings >= 1
+    # An atom of the third chain on top of one of the first.
+    moved = atoms.positions.copy()
+    moved[100] = moved[10] + [0.0, 0.0, 0.01]
+    found = checked(mapping, replace(atoms, positions=moved), beads, {})
+    names = {name.split(" ")[2].rstrip(")") for name in found.closest_pair}
+    assert names == {"11", "101"}
+    assert found.closest_contact < 0.1
+    # One atom of a bead moved: the bead's weights say by how much the bead moves.
+    moved = atoms.positions.copy()
+    moved[8] += [0.0, 0.3, 0.0]
+    weights = mapping.molecules[0].weights[mapping.molecules[0].weight_atoms == 8]
+    found = checked(mapping, replace(atoms, positions=moved), beads, {})
+    assert found.beads_max == pytest.approx(0.3 * weights.max())
+    assert found.beads_rms == pytest.approx(0.3 * np.sqrt((weights**2).sum() / 18))
+
+
+def test_packaged_models_are_found_by_name(melt, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("deepbackmap.api.models"), "_folder", lambda: tmp_path)
+    with pytest.raises(InputError, match="there are none"):
+        find_model("default")
+    write_model(tmp_path / "ps.safetensors", defaults={"sweeps": 1})
+    (tmp_path / "default.txt").write_text("ps\n")
+    assert find_model("default") == find_model("ps") == tmp_path / "ps.safetensors"
+    (entry,) = models()
+    assert (entry.name, entry.default) == ("ps", True)
+    assert entry.size == (tmp_path / "ps.safetensors").stat().st_size
+    text = entry.to_text()
+    assert text.startswith("ps (default), ")
+    assert "sweeps 1" in text
+    assert "500 K" in text

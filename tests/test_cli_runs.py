@@ -1,0 +1,213 @@
+"""Commands from beginning to end: help, map, train and its resume, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import deepbackmap
+from cli_systems import command, contents, write_model, write_system
+from deepbackmap.api.train import train
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.model import read_spec
+
+CONFIG = """preset: tiny
+data:
+  topology: topol.top
+  mapping: ps-two-bead
+  structure: aa.gro
+  trajectory: aa.xtc
+  train: "0:2"
+  validate: "2:3"
+  temperature: 500
+training:
+  average: 0.9
+  validate_every: 4
+"""
+VERBS = ("map", "train", "backmap", "demo", "models", "data")
+PROGRAM = [sys.executable, "-c", "from deepbackmap.cli.main import run; run()"]
+
+
+@pytest.fixture(scope="module")
+def melt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("melt")
+    write_system(folder)
+    write_model(folder / "model.safetensors")
+    (folder / "train.yaml").write_text(CONFIG)
+    return folder
+
+
+def start(arguments, folder):
+    """A command in a process of its own."""
+    source = str(Path(deepbackmap.__file__).parents[1])
+    path = os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH")) if p)
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def interrupt(process, begun):
+    """Sends Ctrl-C once the command has begun to work; returns exit code and stderr."""
+    until = time.monotonic() + 300
+    while not begun():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "the command does not begin"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
+def test_help_and_version():
+    assert command("--version").out == f"deepbackmap {deepbackmap.__version__}\n"
+    for verb in VERBS:
+        assert verb in command("--help").out
+        assert "Usage:" in command(verb, "--help").out
+    wrong = command("backmap", "--no-such-option")
+    assert wrong.code == 2
+    assert "--no-such-option" in wrong.err
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys; from deepbackmap.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'MDAnalysis', 'numpy', 'lightning_fabric'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(deepbackmap.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)
+
+
+def test_map(melt, tmp_path, monkeypatch):
+    monkeypatch.chdir(melt)
+    out = tmp_path / "beads.xtc"
+    arguments = ("map", "aa.gro", "aa.xtc", "-p", "topol.top", "--mapping", "ps-two-bead")
+    done = command(*arguments, "-o", out, "--frames", "1:")
+    assert (done.code, done.out, done.err) == (0, f"{out}: 2 frames of beads\n", "")
+    with read_frames("cg.gro", out) as found, read_frames("cg.gro", "cg.xtc") as known:
+        # Both are rounded to 0.001 nm, the atoms as well.
+        off = minimum_image(found[1].positions - known[2].positions, known[2].box)
+        assert np.abs(off).max() < 0.0025
+
+
+def test_backmap_prints_its_summary(melt, tmp_path, monkeypatch):
+    monkeypatch.chdir(melt)
+    arguments = ("backmap", "cg.gro", "cg.xtc", "-p", "topol.top", "--model",
+                 "model.safetensors", "--sweeps", 0, "--seed", 4, "--frames", "0:3:2")  # fmt: skip
+    done = command(*arguments, "-o", tmp_path / "aa.xtc")
+    assert done.code == 0
+    assert done.err == ""
+    for words in ("2 frames of 150 atoms", "atoms/s", "closest contact", "of 12 inverted",
+                  "bonds through rings", "re-mapped beads", "sha256", "seed 4"):  # fmt: skip
+        assert words in done.out
+    quiet = command(*arguments, "-o", tmp_path / "quiet.xtc", "--quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (tmp_path / "aa.xtc").read_bytes() == (tmp_path / "quiet.xtc").read_bytes()
+
+
+def run_training(melt, folder, *overrides, **options):
+    return train(
+        melt / "train.yaml", overrides, run_folder=folder, progress=False, device="cpu", **options
+    )
+
+
+def state(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+def equal(a, b):
+    """Whether two nested states are the same, bit by bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def metrics(folder):
+    lines = [json.loads(s) for s in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in s.items() if k != "seconds_per_iteration"} for s in lines]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_training(melt, whole)
+    assert not run_training(melt, parts, stop_after=0.0)
+    assert state(parts)["iteration"] == 1
+    assert run_training(melt, parts)
+    assert state(parts)["iteration"] == 4
+    assert equal(state(whole), state(parts))
+    assert metrics(whole) == metrics(parts)
+    weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
+    assert equal(*weights)
+    # What it wrote is a model that knows the handedness of its training data, and works.
+    spec = read_spec(whole / "model.safetensors")
+    assert sorted(spec.handedness["A:0"]) == [-1, 1]
+    assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
+    trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
+    made = command(
+        "backmap", melt / "cg.gro", "-p", melt / "topol.top", *trained, "-o", tmp_path / "aa.gro"
+    )
+    assert made.code == 0, made.err
+    # A finished run writes its model anew and nothing else.
+    (whole / "model.safetensors").unlink()
+    assert command("train", melt / "train.yaml", "--run", whole, "-q").code == 0
+    assert equal(load_file(whole / "model.safetensors"), weights[0])
+    assert metrics(whole) == metrics(parts)
+    # Neither another network nor a damaged checkpoint is gone on with.
+    kept = contents(whole)
+    refused = command("train", melt / "train.yaml", "--run", whole, "network.channels=5")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "expected a run with the same 'network' section" in refused.err
+    assert contents(whole) == kept
+    (parts / "checkpoint.pt").write_bytes(kept["checkpoint.pt"][:1000])
+    refused = command("train", melt / "train.yaml", "--run", parts)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "checkpoint.pt: expected a readable checkpoint" in refused.err
+
+
+def test_ctrl_c_in_training_keeps_a_checkpoint(melt, tmp_path):
+    folder = tmp_path / "run"
+    log = folder / "metrics.jsonl"
+    never_ending = ("training.iterations=1000000", 'data.validate=""')
+    process = start(["train", "train.yaml", *never_ending, "--run", folder], melt)
+    code, err = interrupt(process, lambda: log.exists() and log.read_text().count("\n") > 2)
+    assert code == 130, err
+    assert err.splitlines()[-1].startswith("deepbackmap: interrupted: ")
+    assert err.count("\n") == 1, err
+    reached = state(folder)["iteration"]
+    assert reached >= 1
+    assert not [p.name for p in folder.rglob("*.tmp")]
+    assert read_spec(folder / "model.safetensors").provenance["iteration"] == reached
+    assert run_training(melt, folder, f"training.iterations={reached + 1}", 'data.validate=""')
+    assert state(folder)["iteration"] == reached + 1
+
+
+def test_ctrl_c_in_backmapping_leaves_nothing(melt, tmp_path):
+    (tmp_path / "aa.xtc").write_bytes(b"an earlier result")
+    process = start(
+        ["backmap", "cg.gro", "cg.xtc", "-p", "topol.top", "--model", "model.safetensors",
+         "-o", tmp_path / "aa.xtc", "--sweeps", 1000, "--force"],
+        melt,
+    )  # fmt: skip
+    code, err = interrupt(process, lambda: len(list(tmp_path.iterdir())) > 1)
+    assert (code, err) == (130, "deepbackmap: interrupted\n")
+    assert contents(tmp_path) == {"aa.xtc": b"an earlier result"}
