@@ -15,6 +15,7 @@ import time
 
 from quality import data_folder
 
+from deepbackmap.api.backmap import handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.evaluation.observables import measure
 from deepbackmap.evaluation.plan import Plan
@@ -83,7 +84,7 @@ def main() -> None:
                 relaxation=steps,
                 temperature=float(temperature),
             )
-            sampler = Sampler(model, mapping, options)
+            sampler = Sampler(model, mapping, options, "cpu", handedness_of(mapping, model.spec))
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]
             seconds = (time.perf_counter() - start) / len(beads)

@@ -23,12 +23,13 @@ from deepbackmap.api.checks import Checker, Checks
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.model import Model, ModelSpec, load_model
-from deepbackmap.sampling import Sampler, SamplingOptions
+from deepbackmap.sampling import Handedness, Sampler, SamplingOptions
 from deepbackmap.system import Structure, Topology
 
 ENSEMBLE = 16
@@ -157,7 +158,7 @@ def backmap(
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         try:
-            sampler = Sampler(loaded, system, options, where)
+            sampler = Sampler(loaded, system, options, where, handedness_of(system, loaded.spec))
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
@@ -232,6 +233,15 @@ def _options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> Sampling
         return SamplingOptions(**values)
     except (TypeError, ValueError) as error:
         raise InputError(f"{error} (options of this run and defaults of {source})") from error
+
+
+def handedness_of(system: SystemMapping, spec: ModelSpec) -> Handedness | None:
+    """The hand of every stereocentre by the pattern of the training data, if there is one."""
+    centres = tacticity.find_centres(system)
+    sign = tacticity.expected_signs(centres, spec.handedness)
+    if not sign.any():
+        return None
+    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
 
 
 def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:

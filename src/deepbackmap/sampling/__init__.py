@@ -2,5 +2,6 @@
 
 from deepbackmap.sampling.options import SamplingOptions
 from deepbackmap.sampling.sampler import Sampler
+from deepbackmap.sampling.stereo import Handedness
 
-__all__ = ["Sampler", "SamplingOptions"]
+__all__ = ["Handedness", "Sampler", "SamplingOptions"]

@@ -39,6 +39,7 @@ from deepbackmap.representation.voxel import VoxelCondition
 from deepbackmap.sampling.options import SamplingOptions
 from deepbackmap.sampling.order import colours, levels
 from deepbackmap.sampling.relaxation import relax
+from deepbackmap.sampling.stereo import Handedness, restore
 from deepbackmap.system import Structure
 
 Progress = Callable[[int], None]
@@ -56,13 +57,21 @@ class Sampler:
         mapping: SystemMapping,
         options: SamplingOptions,
         device: torch.device | str = "cpu",
+        handedness: Handedness | None = None,
     ) -> None:
-        """Prepare the tables; raises ``InputError`` for types that the model never saw."""
+        """Prepare the tables; raises ``InputError`` for types that the model never saw.
+
+        Args:
+            handedness: of the stereocentres, which is then restored after every pass.
+        """
         self.spec, self.mapping, self.options = model.spec, mapping, options
         self.device = torch.device(device)
         plan = build_plan(mapping, model.spec.atom_types, model.spec.bead_types)
         self.blocks = build_blocks(plan, mapping, self.device)
         self.terms = build_block_terms(self.blocks, mapping, model.spec.atom_types)
+        self.handedness = handedness and Handedness(
+            handedness.atoms.to(self.device), handedness.sign.to(self.device)
+        )
         self.generator = model.generator.to(self.device).to(  # type: ignore[call-overload]
             memory_format=torch.channels_last_3d
         )
@@ -133,6 +142,8 @@ class Sampler:
                     self._place_level(
                         frames, relative, ready, stage, keys, (frame, number), progress
                     )
+            if self.handedness is not None:
+                restore(relative[0], self.blocks, frames, self.handedness)
             if self.options.relaxation > 0 and number >= min(1, self.options.sweeps):
                 for ready in orders[False]:
                     for part in ready.split(self.options.batch):
