@@ -44,6 +44,9 @@ from deepbackmap.system import Structure
 
 Progress = Callable[[int], None]
 
+REPAIRS = 3
+"""Tries to relax a stereocentre with the right hand."""
+
 # Streams of random numbers, so that no two uses share one.
 _ORDER, _COLOUR, _NOISE, _CHOICE, _ANGLE, _RELAX = range(6)
 
@@ -147,7 +150,8 @@ class Sampler:
             if self.options.relaxation > 0 and number >= min(1, self.options.sweeps):
                 for ready in orders[False]:
                     for part in ready.split(self.options.batch):
-                        self._relax(frames, relative, part, sweep, (frame, number))
+                        self._relax(frames, relative, part, sweep, (frame, number, 0))
+                self._repair(frames, relative, orders[False], sweep, (frame, number))
 
     def _place_level(
         self,
@@ -209,13 +213,35 @@ class Sampler:
         valid = env.target_valid
         relative[0, env.targets[valid]] = local[valid]
 
+    def _repair(
+        self,
+        frames: BeadFrames,
+        relative: Tensor,
+        order: list[Tensor],
+        keys: Float[Tensor, "nb"],
+        names: tuple[int, int],
+    ) -> None:
+        """Restore and relax again the centres that relaxation turned back; restore those that do
+        not stay after some tries, strained as they may be."""
+        if self.handedness is None:
+            return
+        for attempt in range(1, REPAIRS + 1):
+            wrong = restore(relative[0], self.blocks, frames, self.handedness)
+            if len(wrong) == 0:
+                return
+            for ready in order:
+                part = ready[torch.isin(ready, wrong)]
+                if len(part):
+                    self._relax(frames, relative, part, keys, (*names, attempt))
+        restore(relative[0], self.blocks, frames, self.handedness)
+
     def _relax(
         self,
         frames: BeadFrames,
         relative: Tensor,
         bead: Int64[Tensor, "B"],
         keys: Float[Tensor, "nb"],
-        names: tuple[int, int],
+        names: tuple[int, int, int],
     ) -> None:
         """Relax all atoms of blocks that do not see each other."""
         zero, radius = torch.zeros_like(bead), self.spec.voxel.radius

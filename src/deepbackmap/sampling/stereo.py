@@ -35,14 +35,14 @@ def signs(positions: Float[Tensor, "c 5 3"]) -> Float[Tensor, "c"]:
 
 def restore(
     relative: Float[Tensor, "na 3"], blocks: Blocks, frames: BeadFrames, wanted: Handedness
-) -> int:
+) -> Int64[Tensor, "b"]:
     """Reflect the centres of the wrong hand that have exactly one light branch, in place.
 
     Args:
         relative: positions of atoms relative to their beads.
 
     Returns:
-        How many were reflected.
+        The beads that own the reflected centres.
     """
     atoms = wanted.atoms
     origin = frames.whole[0, blocks.atom_owner[atoms]]
@@ -50,7 +50,7 @@ def restore(
     light = ~blocks.atom_heavy[blocks.atom_kind[atoms[:, 1:]]]
     wrong = (signs(positions) * wanted.sign < 0) & (light.sum(1) == 1)
     if not bool(wrong.any()):
-        return 0
+        return atoms.new_zeros(0)
     atoms, positions, light = atoms[wrong], positions[wrong], light[wrong]
     rows = torch.arange(len(atoms), device=atoms.device)
     hydrogen = 1 + light.to(torch.int8).argmax(1)
@@ -60,4 +60,4 @@ def restore(
     for column in (torch.zeros_like(hydrogen), hydrogen):
         height = ((positions[rows, column] - others[:, 0]) * normal).sum(-1, keepdim=True)
         relative[atoms[rows, column]] -= 2 * height * normal
-    return len(atoms)
+    return blocks.atom_owner[atoms[:, 0]].unique()
