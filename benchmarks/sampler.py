@@ -101,6 +101,7 @@ def _child(arguments: argparse.Namespace, copies: int, repeats: int) -> dict[str
     command = [sys.executable, __file__, "--one", str(copies), "--repeats", str(repeats)]
     command += ["--model", arguments.model, "--sweeps", str(arguments.sweeps)]
     command += ["--candidates", str(arguments.candidates), "--threads", str(arguments.threads)]
+    command += ["--relaxation", str(arguments.relaxation)]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(out.stdout.splitlines()[-1])
 
@@ -108,8 +109,9 @@ def _child(arguments: argparse.Namespace, copies: int, repeats: int) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
-    parser.add_argument("--sweeps", type=int, default=2)
+    parser.add_argument("--sweeps", type=int, default=1)
     parser.add_argument("--candidates", type=int, default=1)
+    parser.add_argument("--relaxation", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sizes", default="1,2,4,8")
@@ -121,14 +123,23 @@ def main() -> None:
         arguments.sweeps, arguments.sizes, arguments.repeats = 0, "1,2", 0
     model = load_model(find_model(arguments.model))
     if arguments.one:
-        options = SamplingOptions(sweeps=arguments.sweeps, candidates=arguments.candidates)
+        options = SamplingOptions(
+            sweeps=arguments.sweeps,
+            candidates=arguments.candidates,
+            relaxation=arguments.relaxation,
+        )
         print(json.dumps(measure(model, arguments.one, options, arguments.repeats)))
         return
     rate = matrix_rate()
     work = network_work(model)
-    print(f"threads {arguments.threads}; torch.mm {rate / 1e9:.0f} GFLOP/s; "
-          f"network {work / 1e6:.0f} MFLOP an atom")
-    print(f"sweeps {arguments.sweeps}, candidates {arguments.candidates}")
+    print(
+        f"threads {arguments.threads}; torch.mm {rate / 1e9:.0f} GFLOP/s; "
+        f"network {work / 1e6:.0f} MFLOP an atom"
+    )
+    print(
+        f"sweeps {arguments.sweeps}, candidates {arguments.candidates}, "
+        f"relaxation {arguments.relaxation}"
+    )
     print("boxes   atoms  seconds  ms/atom  ratio  network GFLOP/s  of torch.mm  peak MiB")
     base = None
     for copies in (int(s) for s in arguments.sizes.split(",")):

@@ -53,7 +53,10 @@ def main() -> None:
         tuple(types), ("A", "B"), file.to_text(), 568.0, 0.27, config.voxel, config.network
     )
     adversarial = replace(
-        config.training, adversarial=Ramp(1.0, 1.0), score=Ramp(), prior=Ramp(0.01, 0.01),
+        config.training,
+        adversarial=Ramp(1.0, 1.0),
+        score=Ramp(),
+        prior=Ramp(0.01, 0.01),
         compile=arguments.compile,
     )
     cases = [("adversarial", adversarial)]
