@@ -19,6 +19,7 @@ from deepbackmap.sampling import Sampler, SamplingOptions
 from deepbackmap.system import Structure
 from small_polystyrene import (
     ATOMS,
+    BEAD_TYPES,
     BEADS,
     SKEWED,
     atoms,
@@ -198,6 +199,29 @@ def test_orientations_are_equally_spaced_about_the_axis(coarse, monkeypatch):
         torch.testing.assert_close(quarter, torch.full_like(steps, math.pi / 2), atol=0.01, rtol=0)
         starts += torch.atan2(y, x)[:, 0].tolist()
     assert np.std(starts) > 1.0  # from a start of their own: uniform has 1.8
+
+
+class Follower(nn.Module):
+    """A generator that puts every atom at the centre of the beads it sees."""
+
+    def forward(self, condition, noise, target):
+        return condition[:, -len(BEAD_TYPES) :].sum(1).flatten(1)
+
+
+def test_what_is_placed_in_a_turned_frame_is_turned_back(coarse, monkeypatch):
+    """The centre of the beads does not depend on the orientation, but for the grid."""
+    spread, sizes = [], []
+
+    def compare(self, frames, relative, many, placed, name):
+        candidates = placed.unflatten(0, (-1, 4))
+        spread.append(float((candidates - candidates[:, :1]).abs().max()))
+        sizes.append(float(torch.hypot(candidates[..., 0], candidates[..., 1]).max()))
+        return candidates[:, 0]
+
+    monkeypatch.setattr(Sampler, "_choose", compare)
+    sampler(Model(specification(**AXIS), Follower()), sweeps=0, candidates=4).sample(coarse)
+    assert max(sizes) > 0.08  # off the axis, so that a wrong turn would show
+    assert max(spread) < 0.01
 
 
 def choose(monkeypatch, energies, n=4000, **options):

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.representation.environment import STAGES
+from deepbackmap.representation.voxel import gaussian_basis
 from deepbackmap.training.dataset import Frames, map_whole, relative_positions
 from deepbackmap.training.loop import Trainer, run, save_checkpoint, seeded
 from deepbackmap.training.options import Ramp, TrainingOptions
@@ -204,13 +206,51 @@ def test_a_step_moves_its_own_network_only(data):
     assert equal(weights(one.generator), generator)
     assert not equal(weights(one.critic), critic)
     critic = weights(one.critic)
+    slopes = [p.grad.clone() for p in one.critic.parameters()]
     one.iteration = 1  # the prior's ramp has begun
     parts = one.generator_step(batch, seeded(0, 2))
     assert {"adversarial", "prior_lj", "prior_com", "score_internal", "gradient"} <= set(parts)
     assert equal(weights(one.critic), critic)
     assert not equal(weights(one.generator), generator)
     assert all(p.requires_grad for p in one.critic.parameters())
+    # nor is time spent on slopes that nobody asks for
+    assert all(torch.equal(p.grad, g) for p, g in zip(one.critic.parameters(), slopes, strict=True))
     assert all(bool(torch.isfinite(v).all()) for v in parts.values())
+
+
+class Oracle(nn.Module):
+    """Gives the densities of known places, slot by slot; its weight does nothing."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.slots = iter(gaussian_basis(places, SPEC.voxel).unbind(1))
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, condition, noise, target):
+        return next(self.slots) + 0.0 * self.weight
+
+
+def test_a_perfect_generator_has_no_loss_in_any_orientation(data):
+    """One that gives the density of the true place in the turned frame it is asked in."""
+    one = trainer(data, dataclasses.replace(OPTIONS, adversarial=Ramp(), average=0.0))
+    one.iteration = 2  # the prior is at its last value
+    for seed in range(3):
+        batch = draw(data, seed, augment=True)
+        one.generator = one._generate = Oracle(batch.env.own.repeat_interleave(2, dim=0))
+        parts = one.generator_step(batch, seeded(0, 2))
+        # what is left is the bias of the grid, 0.0003 nm
+        assert float(parts["score_position"]) < 0.01
+        assert float(parts["prior_com"]) < 0.001
+
+
+def test_validation_measures_in_the_frame_of_the_truth(data):
+    one = trainer(data)
+    one._place = lambda generator, env, condition, noise: ([], env.own)
+    found = one.validate(data, batches=3)
+    assert {"validation_distance_heavy_gibbs", "validation_distance_light_first"} & set(found)
+    for name, value in found.items():
+        limit = {"validation_prior_lj": 0.5, "validation_prior_bond": 0.05}.get(name, 0.01)
+        assert value < limit, name
 
 
 def test_every_part_of_the_generators_loss_can_be_switched_off(data):

@@ -1,5 +1,6 @@
 """Losses against closed forms, Monte Carlo and plain loops; which labels are free."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from deepbackmap.representation.block_terms import (
     internal_coordinates,
 )
 from deepbackmap.representation.environment import STAGES
+from deepbackmap.system import BondedTerms, MoleculeType
 from deepbackmap.training.dataset import canonical_labels
 from deepbackmap.training.losses import (
     Frozen,
@@ -219,6 +221,34 @@ def test_polystyrene_has_one_free_flip_a_phenyl_and_no_other():
         pairs = {(a - 16 * m, b - 16 * m) for a, b in zip(flip.atoms, flip.images, strict=True)}
         one_way = {(6, 14), (7, 15), (8, 12), (9, 13)}
         assert pairs == one_way | {(b, a) for a, b in one_way}
+
+
+def forked(planar):
+    """A bead that hangs on another one, with two equal branches of two atoms at its centre."""
+    bonds = [(0, 1), (1, 2), (2, 3), (1, 4), (4, 5)] + ([] if planar else [(1, 6)])
+    n = 6 if planar else 7
+    molecule = MoleculeType(
+        name="MOL",
+        atom_names=tuple(f"X{k}" for k in range(n)),
+        atom_types=("C",) * 6 + ("H",) * (n - 6),
+        residue_names=("MOL",) * n,
+        residue_numbers=np.ones(n, dtype=np.int64),
+        charges=np.zeros(n),
+        masses=np.full(n, 12.0),
+        terms={"bond": BondedTerms(np.array(bonds), np.zeros((len(bonds), 2)))},
+        nrexcl=0,
+        exclusions=np.zeros((0, 2), dtype=np.int64),
+        pairs=BondedTerms(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3))),
+    )
+    _, beads = molecule_and_beads()
+    owner = np.array([0] + [1] * (n - 1))
+    return molecule, dataclasses.replace(beads, owner=owner)
+
+
+def test_branches_of_a_planar_centre_are_free_those_of_a_tetrahedral_one_are_not():
+    (flip,) = block_flips(*forked(planar=True))
+    assert (flip.bead, flip.atoms.tolist(), flip.images.tolist()) == (1, [2, 3, 4, 5], [4, 5, 2, 3])
+    assert block_flips(*forked(planar=False)) == []
 
 
 def prepared(seed=0):
