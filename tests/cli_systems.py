@@ -23,8 +23,8 @@ from melt import build
 
 BOX = np.array([[2.5, 0.0, 0.0], [0.6, 2.4, 0.0], [-0.5, 0.7, 2.4]])
 FRAMES = 3
-ALTERNATING = {"A:0": [-1, 1]}
-"""Handedness of the chains that the builder makes (``test_evaluation_tacticity`` checks that)."""
+ALTERNATING = {"A:0": [1, -1]}
+"""Handedness of the chains that the builder makes (``test_cli_runs`` learns it from them)."""
 
 
 @dataclass(frozen=True)

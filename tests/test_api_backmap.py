@@ -7,8 +7,9 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+import small_polystyrene
 from cli_systems import FRAMES, chains, write_model, write_system
-from deepbackmap.api.backmap import ENSEMBLE, backmap
+from deepbackmap.api.backmap import ENSEMBLE, _options, backmap
 from deepbackmap.api.checks import Checker
 from deepbackmap.api.models import find_model, model_hash, models
 from deepbackmap.errors import InputError
@@ -34,11 +35,10 @@ def run(melt, output, *, trajectory=True, **options):
         melt / "cg.gro",
         melt / "cg.xtc" if trajectory else None,
         topology=melt / "topol.top",
-        model=melt / "model.safetensors",
         output=output,
         progress=False,
         device="cpu",
-        **{"sweeps": 1, **options},
+        **{"sweeps": 1, "model": melt / "model.safetensors", **options},
     )
 
 
@@ -101,33 +101,35 @@ def test_the_record_says_how_it_was_made(melt, tmp_path):
     assert "seed 3, sweeps 1, candidates 2, choice lowest, relaxation 0, 500 K" in text
 
 
-def test_the_models_defaults_and_a_temperature(melt, tmp_path):
-    write_model(tmp_path / "m.safetensors", defaults={"sweeps": 0, "candidates": 3})
+def test_the_models_defaults_are_used(melt, tmp_path):
+    model = write_model(tmp_path / "m.safetensors", defaults={"sweeps": 0, "candidates": 3})
+    run(melt, tmp_path / "aa.gro", trajectory=False, sweeps=None, model=model)
+    found = json.loads((tmp_path / "aa.gro.json").read_text())["options"]
+    assert (found["sweeps"], found["candidates"], found["choice"]) == (0, 3, "lowest")
+    write_model(model, defaults={"sweeps": "many"})
+    with pytest.raises(InputError, match=r"defaults of .*m\.safetensors"):
+        run(melt, tmp_path / "x.gro", trajectory=False, sweeps=None, model=model)
 
-    def options(**given):
-        arguments = {"sweeps": None, "frames": ":1", "force": True, **given}
-        run(melt, tmp_path / "aa.gro", **arguments)
-        return json.loads((tmp_path / "aa.gro.json").read_text())["options"]
 
-    found = options()
-    assert (found["sweeps"], found["candidates"]) == (2, 1)  # the package's own
-    model = melt / "model.safetensors"
-    kept = model.read_bytes()
-    try:
-        model.write_bytes((tmp_path / "m.safetensors").read_bytes())
-        found = options()
-        assert (found["sweeps"], found["candidates"], found["choice"]) == (0, 3, "lowest")
-        assert options(candidates=1)["candidates"] == 1
-        found = options(temperature=400.0)
-        assert (found["choice"], found["candidates"]) == ("reweight", ENSEMBLE)
-        assert found["temperature"] == 400.0
-        found = options(temperature=400.0, choice="boltzmann", candidates=2)
-        assert (found["choice"], found["candidates"]) == ("boltzmann", 2)
-        write_model(model, defaults={"sweeps": "many"})
-        with pytest.raises(InputError, match=r"defaults of .*model\.safetensors"):
-            options()
-    finally:
-        model.write_bytes(kept)
+@pytest.mark.parametrize(
+    ("defaults", "given", "expected"),
+    [
+        ({}, {}, (2, 1, "lowest", None)),
+        ({"sweeps": 1}, {}, (1, 1, "lowest", None)),
+        ({"sweeps": 1}, {"sweeps": 0}, (0, 1, "lowest", None)),
+        ({"candidates": 3}, {"candidates": 1}, (2, 1, "lowest", None)),
+        ({}, {"temperature": 400.0}, (2, ENSEMBLE, "reweight", 400.0)),
+        ({"candidates": 64}, {"temperature": 400.0}, (2, 64, "reweight", 400.0)),
+        ({}, {"temperature": 4.0, "choice": "boltzmann", "candidates": 2},
+         (2, 2, "boltzmann", 4.0)),
+        ({"relaxation": 9}, {"temperature": 400.0}, (2, 1, "lowest", 400.0)),
+    ],
+)  # fmt: skip
+def test_options_given_come_before_the_models(defaults, given, expected):
+    spec = replace(small_polystyrene.specification(), defaults=defaults)
+    names = ("sweeps", "candidates", "choice", "relaxation", "temperature")
+    found = _options(spec, "m", {**dict.fromkeys(names), **given})
+    assert (found.sweeps, found.candidates, found.choice, found.temperature) == expected
 
 
 @pytest.mark.parametrize(("monomers", "count"), [(2, 2), (7, 1)])

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import deepbackmap
-from cli_systems import command, contents, write_model, write_system
+from cli_systems import ALTERNATING, command, contents, write_model, write_system
 from deepbackmap.api.train import train
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.trajectory import read_frames
@@ -160,7 +160,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     assert equal(*weights)
     # What it wrote is a model that knows the handedness of its training data, and works.
     spec = read_spec(whole / "model.safetensors")
-    assert sorted(spec.handedness["A:0"]) == [-1, 1]
+    assert spec.handedness == ALTERNATING
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(
