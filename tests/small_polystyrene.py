@@ -31,6 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from melt import build
 
+# The systems are tiny: on a busy machine, threads that wait for each other cost several times
+# what the work does.
+torch.set_num_threads(1)
+
 MONOMERS, CHAINS = 3, 3
 ATOMS = 16 * MONOMERS + 2
 """In a chain."""
