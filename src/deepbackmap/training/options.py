@@ -78,7 +78,8 @@ class TrainingOptions:
     """Iterations between logs, checkpoints and validations."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "critic_steps", "log_every", "checkpoint_every"):
+        counts = ("iterations", "batch", "critic_steps", "log_every", "checkpoint_every")
+        for name in (*counts, "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
