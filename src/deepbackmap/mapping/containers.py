@@ -55,6 +55,12 @@ class SystemMapping:
         """Number of beads of the system."""
         return sum(self.molecules[t].n_beads * c for t, c in self.topology.blocks)
 
+    def atom_owners(self) -> Int64[np.ndarray, "n"]:
+        """The bead of the system that places each atom."""
+        first, index = self.bead_offsets()[:-1], self.topology.molecule_type_index()
+        owners = [self.molecules[t].owner + b for t, b in zip(index, first, strict=True)]
+        return np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
+
     def bead_offsets(self) -> Int64[np.ndarray, "m1"]:
         """First bead of every molecule, and the number of beads at the end."""
         sizes = np.array([m.n_beads for m in self.molecules], dtype=np.int64)

@@ -225,7 +225,7 @@ def bonded_energies(
         total = torch.zeros_like(placed[:, 0, 0])
         for kind in kinds:
             if kind in batch.index:
-                energy = getattr(physics, kind)(
+                energy = physics.FUNCTIONS[kind](
                     positions, batch.index[kind], batch.parameters[kind]
                 )
                 total = total + torch.where(batch.used[kind], energy, 0.0).sum(1)

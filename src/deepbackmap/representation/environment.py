@@ -103,7 +103,7 @@ def build_blocks(plan: BlockPlan, mapping: SystemMapping, device: torch.device) 
         bead_first_atom=put(atom0[:-1][molecule_of_bead]),
         bead_first_bead=put(bead0[:-1][molecule_of_bead]),
         atom_kind=put(atom_kind),
-        atom_owner=put(bead0[:-1][molecule_of_atom] + plan.atom_owner[atom_kind]),
+        atom_owner=put(mapping.atom_owners()),
         owned=put(plan.owned),
         heavy=put(plan.heavy),
         light=put(plan.light),

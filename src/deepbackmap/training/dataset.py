@@ -43,23 +43,7 @@ def relative_positions(
     structure: Structure, mapping: SystemMapping, beads: np.ndarray
 ) -> Float[np.ndarray, "na 3"]:
     """Atoms relative to the beads that own them, nm, by the shortest vector."""
-    owner = np.concatenate(
-        [
-            mapping.molecules[t].owner[None]
-            + mapping.molecules[t].n_beads * np.arange(count)[:, None]
-            + start
-            for (t, count), start in zip(
-                mapping.topology.blocks, _block_starts(mapping), strict=True
-            )
-        ],
-        axis=None,
-    )
-    return minimum_image(structure.positions - beads[owner], structure.box)
-
-
-def _block_starts(mapping: SystemMapping) -> list[int]:
-    sizes = [mapping.molecules[t].n_beads * c for t, c in mapping.topology.blocks]
-    return [0, *np.cumsum(sizes)[:-1].tolist()]
+    return minimum_image(structure.positions - beads[mapping.atom_owners()], structure.box)
 
 
 def map_whole(structure: Structure, mapping: SystemMapping) -> Float[np.ndarray, "nb 3"]:

@@ -130,10 +130,11 @@ class Trainer:
                 self.spec.voxel,
             )
 
-    def _critic_samples(self, batch: Batch, densities: list[Tensor], condition: Any) -> Tensor:
-        types = nn.functional.one_hot(batch.env.target_type, len(self.spec.atom_types)).float()
-        slots = range(len(densities))
-        conditions = [condition.at(s, densities[:s]) for s in slots]
+    def _critic_samples(
+        self, env: Any, densities: list[Tensor], condition: VoxelCondition
+    ) -> Tensor:
+        types = nn.functional.one_hot(env.target_type, len(self.spec.atom_types)).float()
+        conditions = [condition.at(s, densities[:s]) for s in range(len(densities))]
         return critic_inputs(conditions, densities, types)
 
     def _real_densities(self, batch: Batch) -> list[Tensor]:
@@ -173,8 +174,8 @@ class Trainer:
             fake_densities, _ = self._place(
                 self._generate, batch.env, condition, self._noise(batch, random)
             )
-            fake = self._critic_samples(batch, fake_densities, condition)
-            real = self._critic_samples(batch, self._real_densities(batch), condition)
+            fake = self._critic_samples(batch.env, fake_densities, condition)
+            real = self._critic_samples(batch.env, self._real_densities(batch), condition)
         with self.fabric.autocast():
             scores = self._judge(torch.cat([real, fake]))
             mix = torch.rand(len(real), generator=random).to(real.device)
@@ -200,7 +201,7 @@ class Trainer:
         parts: dict[str, Tensor] = {}
         if adversarial > 0:
             with Frozen(self.critic), self.fabric.autocast():
-                samples = self._critic_samples_of(env, densities, condition)
+                samples = self._critic_samples(env, densities, condition)
                 judged = self._judge(samples)
             used = flat_slots(env.target_valid)
             parts["adversarial"] = -torch.where(used, judged, 0.0).sum() / used.sum()
@@ -223,13 +224,6 @@ class Trainer:
         norm = self._apply(loss, self.generator, self.generator_optimiser, o.clip)
         self._update_average()
         return {k: v.detach() for k, v in parts.items()} | {"gradient": norm}
-
-    def _critic_samples_of(
-        self, env: Any, densities: list[Tensor], condition: VoxelCondition
-    ) -> Tensor:
-        types = nn.functional.one_hot(env.target_type, len(self.spec.atom_types)).float()
-        conditions = [condition.at(s, densities[:s]) for s in range(len(densities))]
-        return critic_inputs(conditions, densities, types)
 
     def _prior_arguments(self, batch: Batch, placed: Tensor) -> tuple[Any, ...]:
         masses = (
