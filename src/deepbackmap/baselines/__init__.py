@@ -1,0 +1,1 @@
+"""Classical routes from beads to atoms: weighted projection with modifiers, and templates."""

@@ -1,0 +1,1 @@
+"""Minimisation and molecular dynamics with OpenMM or GROMACS, one interface for both."""

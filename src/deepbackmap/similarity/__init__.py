@@ -1,0 +1,1 @@
+"""How alike structures are: SOAP, REMatch, sketch-map and the overlap of clouds."""
