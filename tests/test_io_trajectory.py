@@ -21,6 +21,7 @@ from deepbackmap.io.trajectory import (
     open_writer,
     parse_frames,
     read_frames,
+    read_positions,
 )
 from deepbackmap.system import Structure
 from test_system_whole import molecule, topology
@@ -271,6 +272,19 @@ def test_no_frame_chosen_is_refused(tmp_path):
     path = write(tmp_path / "a.gro", [frame()])
     with pytest.raises(InputError, match=r"a\.gro: expected frames 5:2 to choose some of its 1"):
         read_frames(path, frames="5:2")
+
+
+def test_positions_with_names_from_elsewhere(tmp_path):
+    path = write(tmp_path / "t.xtc", [frame(k) for k in range(4)])
+    names = write(tmp_path / "names.gro", [frame()])
+    with read_frames(names, path, frames="1:3") as first:
+        expected = [s.positions for s in first]
+    with read_positions(path, first.table, frames="1:3") as second:
+        assert second.table is first.table
+        assert np.array_equal([s.positions for s in second], expected)
+    fewer = ParticleTable(first.table.names[1:], first.table.resnames[1:], first.table.resids[1:])
+    with pytest.raises(InputError, match=r"t\.xtc: expected \d+ particles as in the topology"):
+        read_positions(path, fewer)
 
 
 def test_missing_unknown_empty_and_foreign_files_are_refused(tmp_path):

@@ -30,7 +30,7 @@ from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.system import Structure
 
 __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "open_writer",
-           "parse_frames", "read_frames"]  # fmt: skip
+           "parse_frames", "read_frames", "read_positions"]  # fmt: skip
 
 READERS: dict[str, Callable[[Path], FrameReader]] = {
     ".gro": GroReader,
@@ -151,7 +151,7 @@ def read_frames(
     """
     structure_path = Path(structure_file)
     path = structure_path if trajectory is None else Path(trajectory)
-    wanted = parse_frames(frames)
+    parse_frames(frames)
     head = _open(structure_path)
     if head.table is None:
         head.close()
@@ -164,13 +164,40 @@ def read_frames(
     if path is not structure_path:
         head.close()
         reader = _open(path)
+    return _choose(path, reader, table, frames, str(structure_path))
+
+
+def read_positions(
+    trajectory: str | Path, table: ParticleTable, *, frames: str | None = None
+) -> FrameSource:
+    """Opens a trajectory whose names are known already, such as beads of a mapped topology.
+
+    Args:
+        trajectory: the frames; names that the file has itself are not looked at.
+        table: names of the particles.
+        frames: which of them, "A:B:C" as numpy slices; all by default.
+
+    Returns:
+        The frames in nm and ps.
+
+    Raises:
+        InputError: as ``read_frames``.
+    """
+    path = Path(trajectory)
+    parse_frames(frames)
+    return _choose(path, _open(path), table, frames, "the topology")
+
+
+def _choose(
+    path: Path, reader: FrameReader, table: ParticleTable, frames: str | None, names: str
+) -> FrameSource:
+    """The chosen frames of an open file, if it holds as many particles as there are names."""
     try:
         if reader.n_particles != table.n:
             raise InputError(
-                f"{path}: expected {table.n} particles as in {structure_path}, "
-                f"found {reader.n_particles}"
+                f"{path}: expected {table.n} particles as in {names}, found {reader.n_particles}"
             )
-        numbers = np.arange(reader.n_frames, dtype=np.int64)[wanted]
+        numbers = np.arange(reader.n_frames, dtype=np.int64)[parse_frames(frames)]
         if not len(numbers):
             raise InputError(
                 f"{path}: expected frames {frames} to choose some of its {reader.n_frames} frames, "
