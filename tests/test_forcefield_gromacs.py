@@ -13,7 +13,7 @@ import MDAnalysis as mda
 import numpy as np
 import pytest
 
-from deepbackmap.forcefield import TERMS, ForceField
+from deepbackmap.forcefield import TERMS, ForceField, energies_per_molecule
 from deepbackmap.io.topology import read_topology
 from deepbackmap.system import Structure, Topology
 
@@ -78,4 +78,7 @@ def test_every_term_equals_gromacs(stored):
     close = functools.partial(pytest.approx, rel=RELATIVE[stored["system"]])
     assert found == close(expected)
     assert sum(found.values()) == close(stored["energies"]["Potential"])
-    assert field.lj_per_molecule(structure).sum() == close(expected["lj"])
+    by_molecule = {n: e.sum() for n, e in energies_per_molecule(field, structure).items()}
+    for name in ("lj", "coulomb"):
+        by_molecule[name] = by_molecule.pop(f"{name} intra") + by_molecule.pop(f"{name} inter")
+    assert by_molecule == close(expected)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deepbackmap.errors import InputError
-from deepbackmap.forcefield import TERMS, ForceField, nonbonded, terms
+from deepbackmap.forcefield import TERMS, ForceField, energies_per_molecule, nonbonded, terms
 from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, ReactionField
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
@@ -355,35 +355,50 @@ def test_exclusions_of_several_molecule_types():
     assert found.sum() == 2 * len(expected)
 
 
-def test_lj_of_molecules_is_intra_plus_half_of_inter():
+def test_energies_of_molecules_are_intra_and_half_of_inter():
     topology, structure = mixed_system()
     field = ForceField.from_topology(topology)
-    found = field.lj_per_molecule(structure)
-    rows, owner = (
-        topology.atom_type_index(),
-        np.repeat(np.arange(topology.n_molecules), np.diff(topology.molecule_offsets())),
-    )
+    found = energies_per_molecule(field, structure)
+    rows, q = topology.atom_type_index(), topology.charges()
+    owner = np.repeat(np.arange(topology.n_molecules), np.diff(topology.molecule_offsets()))
     excluded = excluded_pairs(topology)
     shifts = np.array(list(itertools.product(range(-3, 4), repeat=3))) @ SKEWED
-    expected = np.zeros(topology.n_molecules)
+    expected = {n: np.zeros(topology.n_molecules) for n in found if n.endswith(("intra", "inter"))}
+    k, c = field.reaction_field.k, field.reaction_field.c
+    np.add.at(expected["coulomb intra"], owner, -0.5 * COULOMB * c * q**2)
     for i, j in itertools.combinations(range(topology.n_atoms), 2):
         vector = structure.positions[j] - structure.positions[i]
         r = np.linalg.norm(vector + shifts, axis=1).min()
-        if (i, j) not in excluded and r < 1.0:
-            types = rows[i], rows[j]
-            energy = topology.c12[types] / r**12 - topology.c6[types] / r**6
-            expected[[owner[i], owner[j]]] += energy / (2 if owner[i] != owner[j] else 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert found.sum() == pytest.approx(field.energies_by_term(structure)["lj"])
+        if r >= 1.0:
+            continue
+        types, kept = (rows[i], rows[j]), (i, j) not in excluded
+        lj = kept * (topology.c12[types] / r**12 - topology.c6[types] / r**6)
+        coulomb = COULOMB * q[i] * q[j] * (kept / r + k * r**2 - c)
+        where = "intra" if owner[i] == owner[j] else "inter"
+        for atom in (i, j):
+            expected[f"lj {where}"][owner[atom]] += 0.5 * lj
+            expected[f"coulomb {where}"][owner[atom]] += 0.5 * coulomb
+    assert all(energies.any() for energies in expected.values())
+    for name, energies in expected.items():
+        np.testing.assert_allclose(found[name], energies, rtol=1e-9, atol=1e-12, err_msg=name)
+    by_term = field.energies_by_term(structure)
+    for name in ("lj", "coulomb"):
+        both = found.pop(f"{name} intra") + found.pop(f"{name} inter")
+        assert both.sum() == pytest.approx(by_term.pop(name))
+    assert {name: energies.sum() for name, energies in found.items()} == pytest.approx(by_term)
 
 
 def test_pieces_do_not_change_energies(monkeypatch):
     topology, structure = mixed_system()
     field = ForceField.from_topology(topology)
     expected = field.energies_by_term(structure)
+    by_molecule = energies_per_molecule(field, structure)
     monkeypatch.setattr("deepbackmap.forcefield.system.PAIRS_AT_ONCE", 17)
+    monkeypatch.setattr("deepbackmap.forcefield.molecules.PAIRS_AT_ONCE", 17)
     monkeypatch.setattr("deepbackmap.forcefield.system.ATOMS_AT_ONCE", 8)
     assert field.energies_by_term(structure) == pytest.approx(expected)
+    for name, found in energies_per_molecule(field, structure).items():
+        np.testing.assert_allclose(found, by_molecule[name], rtol=1e-9, err_msg=name)
 
 
 def test_copies_of_a_box_have_as_much_energy_each():
@@ -398,8 +413,9 @@ def test_copies_of_a_box_have_as_much_energy_each():
     assert field.energies_by_term(many) == pytest.approx(
         {name: copies * energy for name, energy in expected.items()}
     )
-    lj = field.lj_per_molecule(many).reshape(copies, -1)
-    np.testing.assert_allclose(lj, lj[:1].repeat(copies, axis=0), rtol=1e-8)
+    for name, found in energies_per_molecule(field, many).items():
+        each = found.reshape(copies, -1)
+        np.testing.assert_allclose(each, each[:1].repeat(copies, axis=0), rtol=1e-8, err_msg=name)
 
 
 def test_a_box_of_zeros_is_open():
@@ -434,7 +450,7 @@ def test_wrong_frames_are_refused():
     with pytest.raises(InputError, match=r"at least 2 nm .*1\.9"):
         field.energies_by_term(Structure(x, np.diag([3.0, 3.0, 1.9])))
     with pytest.raises(InputError, match="lower triangular"):
-        field.lj_per_molecule(Structure(x, SKEWED.T.copy()))
+        energies_per_molecule(field, Structure(x, SKEWED.T.copy()))
     broken = x.copy()
     broken[4, 1] = np.nan
     with pytest.raises(InputError, match=r"finite coordinates.*atom 5"):

@@ -16,7 +16,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation import contacts, rings, stereo
 from deepbackmap.evaluation.metrics import histogram
 from deepbackmap.evaluation.plan import Plan
-from deepbackmap.forcefield import terms
+from deepbackmap.forcefield import energies_per_molecule, terms
 from deepbackmap.system import BondedTerms, Structure, Topology
 
 ANGLE_BINS = (80.0, 150.0, 140)
@@ -168,6 +168,7 @@ def _measure_frame(plan: Plan, frame: Structure) -> Measurements:
     stretched = lengths - plan.lengths.parameters[:, 0]
     close = contacts.relative_distances(frame, plan.topology, plan.forcefield.exclusions)
     pierced = [rings.pierced_rings(frame, r, plan.lengths.atoms) for r in plan.rings]
+    found = energies_per_molecule(plan.forcefield, frame)
     return Measurements(
         angles={
             label: histogram(degrees(terms.angles, atoms), *ANGLE_BINS)[None]
@@ -180,7 +181,7 @@ def _measure_frame(plan: Plan, frame: Structure) -> Measurements:
         impropers=histogram((deviation + 180.0) % 360.0 - 180.0, *IMPROPER_BINS)[None],
         angle_energy=np.array([sum(energy(kind, t) for kind, t in plan.angle_terms.items())]),
         improper_energy=np.array([energy("improper", plan.impropers)]),
-        lj=plan.forcefield.lj_per_molecule(frame)[None],
+        lj=(found["lj intra"] + found["lj inter"])[None],
         rdf=contacts.radial_distribution(frame, plan.heavy, plan.near)[None],
         closest=np.array([close.min(initial=math.inf)]),
         clashes=np.array([np.count_nonzero(close < CLOSE)]),

@@ -148,23 +148,35 @@ def neighbour_pairs(
     cutoff: float,
     atoms_at_once: int = 1 << 16,
 ) -> Iterator[Int64[np.ndarray, "m 2"]]:
-    """All pairs nearer than the cut-off, each once, in pieces of bounded size.
+    """The pairs of ``neighbour_distances`` alone."""
+    for pairs, _ in neighbour_distances(positions, box, cutoff, atoms_at_once):
+        yield pairs
 
-    A large box is cut into slabs along its last lattice vector; a slab yields the pairs inside
-    it and those with the atoms within the cut-off above it.
+
+def neighbour_distances(
+    positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"] | None,
+    cutoff: float,
+    atoms_at_once: int = 1 << 16,
+) -> Iterator[tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, " m"]]]:
+    """All pairs nearer than the cut-off and how far apart they are, in pieces of bounded size.
+
+    Each pair comes once; where the cut-off exceeds half the cell, once for every image within
+    reach. A large box is cut into slabs along its last lattice vector; a slab yields the pairs
+    inside it and those with the atoms within the cut-off above it.
 
     Args:
         positions: in nm, wrapped or not.
-        box: lattice vectors as rows, lower triangular, in nm, with diagonal elements of at
-            least twice the cut-off; None for open boundaries, which are never cut.
+        box: lattice vectors as rows, in nm, lower triangular if it is to be cut; None for open
+            boundaries, which are never cut.
         cutoff: in nm.
         atoms_at_once: about how many atoms a slab has, but it is no thinner than the cut-off.
 
     Yields:
-        Indices of atoms (m, 2).
+        Indices of atoms (m, 2), and distances (m,) in nm.
     """
     slabs = 1
-    if box is not None:
+    if box is not None and not np.triu(box, 1).any():
         slabs = min(-(-len(positions) // atoms_at_once), int(box[2, 2] / cutoff))
     if box is None or slabs < 4:  # with fewer slabs, above and below could meet
         yield _pairs_within(positions, box, cutoff, (box is not None,) * 3)
@@ -181,9 +193,9 @@ def neighbour_pairs(
         next_slab = np.flatnonzero(slab == (k + 1) % slabs)
         above = next_slab[raised[next_slab, 2] < top + cutoff]
         local = np.concatenate([wrapped[inside], raised[above]])
-        pairs = _pairs_within(local, box, cutoff, (True, True, False))
-        pairs = pairs[(pairs < len(inside)).any(axis=1)]
-        yield np.concatenate([inside, above])[pairs]
+        pairs, distances = _pairs_within(local, box, cutoff, (True, True, False))
+        own = (pairs < len(inside)).any(axis=1)
+        yield np.concatenate([inside, above])[pairs[own]], distances[own]
 
 
 def _pairs_within(
@@ -191,13 +203,13 @@ def _pairs_within(
     box: Float64[np.ndarray, "3 3"] | None,
     cutoff: float,
     periodic: tuple[bool, bool, bool],
-) -> Int64[np.ndarray, "m 2"]:
+) -> tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, " m"]]:
     """All pairs nearer than the cut-off, each once, periodic along some lattice vectors."""
     finder = NeighborList(cutoff=cutoff, full_list=False)
     lattice = np.zeros((3, 3)) if box is None else np.ascontiguousarray(box)
     points = np.ascontiguousarray(positions)
-    (pairs,) = finder.compute(points, lattice, np.array(periodic), "P")
-    return pairs.view(np.int64)
+    pairs, distances = finder.compute(points, lattice, np.array(periodic), "Pd")
+    return pairs.view(np.int64), distances
 
 
 class Exclusions:

@@ -109,7 +109,7 @@ class ForceField:
             InputError: wrong number of atoms, a coordinate that is not finite, or a box that is
                 not lower triangular or too small for the cut-off.
         """
-        positions, box = self._checked(structure)
+        positions, box = self.checked(structure)
         with torch.no_grad():
             found = self.energies(positions, box, excluded_correction=excluded_correction)
         return {name: float(value) for name, value in found.items()}
@@ -123,7 +123,7 @@ class ForceField:
     ) -> dict[str, Float64[Tensor, ""]]:
         """Differentiable energies in kJ/mol; arguments as checked by ``energies_by_term``."""
         total = {name: positions.new_zeros(()) for name in TERMS}
-        for tables, molecules in self._molecules(positions):
+        for _, tables, molecules in self.molecules(positions):
             for table in tables:
                 energy = terms.FUNCTIONS[table.kind]
                 values = energy(molecules, table.index, table.parameters, box)
@@ -148,37 +148,20 @@ class ForceField:
                 total["coulomb"] = total["coulomb"] + rest.sum()
         return total
 
-    def lj_per_molecule(self, structure: Structure) -> Float64[np.ndarray, " m"]:
-        """Lennard-Jones energy of every molecule in kJ/mol: intra plus half of inter.
-
-        Pairs that are not excluded and nearer than the plain cut-off; listed 1-4 pairs are not
-        counted. The sum over molecules is the "lj" of ``energies_by_term``.
-
-        Raises:
-            InputError: as ``energies_by_term``.
-        """
-        positions, box = self._checked(structure)
-        molecule = torch.from_numpy(self.exclusions.molecule)
-        total = positions.new_zeros(self.topology.n_molecules)
-        for pairs, excluded, distance in self._pairs(positions, box):
-            kept = ~excluded
-            pairs = pairs[kept]
-            half = 0.5 * self._pair_lj(pairs, distance[kept])
-            # a pair inside one molecule adds its two halves to the same sum
-            for side in (0, 1):
-                total.index_add_(0, molecule[pairs[:, side]], half)
-        return total.numpy()
-
     def _pair_lj(
         self, pairs: Int64[Tensor, "m 2"], distance: Float64[Tensor, " m"]
     ) -> Float64[Tensor, " m"]:
         first, second = self.type_rows[pairs].unbind(-1)
         return self.lennard_jones.energies(distance, first, second)
 
-    def _checked(
+    def checked(
         self, structure: Structure
     ) -> tuple[Float64[Tensor, "n 3"], Float64[Tensor, "3 3"] | None]:
-        """Positions and box of a frame that this force field can be applied to."""
+        """Positions and box (None: open boundaries) of a frame, as tensors.
+
+        Raises:
+            InputError: as ``energies_by_term``.
+        """
         source = self.topology.source
         positions, box = structure.positions, structure.box
         if len(positions) != self.topology.n_atoms:
@@ -201,19 +184,20 @@ class ForceField:
             )
         return torch.tensor(positions), torch.tensor(box)
 
-    def _molecules(
+    def molecules(
         self, positions: Float64[Tensor, "n 3"]
-    ) -> Iterator[tuple[tuple[TermTable, ...], Float64[Tensor, "c a 3"]]]:
-        """Tables and positions (molecules, atoms, 3) of runs of equal molecules, in pieces."""
-        start = 0
+    ) -> Iterator[tuple[int, tuple[TermTable, ...], Float64[Tensor, "c a 3"]]]:
+        """First molecule, tables and positions (c, a, 3) of runs of equal molecules, in pieces."""
+        start = molecule = 0
         for t, count in self.topology.blocks:
             size = self.topology.molecule_types[t].n_atoms
             end = start + size * count
             step = size * max(1, ATOMS_AT_ONCE // max(1, size))
             for first in range(start, end, step) if self.tables[t] else ():
                 piece = positions[first : min(end, first + step)]
-                yield self.tables[t], piece.reshape(-1, size, 3)
-            start = end
+                run = molecule + (first - start) // size
+                yield run, self.tables[t], piece.reshape(-1, size, 3)
+            start, molecule = end, molecule + count
 
     def _pairs(
         self, positions: Float64[Tensor, "n 3"], box: Float64[Tensor, "3 3"] | None
