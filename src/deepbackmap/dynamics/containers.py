@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -92,6 +92,7 @@ class Segment:
     """Of the whole system."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Minimises and runs one system; made by ``dynamics.engines.open_engine``.
 
