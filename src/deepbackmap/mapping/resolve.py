@@ -59,6 +59,35 @@ def resolve_beads(
     return [resolver.bead(k, form) for k in range(len(monomers)) for _, form in forms[k]]
 
 
+def name_monomers(
+    molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str
+) -> tuple[list[tuple[str, dict[str, int]]], list[bool]]:
+    """The atoms of a molecule by the names that a mapping knows them by.
+
+    Args:
+        molecule: the molecule type.
+        rules: of the mapping file; without any, residues and names are the topology's.
+        source: the mapping file, for errors.
+
+    Returns:
+        For each monomer its residue name and its atoms by name, and whether a bond joins it to the
+        next one.
+
+    Raises:
+        InputError: a residue has no rule or does not fit it, or a name occurs twice in a residue.
+    """
+    if rules:
+        monomers = _cut(molecule, rules, source)
+    else:
+        rule = ResidueRule("*", None, ())
+        monomers = [
+            Monomer(rule, molecule.residue_names[a], int(molecule.residue_numbers[a]),
+                    _named(molecule, a, b, source))
+            for a, b in _residues(molecule)
+        ]  # fmt: skip
+    return [(m.residue_name, m.atoms) for m in monomers], _joined(molecule, monomers)
+
+
 def _place(before: bool, after: bool) -> str:
     return {(True, True): "inner", (False, True): "first", (True, False): "last"}.get(
         (before, after), "alone"

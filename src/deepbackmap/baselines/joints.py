@@ -1,0 +1,104 @@
+"""Bonded terms that join the atoms of one bead to those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from deepbackmap.forcefield.terms import FUNCTIONS
+from deepbackmap.system import MoleculeType
+
+CONSTRAINT = 5e4
+"""kJ mol-1 nm-2 for a bond that the topology constrains: a misfit of 0.01 nm costs 2.5 kJ/mol."""
+
+
+@dataclass(frozen=True)
+class Joints:
+    """Terms of one bead, on a list of the atoms that they have."""
+
+    atoms: Int64[np.ndarray, " u"]
+    """Atoms of the molecule; indices in ``terms`` count in this list."""
+    own: Int64[np.ndarray, " o"]
+    """Places in the list of atoms that the bead owns."""
+    slot: Int64[np.ndarray, " o"]
+    """Their places among the bead's owned atoms."""
+    terms: tuple[tuple[str, Int64[np.ndarray, "t k"], Float64[np.ndarray, "t p"]], ...]
+    """(name in ``FUNCTIONS``, atoms, parameters)."""
+
+
+def find_joints(molecule: MoleculeType, owned: Sequence[int]) -> Joints:
+    """Terms with atoms inside and outside a bead.
+
+    Args:
+        molecule: the molecule type.
+        owned: atoms of the bead.
+    """
+    inside = np.zeros(molecule.n_atoms, dtype=bool)
+    inside[list(owned)] = True
+    terms = []
+    for kind, term in molecule.terms.items():
+        among = inside[term.atoms].sum(axis=1)
+        mixed = (among > 0) & (among < term.atoms.shape[1])
+        parameters = term.parameters[mixed]
+        if kind == "constraint":
+            kind = "bond"
+            parameters = np.column_stack([parameters, np.full(len(parameters), CONSTRAINT)])
+        if mixed.any():
+            terms.append((kind, term.atoms[mixed], parameters))
+    atoms = np.unique(
+        np.concatenate([np.zeros(0, dtype=np.int64), *(t.ravel() for _, t, _ in terms)])
+    )
+    place = {int(a): k for k, a in enumerate(atoms)}
+    own = [(place[a], slot) for slot, a in enumerate(owned) if a in place]
+    local = np.vectorize(place.__getitem__, otypes=[np.int64])
+    return Joints(
+        atoms,
+        np.array([p for p, _ in own], dtype=np.int64),
+        np.array([s for _, s in own], dtype=np.int64),
+        tuple((kind, local(t), p) for kind, t, p in terms),
+    )
+
+
+def joint_energies(
+    joints: Joints,
+    placed: Float64[np.ndarray, "m k a 3"],
+    whole: Float64[np.ndarray, "b 3"],
+    relative: Float64[np.ndarray, "n 3"],
+    beads: Int64[np.ndarray, " m"],
+    atoms: Int64[np.ndarray, "m a"],
+    owner: Int64[np.ndarray, " na"],
+    first_atom: int,
+    first_bead: int,
+) -> Float64[np.ndarray, "m k"]:
+    """Energy of every candidate of one bead in every copy of its molecule, kJ/mol.
+
+    Args:
+        joints: of the bead.
+        placed: candidates, relative to the bead, nm.
+        whole: beads of the system, nm, molecules whole.
+        relative: atoms of the system relative to their beads, nm.
+        beads: the bead in every copy.
+        atoms: its atoms in every copy.
+        owner: owner of each atom of the molecule.
+        first_atom: of the first copy.
+        first_bead: of the first copy.
+    """
+    m, k = placed.shape[:2]
+    energy = np.zeros((m, k))
+    if not joints.terms:
+        return energy
+    n_atoms, n_beads = len(owner), int(owner.max()) + 1
+    copy = np.arange(m)[:, None]
+    held = whole[first_bead + n_beads * copy + owner[joints.atoms]] - whole[beads][:, None]
+    held = held + relative[first_atom + n_atoms * copy + joints.atoms]
+    points = np.repeat(held[:, None], k, axis=1)
+    points[:, :, joints.own] = placed[:, :, joints.slot]
+    tensor = torch.from_numpy(points)
+    for kind, index, parameters in joints.terms:
+        found = FUNCTIONS[kind](tensor, torch.from_numpy(index), torch.from_numpy(parameters))
+        energy += found.sum(dim=-1).numpy()
+    return energy
