@@ -1,0 +1,343 @@
+"""From placed atoms to an equilibrated structure: a little minimisation, then constrained dynamics.
+
+Minimisation with stiff bonds takes out what would throw atoms about; dynamics with all bonds at
+their lengths then gives every degree of freedom its thermal energy. Soft bonds would stretch in
+both and let the Lennard-Jones energy fall far below that of the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.dynamics.containers import (
+    Dynamics,
+    Engine,
+    EngineError,
+    Hold,
+    Minimisation,
+    Segment,
+)
+from deepbackmap.dynamics.settled import Settled, settle_all
+from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, neighbour_pairs
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.system import Structure, Topology
+
+COINCIDENT = 5e-4
+"""nm: two atoms nearer than that have no direction in which to part (files round to 0.001 nm)."""
+PARTED = 0.6
+"""Sigma: minimisation goes on, round by round, while a pair is nearer than that."""
+ROUNDS = 10
+"""Most rounds of minimisation."""
+SAMPLES = 100
+"""Energies recorded in the run that is asked for, at most twice as many."""
+SETTLING_INTERVAL = 10
+"""Steps between energies where a run goes on until they settle."""
+NOT_ENERGIES = ("kinetic", "volume", "temperature")
+"""Series of an engine that are not tested for having settled."""
+
+
+@dataclass(frozen=True)
+class FinishOptions:
+    """How a structure is finished."""
+
+    temperature: float
+    """K."""
+    steps: int = 100
+    """Of dynamics."""
+    minimise: int = 20
+    """Force evaluations of a round of minimisation; 0: none."""
+    bond_constant: float = 500_000.0
+    """Stiffness of the bonds while minimising, kJ mol-1 nm-2."""
+    timestep: float = 0.001
+    """ps."""
+    friction: float = 10.0
+    """1/ps."""
+    until_settled: bool = False
+    """Go on until every term of the energy has settled."""
+    max_steps: int = 20_000
+    """Of dynamics, where they go on."""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "bond_constant", "timestep", "friction"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name}: expected a number above 0, got {value}")
+        for name, least in (("steps", 1), ("minimise", 0), ("max_steps", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Two atoms."""
+
+    first: int
+    second: int
+    distance: float
+    """nm."""
+    relative: float
+    """In sigma; NaN for a pair that has none."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A structure that was finished, and what that took."""
+
+    structure: Structure
+    """Molecules whole."""
+    minimisation: int
+    """Force evaluations of it."""
+    dynamics: int
+    """Force evaluations of it."""
+    steps: int
+    """Of dynamics."""
+    every: int
+    """Steps between two recorded energies."""
+    energies: Mapping[str, Float64[np.ndarray, " k"]]
+    """Of the dynamics, as ``Segment.energies``, all segments in a row."""
+    settled: Mapping[str, Settled]
+    """By term of the energy that the system has."""
+
+    @property
+    def force_evaluations(self) -> int:
+        """Of the whole system."""
+        return self.minimisation + self.dynamics
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Terms that have not settled."""
+        return tuple(name for name, found in self.settled.items() if not found.settled)
+
+
+class Contacts:
+    """Finds atoms of one system that are too near each other."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._sigma = LennardJonesTable.from_topology(topology).sigma.numpy()
+        self._types = topology.atom_type_index()
+        self._excluded = Exclusions(topology)
+
+    def coincident(self, structure: Structure) -> Contact | None:
+        """Two atoms in one place, bonded or not; None where there are none."""
+        found = self._nearest(structure, COINCIDENT, np.ones_like(self._sigma), excluded=True)
+        if found is None or found.distance >= COINCIDENT:
+            return None
+        return replace(found, relative=math.nan)
+
+    def closest(self, structure: Structure) -> Contact | None:
+        """The pair that is not excluded and closest in sigma; None where none is within one."""
+        reach = float(self._sigma.max(initial=0.0))
+        if not reach:
+            return None
+        found = self._nearest(structure, reach, self._sigma, excluded=False)
+        return None if found is None or found.relative >= 1.0 else found
+
+    def _nearest(
+        self,
+        structure: Structure,
+        reach: float,
+        scale: Float64[np.ndarray, "t t"],
+        *,
+        excluded: bool,
+    ) -> Contact | None:
+        """The pair of smallest scaled distance; whether excluded pairs are looked at as well."""
+        best: Contact | None = None
+        for pairs in neighbour_pairs(structure.positions, structure.box, reach):
+            if not excluded:
+                pairs = pairs[~self._excluded.contains(pairs)]
+            i, j = pairs.T
+            vectors = minimum_image(structure.positions[j] - structure.positions[i], structure.box)
+            distances = np.linalg.norm(vectors, axis=1)
+            unit = scale[self._types[i], self._types[j]]
+            near = np.full(len(pairs), math.inf)
+            np.divide(distances, unit, out=near, where=unit > 0.0)
+            if not len(near):
+                continue
+            k = int(near.argmin())
+            if math.isfinite(near[k]) and (best is None or near[k] < best.relative):
+                best = Contact(int(i[k]), int(j[k]), float(distances[k]), float(near[k]))
+        return best
+
+
+class CannotFinish(Exception):
+    """A structure cannot be finished: what was expected, what was found, and the contact to blame.
+
+    The caller names the frame, the molecules and the atoms.
+    """
+
+    def __init__(self, expected: str, found: str, contact: Contact | None = None) -> None:
+        super().__init__(f"expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
+        self.contact = contact
+
+
+def finish_structure(
+    engine: Engine,
+    contacts: Contacts,
+    structure: Structure,
+    options: FinishOptions,
+    *,
+    seed: int,
+    hold: Hold | None = None,
+    progress: Callable[[int], None] = lambda steps: None,
+) -> Finished:
+    """Minimises a structure with stiff bonds and runs constrained Langevin dynamics.
+
+    Args:
+        engine: of the system.
+        contacts: of the system.
+        structure: molecules need not be whole.
+        options: how.
+        seed: of velocities and thermostat; the only source of chance.
+        hold: where beads are held, if they are.
+        progress: called with the number of steps of dynamics after each piece.
+
+    Raises:
+        CannotFinish: two atoms are in one place, minimisation does not part all atoms, or the
+            engine cannot go on.
+    """
+    together = contacts.coincident(structure)
+    if together is not None:
+        raise CannotFinish("atoms in places of their own", "two in one place", together)
+    start, minimisation = _minimise(engine, contacts, structure, options, hold)
+    series = _run(engine, contacts, start, options, seed, hold, progress)
+    last = series.segments[-1]
+    return Finished(
+        structure=last.structure,
+        minimisation=minimisation,
+        dynamics=sum(s.force_evaluations for s in series.segments),
+        steps=series.steps,
+        every=series.every,
+        energies=series.energies(),
+        settled=series.settled(),
+    )
+
+
+def _minimise(
+    engine: Engine,
+    contacts: Contacts,
+    structure: Structure,
+    options: FinishOptions,
+    hold: Hold | None,
+) -> tuple[Structure, int]:
+    """Rounds of minimisation until no pair is too close, and their force evaluations."""
+    if not options.minimise:
+        return structure, 0
+    round_ = Minimisation(steps=options.minimise, bond_constant=options.bond_constant)
+    evaluations = 0
+    for _ in range(ROUNDS):
+        try:
+            found = engine.minimise(structure, round_, hold)
+        except EngineError as error:
+            raise _engine_failed(error, contacts, structure) from error
+        structure = found.structure
+        evaluations += found.force_evaluations
+        closest = contacts.closest(structure)
+        if closest is None or closest.relative >= PARTED:
+            return structure, evaluations
+    raise CannotFinish(
+        f"{evaluations} force evaluations of minimisation to part all atoms to {PARTED:g} sigma",
+        "some still too close",
+        closest,
+    )
+
+
+@dataclass
+class _Series:
+    """Pieces of one run."""
+
+    every: int
+    """Steps between two recorded energies."""
+    steps: int = 0
+    segments: list[Segment] = field(default_factory=list)
+
+    def energies(self) -> dict[str, Float64[np.ndarray, " k"]]:
+        """Of all pieces in a row; each begins with the sample that the one before it ended with."""
+        return {
+            name: np.concatenate(
+                [s.energies[name][0 if k == 0 else 1 :] for k, s in enumerate(self.segments)]
+            )
+            for name in self.segments[0].energies
+        }
+
+    def settled(self) -> dict[str, Settled]:
+        """By term; bonds that are held have no energy but that of rounding."""
+        left_out = (*NOT_ENERGIES, "bond")
+        return settle_all({k: v for k, v in self.energies().items() if k not in left_out})
+
+
+def _run(
+    engine: Engine,
+    contacts: Contacts,
+    start: Structure,
+    options: FinishOptions,
+    seed: int,
+    hold: Hold | None,
+    progress: Callable[[int], None],
+) -> _Series:
+    """Dynamics in one piece, or in growing pieces until the energies have settled."""
+    series = _Series(every=interval(options))
+    structure, velocities = start, None
+    steps = options.steps
+    while steps:
+        run = Dynamics(
+            steps=steps,
+            temperature=options.temperature,
+            timestep=options.timestep,
+            friction=options.friction,
+            # A seed for each piece: the same random forces twice would be no random forces.
+            seed=seed_from(seed, len(series.segments)),
+            every=series.every,
+        )
+        try:
+            found = engine.run(structure, run, velocities, hold)
+        except EngineError as error:
+            raise _engine_failed(error, contacts, structure) from error
+        _check_energies(found, contacts)
+        series.segments.append(found)
+        series.steps += steps
+        progress(steps)
+        structure, velocities = found.structure, found.velocities
+        steps = _more(series, options)
+    return series
+
+
+def _more(series: _Series, options: FinishOptions) -> int:
+    """Steps of the next piece; 0: there is none."""
+    if not options.until_settled or all(s.settled for s in series.settled().values()):
+        return 0
+    # Half as many again as before, so that the test is made some ten times and not hundreds.
+    wanted = min(series.steps // 2, options.max_steps - series.steps)
+    return max(wanted, 0) // series.every * series.every
+
+
+def interval(options: FinishOptions) -> int:
+    """Steps between two recorded energies, of which every piece of a run holds a whole number."""
+    if options.until_settled:
+        return math.gcd(options.steps, SETTLING_INTERVAL)
+    most = max(1, options.steps // SAMPLES)
+    return next(d for d in range(most, 0, -1) if options.steps % d == 0)
+
+
+def seed_from(*numbers: int) -> int:
+    """A seed between 1 and 2^31 - 2, which any engine takes, from whole numbers from 0."""
+    state = np.random.SeedSequence(numbers).generate_state(1)
+    return 1 + int(state[0]) % (2**31 - 2)
+
+
+def _engine_failed(error: EngineError, contacts: Contacts, structure: Structure) -> CannotFinish:
+    return CannotFinish("a run of the engine", str(error), contacts.closest(structure))
+
+
+def _check_energies(segment: Segment, contacts: Contacts) -> None:
+    for name, values in segment.energies.items():
+        bad = values[~np.isfinite(values)]
+        if len(bad):
+            contact = contacts.closest(segment.structure)
+            raise CannotFinish("finite energies", f"{name} {bad[0]}", contact)
