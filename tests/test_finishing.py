@@ -67,7 +67,7 @@ def finish(engine, structure=None, seed=3, **options):
 def frame(apart=2.5):
     """Two equal chains, one beside the other."""
     chain = small_polystyrene.atoms(chains=1).positions
-    positions = np.concatenate([chain, chain + [apart, 0.0, 0.0]])
+    positions = np.concatenate([chain, chain + np.array([apart, 0.0, 0.0])])
     return Structure(positions, np.diag([8.0, 7.0, 7.0]))
 
 
