@@ -23,7 +23,7 @@ TOLERANCE = 1e-8
 """nm: largest deviation of a projected bond."""
 ITERATIONS = 50
 LARGEST_MOVE = 0.05
-"""nm: no atom moves further in one iteration, so that a start that is far off does not fly apart."""
+"""nm: no atom moves further in one iteration, so that a start that is far off stays together."""
 RIDGE = 1e-10
 """Added to the diagonal, relative to it: redundant constraints would make the matrix singular."""
 

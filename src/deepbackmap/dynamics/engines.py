@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from deepbackmap.dynamics.containers import Engine, Interactions
+from deepbackmap.dynamics.gromacs_engine import GromacsEngine, find_gromacs
 from deepbackmap.dynamics.openmm_engine import OpenmmEngine, best_gpu, platform_names
 from deepbackmap.errors import InputError
 from deepbackmap.io.tables import ParticleTable, atom_table
@@ -30,7 +31,8 @@ def open_engine(
 ) -> Engine:
     """An engine for one system.
 
-    ``auto`` takes a GPU platform of OpenMM where there is one, else the CPU platform. ``Engine.name``
+    ``auto`` takes a GPU platform of OpenMM where there is one, else GROMACS where ``gmx`` is
+    installed, else OpenMM's CPU platform: the order that docs/engines.md measured. ``Engine.name``
     says which it was.
 
     Args:
@@ -50,6 +52,8 @@ def open_engine(
     if threads < 1:
         raise InputError(f"threads: expected a whole number above 0, found {threads}")
     engine, platform = choose(name)
+    if engine == "gromacs":
+        return GromacsEngine(topology, table, interactions, threads, scratch, mapping)
     return OpenmmEngine(topology, table, interactions, threads, platform, mapping)
 
 
@@ -62,7 +66,8 @@ def choose(name: str) -> tuple[str, str]:
     if name not in ENGINES:
         raise InputError(f"engine: expected one of {', '.join(ENGINES)}, found '{name}'")
     if name == "gromacs":
-        raise InputError("engine: expected an engine of OpenMM, since GROMACS is not connected yet")
+        find_gromacs()
+        return "gromacs", ""
     if name in PLATFORMS:
         if PLATFORMS[name] not in platform_names():
             raise InputError(
@@ -71,4 +76,15 @@ def choose(name: str) -> tuple[str, str]:
             )
         return "openmm", PLATFORMS[name]
     gpu = best_gpu()
+    if name == "auto" and gpu is None and has_gromacs():
+        return "gromacs", ""
     return "openmm", gpu or "CPU"
+
+
+def has_gromacs() -> bool:
+    """Whether GROMACS can be run here."""
+    try:
+        find_gromacs()
+    except InputError:
+        return False
+    return True

@@ -348,7 +348,7 @@ class OpenmmEngine:
             k = int(off.argmax())
             raise EngineError(
                 f"expected {self._atoms.describe(*fixed.atoms[k].tolist())} to stay "
-                f"{fixed.lengths[k]:.4f} nm apart, found {off[k]:.4f} nm more or less at step {done}"
+                f"{fixed.lengths[k]:.4f} nm apart, found {off[k]:.4f} nm off at step {done}"
             )
         return replace(now, positions=make_whole(positions, box, self._topology, trees=self._trees))
 

@@ -1,0 +1,362 @@
+"""Minimisation and dynamics with GROMACS: files in a folder of their own, one child process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyedr
+from jaxtyping import Bool, Float64, Int64
+from MDAnalysis.lib.formats.libmdaxdr import TRRFile
+
+from deepbackmap.dynamics.boxes import check_box, reduced
+from deepbackmap.dynamics.constraints import Constraints
+from deepbackmap.dynamics.containers import (
+    Dynamics,
+    EngineError,
+    Hold,
+    Interactions,
+    Minimisation,
+    Segment,
+)
+from deepbackmap.dynamics.gromacs_files import (
+    Settings,
+    coordinates_text,
+    dynamic_start,
+    dynamics_settings,
+    minimisation_settings,
+    settings_text,
+)
+from deepbackmap.dynamics.gromacs_topology import TopologyVariant, topology_text
+from deepbackmap.dynamics.naming import Atoms
+from deepbackmap.dynamics.start import check_dynamics, held_beads, whole_start
+from deepbackmap.errors import InputError
+from deepbackmap.forcefield import TERMS
+from deepbackmap.geometry.cell import cell_volume
+from deepbackmap.io.tables import ParticleTable
+from deepbackmap.mapping.containers import SystemMapping
+from deepbackmap.mapping.forward import map_positions
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import bond_trees, make_whole
+
+COUNTED_AS = {
+    "Bond": "bond",
+    "Angle": "angle",
+    "G96Angle": "angle",
+    "Proper Dih.": "proper",
+    "Ryckaert-Bell.": "proper",
+    "Per. Imp. Dih.": "proper",
+    "Improper Dih.": "improper",
+    "LJ-14": "lj14",
+    "Coulomb-14": "coulomb14",
+    "LJ (SR)": "lj",
+    "Coulomb (SR)": "coulomb",
+    "Position Rest.": "hold",
+    "Potential": "potential",
+    "Kinetic En.": "kinetic",
+    "Temperature": "temperature",
+    "Volume": "volume",
+}
+"""GROMACS' name of a series → ours; series of one name are added."""
+LARGEST_DEVIATION = 1e-3
+"""nm: a constraint that is further off has been lost."""
+NOT_FINITE = "not finite"
+"""Said by a minimisation that stops at once without an error."""
+FATAL = re.compile(
+    r"(?:Fatal error|Error in user input|ERROR \d+ \[.*?\]):\n(.*?)\n\s*\n", re.DOTALL
+)
+LINCS_ROW = re.compile(
+    r"^\s*(\d+)\s+(\d+)\s+[-\d.naninf]+\s+[-\d.naninf]+\s+[-\d.naninf]+\s+[\d.]+\s*$", re.M
+)
+"""Two atoms, angle, lengths before and after, length of the constraint."""
+STEPS_TAKEN = re.compile(r"in (\d+) steps")
+PATIENCE = 5.0
+"""Seconds a child is given to end before it is killed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left in its folder."""
+
+    folder: Path
+    output: str
+    real: Bool[np.ndarray, " p"]
+    """Which particles are atoms; the others are sites of held beads."""
+
+
+def find_gromacs(program: str = "gmx") -> Path:
+    """The program of GROMACS.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise InputError(
+            f"engine: expected GROMACS ({program}) to be installed, found none on the path"
+        )
+    return Path(found)
+
+
+class GromacsEngine:
+    """``Engine`` on the command line of GROMACS."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        table: ParticleTable,
+        interactions: Interactions,
+        threads: int,
+        scratch: Path | None,
+        mapping: SystemMapping | None,
+        program: str = "gmx",
+    ) -> None:
+        self.name = "gromacs"
+        self._program = find_gromacs(program)
+        self._topology = topology
+        self._table = table
+        self._interactions = interactions
+        self._threads = threads
+        self._scratch = scratch
+        self._mapping = mapping
+        self._trees = bond_trees(topology)
+        self._atoms = Atoms(topology)
+        self._real = _real(topology, mapping)
+
+    def minimise(
+        self, structure: Structure, options: Minimisation, hold: Hold | None = None
+    ) -> Segment:
+        """Steepest descent; each step is one evaluation of the forces, taken or refused."""
+        positions = whole_start(self._topology, self._trees, structure)
+        variant = self._variant(hold, options.bond_constant, options.nonbonded)
+        settings = minimisation_settings(options, self._interactions, structure.box)
+        with tempfile.TemporaryDirectory(prefix="deepbackmap-", dir=self._scratch) as name:
+            folder = Path(name)
+            start = replace(structure, positions=positions)
+            outcome = self._compute(folder, start, None, variant, settings, hold)
+            steps, energies = self._energies(outcome, structure, 1.0)
+            final = replace(self._frames(outcome, structure)[-1][0], time=structure.time)
+        evaluations = _evaluations(outcome.output, options.steps)
+        return Segment(final, None, steps, energies, (final,), evaluations)
+
+    def run(
+        self,
+        structure: Structure,
+        options: Dynamics,
+        velocities: Float64[np.ndarray, "n 3"] | None = None,
+        hold: Hold | None = None,
+    ) -> Segment:
+        """Langevin (``sd``) or v-rescale dynamics, C-rescale barostat if there is a pressure."""
+        check_dynamics(options, ("langevin", "v-rescale"), self.name)
+        positions = whole_start(self._topology, self._trees, structure)
+        positions, velocities = dynamic_start(self._topology, positions, options, velocities)
+        start = replace(structure, positions=positions)
+        settings = dynamics_settings(options, self._interactions, structure.box)
+        with tempfile.TemporaryDirectory(prefix="deepbackmap-", dir=self._scratch) as name:
+            folder = Path(name)
+            variant = self._variant(hold)
+            outcome = self._compute(folder, start, velocities, variant, settings, hold)
+            steps, energies = self._energies(outcome, structure, options.timestep)
+            frames = self._frames(outcome, structure)
+        last, final_velocities = frames[-1]
+        self._check_constraints(last, options)
+        wanted = [f for f, _ in frames[1:]] if options.frames_every else [last]
+        if options.frames_every and options.steps % options.frames_every:
+            wanted = wanted[:-1]  # the last frame is written whether it was asked for or not
+        return Segment(last, final_velocities, steps, energies, tuple(wanted), options.steps + 1)
+
+    def _variant(
+        self, hold: Hold | None, bond_constant: float | None = None, nonbonded: bool = True
+    ) -> TopologyVariant:
+        if hold is None:
+            return TopologyVariant(bond_constant, nonbonded)
+        return TopologyVariant(bond_constant, nonbonded, self._mapping, hold.constant)
+
+    def _compute(
+        self,
+        folder: Path,
+        start: Structure,
+        velocities: Float64[np.ndarray, "n 3"] | None,
+        variant: TopologyVariant,
+        settings: Settings,
+        hold: Hold | None,
+    ) -> Outcome:
+        """Writes the inputs, runs ``grompp`` and ``mdrun``."""
+        check_box(reduced(start.box), self._interactions.cutoff)
+        (folder / "topol.top").write_text(topology_text(self._topology, variant))
+        (folder / "run.mdp").write_text(settings_text(settings))
+        table, positions, reference = self._table, start.positions, []
+        if hold is not None:
+            held = held_beads(self._mapping, positions, start.box, hold)
+            assert self._mapping is not None  # held_beads has refused that
+            table, reference = with_sites(table, self._real), ["-r", "held.gro"]
+            text = coordinates_text(table, _interleave(self._real, positions, held), start.box)
+            (folder / "held.gro").write_text(text)
+            beads = map_positions(self._mapping, positions)
+            positions = _interleave(self._real, positions, beads)
+            if velocities is not None:
+                # sites take the velocities that their atoms give them
+                velocities = _interleave(self._real, velocities, np.zeros_like(beads))
+        text = coordinates_text(table, positions, start.box, velocities)
+        (folder / "conf.gro").write_text(text)
+        real = self._real if hold is not None else np.ones(self._table.n, dtype=bool)
+        prepare = ["grompp", "-f", "run.mdp", "-c", "conf.gro", "-p", "topol.top", *reference]
+        self._call(folder, start, real, [*prepare, "-o", "run.tpr", "-po", "out.mdp"])
+        run = ["mdrun", "-deffnm", "run", "-ntmpi", "1", "-ntomp", str(self._threads)]
+        output = self._call(folder, start, real, [*run, "-cpt", "-1", "-pin", "off"])
+        return Outcome(folder, output, real)
+
+    def _call(
+        self, folder: Path, start: Structure, real: Bool[np.ndarray, " p"], words: list[str]
+    ) -> str:
+        """Runs one command of GROMACS to its end; an interruption here ends it too."""
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads), "GMX_MAXBACKUP": "-1"}
+        with (folder / f"{words[0]}.out").open("w+", encoding="utf-8", errors="replace") as said:
+            child = subprocess.Popen(
+                [str(self._program), "-quiet", *words],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                code = child.wait()
+            finally:
+                _end(child)
+            said.seek(0)
+            output = said.read()
+        if code != 0 or NOT_FINITE in output:
+            raise EngineError(self._reason(output, start, real, words[0], code))
+        return output
+
+    def _reason(
+        self,
+        output: str,
+        start: Structure,
+        real: Bool[np.ndarray, " p"],
+        command: str,
+        code: int,
+    ) -> str:
+        """One sentence about a command that failed, with the atoms where it names them."""
+        contact = self._atoms.closest_contact(start)
+        before = f"; in the start, {contact}" if contact else ""
+        turned = LINCS_ROW.search(output)
+        if turned is not None:
+            atoms = [int(np.count_nonzero(real[: int(k) - 1])) for k in turned.groups()[:2]]
+            return (
+                f"expected bonds to be kept at their lengths, found that between "
+                f"{self._atoms.describe(*atoms)} turned or stretched too far{before}"
+            )
+        if NOT_FINITE in output:
+            return f"expected finite forces, found that GROMACS met some that are not{before}"
+        fatal = FATAL.search(output)
+        words = " ".join(fatal.group(1).split()) if fatal else f"exit code {code}"
+        return f"gmx {command} failed: {words.rstrip('.')}{before}"
+
+    def _energies(
+        self,
+        outcome: Outcome,
+        structure: Structure,
+        timestep: float,
+    ) -> tuple[Int64[np.ndarray, " k"], dict[str, Float64[np.ndarray, " k"]]]:
+        """Steps and energies by term; a minimisation counts its steps as picoseconds."""
+        series = pyedr.edr_to_dict(str(outcome.folder / "run.edr"))
+        time = np.asarray(series["Time"], dtype=np.float64)
+        found = {name: np.zeros_like(time) for name in TERMS}
+        for theirs, ours in COUNTED_AS.items():
+            if theirs in series:
+                values = np.asarray(series[theirs], dtype=np.float64)
+                found[ours] = found.get(ours, 0.0) + values
+        found.setdefault("volume", np.full_like(time, cell_volume(structure.box)))
+        return np.rint(time / timestep).astype(np.int64), found
+
+    def _frames(
+        self, outcome: Outcome, start: Structure
+    ) -> list[tuple[Structure, Float64[np.ndarray, "n 3"] | None]]:
+        """Frames, molecules whole and in the start's own box where the volume is constant."""
+        found = []
+        with TRRFile(str(outcome.folder / "run.trr")) as file:
+            for frame in file:
+                if not frame.hasx:
+                    continue
+                positions = np.array(frame.x, dtype=np.float64)[outcome.real]
+                if not np.isfinite(positions).all():
+                    raise EngineError(
+                        f"expected finite positions, found none for "
+                        f"{self._atoms.largest(positions)} at step {frame.step}"
+                    )
+                # the file holds the reduced form, which differs by lattice vectors only
+                scale = np.cbrt(cell_volume(np.array(frame.box, dtype=np.float64)))
+                ratio = scale / np.cbrt(cell_volume(start.box))
+                box = start.box if abs(ratio - 1.0) < 1e-6 else start.box * ratio
+                whole = make_whole(positions, box, self._topology, trees=self._trees)
+                velocities = None
+                if frame.hasv:
+                    velocities = np.array(frame.v, dtype=np.float64)[outcome.real]
+                found.append((Structure(whole, box, start.time + float(frame.time)), velocities))
+        if not found:
+            raise EngineError("expected GROMACS to write a frame, found none")
+        return found
+
+    def _check_constraints(self, last: Structure, options: Dynamics) -> None:
+        fixed = Constraints.of(self._topology, bonds=options.constrain)
+        off = np.abs(fixed.deviations(last.positions))
+        if len(off) and off.max() > LARGEST_DEVIATION:
+            k = int(off.argmax())
+            raise EngineError(
+                f"expected {self._atoms.describe(*fixed.atoms[k].tolist())} to stay "
+                f"{fixed.lengths[k]:.4f} nm apart, found them off by {off[k]:.4f} nm at the end"
+            )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends a child that is still running, first kindly."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _real(topology: Topology, mapping: SystemMapping | None) -> Bool[np.ndarray, " p"]:
+    """Which particles of GROMACS are atoms, where each molecule's beads follow its atoms."""
+    marks = [np.zeros(0, dtype=bool)]
+    for index, count in topology.blocks:
+        atoms = topology.molecule_types[index].n_atoms
+        beads = 0 if mapping is None else mapping.molecules[index].n_beads
+        marks.append(np.tile(np.repeat([True, False], [atoms, beads]), count))
+    return np.concatenate(marks)
+
+
+def _interleave(
+    real: Bool[np.ndarray, " p"],
+    atoms: Float64[np.ndarray, "n 3"],
+    sites: Float64[np.ndarray, "b 3"],
+) -> Float64[np.ndarray, "p 3"]:
+    """Vectors of atoms and sites in the order of the topology that GROMACS is given."""
+    found = np.empty((len(real), 3))
+    found[real] = atoms
+    found[~real] = sites
+    return found
+
+
+def with_sites(table: ParticleTable, real: Bool[np.ndarray, " p"]) -> ParticleTable:
+    """Names of atoms and sites; a site belongs to the residue of the atom before it."""
+    owner = np.cumsum(real) - 1
+    names = tuple(table.names[k] if atom else "V" for k, atom in zip(owner, real, strict=True))
+    return ParticleTable(names, tuple(table.resnames[k] for k in owner), table.resids[owner])
+
+
+def _evaluations(output: str, steps: int) -> int:
+    """How often forces were evaluated: the start, and every step, taken or refused."""
+    found = STEPS_TAKEN.search(output)
+    return 1 + (int(found.group(1)) if found else steps)
