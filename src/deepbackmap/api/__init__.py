@@ -1,6 +1,7 @@
 """The verbs as functions; the command line only parses and calls them."""
 
 from deepbackmap.api.backmap import Summary, backmap
+from deepbackmap.api.baseline import BaselineSummary, baseline
 from deepbackmap.api.data import fetch
 from deepbackmap.api.demo import Demo, demo
 from deepbackmap.api.map import map_trajectory
@@ -8,10 +9,12 @@ from deepbackmap.api.models import ModelEntry, models
 from deepbackmap.api.train import train
 
 __all__ = [
+    "BaselineSummary",
     "Demo",
     "ModelEntry",
     "Summary",
     "backmap",
+    "baseline",
     "demo",
     "fetch",
     "map_trajectory",

@@ -30,19 +30,21 @@ class Joints:
     """(name in ``FUNCTIONS``, atoms, parameters)."""
 
 
-def find_joints(molecule: MoleculeType, owned: Sequence[int]) -> Joints:
+def find_joints(molecule: MoleculeType, owned: Sequence[int], *, inner: bool = False) -> Joints:
     """Terms with atoms inside and outside a bead.
 
     Args:
         molecule: the molecule type.
         owned: atoms of the bead.
+        inner: the terms inside the bead instead.
     """
     inside = np.zeros(molecule.n_atoms, dtype=bool)
     inside[list(owned)] = True
     terms = []
     for kind, term in molecule.terms.items():
         among = inside[term.atoms].sum(axis=1)
-        mixed = (among > 0) & (among < term.atoms.shape[1])
+        full = among == term.atoms.shape[1]
+        mixed = full if inner else (among > 0) & ~full
         parameters = term.parameters[mixed]
         if kind == "constraint":
             kind = "bond"
@@ -69,7 +71,6 @@ def joint_energies(
     whole: Float64[np.ndarray, "b 3"],
     relative: Float64[np.ndarray, "n 3"],
     beads: Int64[np.ndarray, " m"],
-    atoms: Int64[np.ndarray, "m a"],
     owner: Int64[np.ndarray, " na"],
     first_atom: int,
     first_bead: int,
@@ -82,7 +83,6 @@ def joint_energies(
         whole: beads of the system, nm, molecules whole.
         relative: atoms of the system relative to their beads, nm.
         beads: the bead in every copy.
-        atoms: its atoms in every copy.
         owner: owner of each atom of the molecule.
         first_atom: of the first copy.
         first_bead: of the first copy.
@@ -101,4 +101,24 @@ def joint_energies(
     for kind, index, parameters in joints.terms:
         found = FUNCTIONS[kind](tensor, torch.from_numpy(index), torch.from_numpy(parameters))
         energy += found.sum(dim=-1).numpy()
+    return energy
+
+
+def inner_energies(
+    molecule: MoleculeType, owned: Sequence[int], fragments: Float64[np.ndarray, "f a 3"]
+) -> Float64[np.ndarray, " f"]:
+    """Energy of the bonded terms inside each of some fragments, without bonds, kJ/mol.
+
+    Args:
+        molecule: the molecule type.
+        owned: atoms of the bead.
+        fragments: their positions, nm.
+    """
+    joints = find_joints(molecule, owned, inner=True)
+    energy = np.zeros(len(fragments))
+    tensor = torch.from_numpy(fragments[:, joints.slot])
+    for kind, index, parameters in joints.terms:
+        if kind != "bond":  # kept at their lengths, but for rounding
+            found = FUNCTIONS[kind](tensor, torch.from_numpy(index), torch.from_numpy(parameters))
+            energy += found.sum(dim=-1).numpy()
     return energy

@@ -278,8 +278,8 @@ def _placed(
             if (a, b) not in lengths:
                 raise InputError(
                     f"{source} line {modifier.line}: expected {modifier.names[0]} to be bonded to "
-                    f"{modifier.names[1]}, found no bond between atoms {molecule.atom_names[a]} and "
-                    f"{molecule.atom_names[b]} of molecule {molecule.name}"
+                    f"{modifier.names[1]}, found no bond between atoms {molecule.atom_names[a]} "
+                    f"and {molecule.atom_names[b]} of molecule {molecule.name}"
                 )
         if rows:
             found.append(

@@ -5,7 +5,9 @@
 2. Sweeps along the chains: bead by bead one of these candidates is chosen by its energy with
    everything placed around it, bonded terms between beads and Lennard-Jones with a ceiling.
 
-Energies inside a fragment are left out: fragments come from a simulation and carry them already.
+Energies inside a fragment are left out: fragments come from a simulation and carry them already,
+at its temperature T0. Where candidates are drawn at another temperature T, the weight
+exp(-(1/RT - 1/RT0) U) of the energy inside corrects for that.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import torch
 from jaxtyping import Float64, Int64
 
 from deepbackmap.baselines.beads import bead_topology, whole_beads
-from deepbackmap.baselines.joints import Joints, find_joints, joint_energies
+from deepbackmap.baselines.joints import Joints, find_joints, inner_energies, joint_energies
 from deepbackmap.baselines.sites import Site, find_sites
 from deepbackmap.baselines.superposition import nearest_by_distances, random_turns, superpose
 from deepbackmap.baselines.surroundings import Crowd, Surroundings
 from deepbackmap.baselines.templates import Fragments, TemplateSet, match_site
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure
 
 PREFILTER = 4
@@ -35,22 +38,45 @@ PREFILTER = 4
 class TemplateOptions:
     """How fragments are chosen."""
 
-    candidates: int = 16
+    candidates: int = 40
     """Nearest fragments of each bead that are tried; 1 takes the nearest."""
     sweeps: int = 4
     """Times that every bead chooses again."""
-    temperature: float = 0.0
-    """K: candidates are drawn with Boltzmann's weight; 0 takes the lowest energy."""
-    decay: float = 0.4
+    temperature: float | None = None
+    """K: candidates are drawn with Boltzmann's weight; None takes the lowest energy."""
+    decay: float = 0.2
     """Weight of a surrounding bead in the superposition, to the power of its bonds less one."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.candidates < 1 or self.sweeps < 0 or self.temperature < 0.0:
+        if self.candidates < 1 or self.sweeps < 0:
             raise ValueError(
-                f"candidates, sweeps, temperature: expected at least 1, 0, 0, got "
-                f"{self.candidates}, {self.sweeps}, {self.temperature}"
+                f"candidates, sweeps: expected at least 1 and 0, got {self.candidates} and "
+                f"{self.sweeps}"
             )
+        if self.temperature is not None and not self.temperature > 0.0:
+            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Molecules of one type in a row."""
+
+    index: int
+    """Of the molecule type."""
+    first_atom: int
+    first_bead: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """Candidates of one bead in every molecule of a run."""
+
+    atoms: Float64[np.ndarray, "m k a 3"]
+    """Relative to the bead, nm, the best superposition first."""
+    inner: Float64[np.ndarray, "m k"]
+    """Energy inside each, kJ/mol."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +91,8 @@ class _Fit:
     """The same beads in the molecule."""
     weights: Float64[np.ndarray, " l"]
     joints: Joints
+    inner: Float64[np.ndarray, " f"]
+    """Energy inside each fragment, kJ/mol."""
 
 
 class TemplatePlacer:
@@ -85,12 +113,14 @@ class TemplatePlacer:
         """
         self._mapping, self._options = mapping, options
         self._graph = bead_topology(mapping)
-        used = {index for index, count in mapping.topology.blocks if count}
+        self._runs = _runs(mapping)
+        used = {run.index for run in self._runs}
         self._fits = tuple(
             self._fit_molecule(templates, k) if k in used else ()
             for k in range(len(mapping.molecules))
         )
         self._crowd = Crowd(mapping, reach=_reach(self._fits))
+        self._beta, self._inner = _weights(options, templates)
 
     def place(self, beads: Structure, *, frame: int, source: str = "beads") -> Structure:
         """Atoms of one frame.
@@ -110,20 +140,22 @@ class TemplatePlacer:
         around = self._crowd.surroundings(whole, beads.box)
         owner = self._mapping.atom_owners()
         relative = np.zeros((len(owner), 3))
-        candidates = self._candidates(whole, frame)
-        for (index, first_atom, _first_bead, count), per_bead in candidates:
-            for fit, placed in zip(self._fits[index], per_bead, strict=True):
-                atoms = self._atoms(index, first_atom, count, fit)
-                relative[atoms] = placed[:, 0]
+        choices = [
+            [self._choices(run, k, whole, frame) for k in range(len(self._fits[run.index]))]
+            for run in self._runs
+        ]
+        for run, per_bead in zip(self._runs, choices, strict=True):
+            for k, found in enumerate(per_bead):
+                relative[self._atoms(run, k)] = found.atoms[:, 0]
         for sweep in range(self._options.sweeps):
-            self._sweep(candidates, whole, around, relative, frame, sweep)
+            for run, per_bead in zip(self._runs, choices, strict=True):
+                for k in self._mapping.molecules[run.index].order.tolist():
+                    self._choose(run, k, per_bead[k], whole, around, relative, (frame, sweep))
         return replace(beads, positions=whole[owner] + relative)
 
     def _fit_molecule(self, templates: TemplateSet, index: int) -> tuple[_Fit, ...]:
-        molecule, beads = (
-            self._mapping.topology.molecule_types[index],
-            self._mapping.molecules[index],
-        )
+        molecule = self._mapping.topology.molecule_types[index]
+        beads = self._mapping.molecules[index]
         fits = []
         for k, site in enumerate(find_sites(molecule, beads)):
             name = f"bead {beads.bead_names[k]} of molecule {molecule.name}"
@@ -138,32 +170,18 @@ class TemplatePlacer:
                     np.array([site.beads[m] for m in both], dtype=np.int64),
                     self._options.decay ** np.array([site.distances[m] - 1.0 for m in both]),
                     find_joints(molecule, site.atoms),
+                    inner_energies(molecule, site.atoms, found.atoms),
                 )
             )
         return tuple(fits)
 
-    def _candidates(
-        self, whole: Float64[np.ndarray, "b 3"], frame: int
-    ) -> list[tuple[tuple[int, int, int, int], list[Float64[np.ndarray, "m k a 3"]]]]:
-        """For each run of molecules and each of its beads the atoms of every candidate."""
-        found, atom, bead = [], 0, 0
-        topology = self._mapping.topology
-        for index, count in topology.blocks:
-            n, b = topology.molecule_types[index].n_atoms, self._mapping.molecules[index].n_beads
-            copies = whole[bead : bead + b * count].reshape(count, b, 3)
-            if count:
-                per_bead = [
-                    self._candidates_of(fit, k, copies, bead, frame)
-                    for k, fit in enumerate(self._fits[index])
-                ]
-                found.append(((index, atom, bead, count), per_bead))
-            atom, bead = atom + n * count, bead + b * count
-        return found
-
-    def _candidates_of(
-        self, fit: _Fit, k: int, copies: Float64[np.ndarray, "m b 3"], first: int, frame: int
-    ) -> Float64[np.ndarray, "m k a 3"]:
-        targets = copies[:, fit.beads] - copies[:, k : k + 1]
+    def _choices(
+        self, run: _Run, k: int, whole: Float64[np.ndarray, "b 3"], frame: int
+    ) -> _Choices:
+        """The fragments nearest to what is around bead ``k`` of every molecule, turned onto it."""
+        fit, beads = self._fits[run.index][k], self._beads(run, k)
+        around = beads[:, None] - k + fit.beads[None]
+        targets = whole[around] - whole[beads][:, None]
         library = fit.fragments.beads[:, fit.shared]
         wanted = self._options.candidates
         near = nearest_by_distances(library, targets, fit.weights, PREFILTER * wanted)
@@ -172,69 +190,72 @@ class TemplatePlacer:
         rows = np.arange(len(near))[:, None]
         chosen, turns = near[rows, best], turns[rows, best]
         if len(fit.beads) < 2:  # the beads leave the angle about them, or all three, free
-            keys = hash_counters(
-                self._options.seed,
-                frame,
-                -1,
-                first + torch.arange(len(copies)) * copies.shape[1] + k,
-            )
+            keys = hash_counters(self._options.seed, frame, -1, torch.from_numpy(beads))
             draws = uniform(keys, 3 * chosen.shape[1]).numpy().astype(np.float64)
-            axes = targets[:, 0] if len(fit.beads) else np.zeros((len(copies), 3))
+            axes = targets[:, 0] if len(fit.beads) else np.zeros((run.count, 3))
             turns = random_turns(axes, draws.reshape(*chosen.shape, 3)) @ turns
-        return np.einsum("mkij,mkaj->mkai", turns, fit.fragments.atoms[chosen])
+        atoms = np.einsum("mkij,mkaj->mkai", turns, fit.fragments.atoms[chosen])
+        return _Choices(atoms, fit.inner[chosen])
 
-    def _atoms(self, index: int, first: int, count: int, fit: _Fit) -> Int64[np.ndarray, "m a"]:
-        """Atoms of the system that a bead owns, in every copy of its molecule."""
-        n = self._mapping.topology.molecule_types[index].n_atoms
-        return first + n * np.arange(count)[:, None] + np.array(fit.site.atoms)[None]
+    def _beads(self, run: _Run, k: int) -> Int64[np.ndarray, " m"]:
+        """Bead ``k`` of every molecule of a run."""
+        return (
+            run.first_bead
+            + k
+            + self._mapping.molecules[run.index].n_beads * np.arange(run.count, dtype=np.int64)
+        )
 
-    def _sweep(
+    def _atoms(self, run: _Run, k: int) -> Int64[np.ndarray, "m a"]:
+        """Atoms that bead ``k`` owns in every molecule of a run."""
+        n = self._mapping.topology.molecule_types[run.index].n_atoms
+        owned = np.array(self._fits[run.index][k].site.atoms, dtype=np.int64)
+        return run.first_atom + n * np.arange(run.count, dtype=np.int64)[:, None] + owned
+
+    def _choose(
         self,
-        candidates: Sequence[
-            tuple[tuple[int, int, int, int], list[Float64[np.ndarray, "m k a 3"]]]
-        ],
+        run: _Run,
+        k: int,
+        choices: _Choices,
         whole: Float64[np.ndarray, "b 3"],
         around: Surroundings,
         relative: Float64[np.ndarray, "n 3"],
-        frame: int,
-        sweep: int,
+        turn: tuple[int, int],
     ) -> None:
-        """Every bead chooses again, in place."""
-        for (index, first_atom, first_bead, count), per_bead in candidates:
-            b = self._mapping.molecules[index].n_beads
-            for k in self._mapping.molecules[index].order.tolist():
-                fit, placed = self._fits[index][k], per_bead[k]
-                if placed.shape[1] == 1:
-                    continue
-                beads = first_bead + b * np.arange(count) + k
-                atoms = self._atoms(index, first_atom, count, fit)
-                energy = joint_energies(
-                    fit.joints, placed, whole, relative, beads, atoms,
-                    self._mapping.molecules[index].owner, first_atom, first_bead,
-                )  # fmt: skip
-                energy = energy + self._crowd.energies(
-                    around, index, relative, beads, atoms, placed
-                )
-                pick = self._pick(energy, beads, frame, sweep)
-                relative[atoms] = placed[np.arange(count), pick]
-
-    def _pick(
-        self,
-        energy: Float64[np.ndarray, "m k"],
-        beads: Int64[np.ndarray, " m"],
-        frame: int,
-        sweep: int,
-    ) -> Int64[np.ndarray, " m"]:
-        if self._options.temperature > 0.0:
-            keys = hash_counters(self._options.seed, frame, sweep, torch.from_numpy(beads))
+        """Bead ``k`` of every molecule takes a candidate, in place; ``turn``: frame and sweep."""
+        if choices.atoms.shape[1] == 1:
+            return
+        beads, atoms = self._beads(run, k), self._atoms(run, k)
+        energy = joint_energies(
+            self._fits[run.index][k].joints, choices.atoms, whole, relative, beads,
+            self._mapping.molecules[run.index].owner, run.first_atom, run.first_bead,
+        )  # fmt: skip
+        energy += self._crowd.energies(around, run.index, relative, beads, atoms, choices.atoms)
+        energy = self._beta * energy + self._inner * choices.inner
+        if self._options.temperature is not None:
+            keys = hash_counters(self._options.seed, *turn, torch.from_numpy(beads))
             u = uniform(keys, energy.shape[1]).numpy().astype(np.float64)
-            # The largest of weights with Gumbel noise is a draw by weight.
-            energy = energy / (_GAS * self._options.temperature) + np.log(-np.log(u))
-        return energy.argmin(axis=1).astype(np.int64)
+            # The largest of logarithms of weights with Gumbel noise is a draw by weight.
+            energy += np.log(-np.log(u))
+        relative[atoms] = choices.atoms[np.arange(run.count), energy.argmin(axis=1)]
 
 
-_GAS = 0.00831446261815324
-"""kJ mol-1 K-1."""
+def _runs(mapping: SystemMapping) -> tuple[_Run, ...]:
+    found, atom, bead = [], 0, 0
+    for index, count in mapping.topology.blocks:
+        if count:
+            found.append(_Run(index, atom, bead, count))
+        atom += mapping.topology.molecule_types[index].n_atoms * count
+        bead += mapping.molecules[index].n_beads * count
+    return tuple(found)
+
+
+def _weights(options: TemplateOptions, templates: TemplateSet) -> tuple[float, float]:
+    """Factors of the energies between and inside fragments, mol/kJ."""
+    if options.temperature is None:
+        return 1.0, 0.0
+    beta = 1.0 / (BOLTZMANN * options.temperature)
+    learned = templates.provenance.get("temperature")
+    return beta, 0.0 if learned is None else beta - 1.0 / (BOLTZMANN * float(learned))
 
 
 def _reach(fits: Sequence[tuple[_Fit, ...]]) -> float:

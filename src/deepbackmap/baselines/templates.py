@@ -87,11 +87,10 @@ def learn_templates(
     ]
     trees = bond_trees(mapping.topology)
     pools: dict[tuple[Any, ...], list[tuple[np.ndarray, np.ndarray]]] = {}
-    count = 0
-    for count, frame in enumerate(frames, 1):
+    for frame in frames:
         whole = make_whole(frame.positions, frame.box, mapping.topology, trees=trees, source=source)
         _collect(mapping, whole, sites, pools)
-    if not count:
+    if not pools:
         raise InputError(f"{source}: expected frames to learn templates from, found none")
     fragments = tuple(_fragments(key, pools[key], most) for key in sorted(pools))
     return TemplateSet(fragments, dict(provenance or {}), dict(handedness or {}), source)

@@ -157,6 +157,56 @@ def backmap(
 
 
 @app.command()
+def baseline(
+    beads: Annotated[Path, typer.Argument(help="Beads with names (.gro, .pdb, ...).")],
+    trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
+    *,
+    topology: Topology,
+    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    method: Annotated[str, typer.Option(help="backward (the paper's baseline) or template.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
+    modifiers: Annotated[
+        Path | None, typer.Option(help="backward: file of geometric modifiers.")
+    ] = None,
+    kick: Annotated[float, typer.Option(help="backward: random displacement, nm.")] = 0.0,
+    templates: Annotated[
+        Path | None, typer.Option(help="template: .npz file; the packaged ones by default.")
+    ] = None,
+    templates_from: Annotated[
+        Path | None, typer.Option(help="template: atoms to learn from, with --structure.")
+    ] = None,
+    structure: Annotated[
+        Path | None, typer.Option(help="template: names of the atoms to learn from.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="template: draw at this temperature, K; lowest energy by default."),
+    ] = None,
+    frames: Frames = None,
+    engine: Annotated[str, typer.Option(help="auto, openmm or gromacs.")] = "auto",
+    minimise: Annotated[
+        bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put the atoms back without a model: the paper's baseline, or rigid templates."""
+    with _edge():
+        from deepbackmap.api.baseline import baseline as run_baseline
+
+        summary = run_baseline(
+            beads, trajectory, topology=topology, mapping=mapping, output=output, method=method,
+            modifiers=modifiers, kick_size=kick, templates=templates,
+            templates_from=templates_from, structure=structure, temperature=temperature,
+            frames=frames, engine=engine, minimise=minimise, seed=seed, force=force,
+            progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(summary.to_text(), nl=False)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path(
         "deepbackmap-demo"

@@ -1,0 +1,421 @@
+"""Beads to atoms without a model: the paper's baseline and rigid templates, then minimisation."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import MDAnalysis
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import deepbackmap
+from deepbackmap.api.backmap import _beside, _contact, _stereo
+from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.baselines.beads import bead_topology, whole_beads
+from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
+from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
+from deepbackmap.baselines.projection import check_kick, kick, project
+from deepbackmap.baselines.templates import (
+    TemplateSet,
+    learn_templates,
+    read_templates,
+    write_templates,
+)
+from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation import tacticity
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping.match import check_atoms, check_beads
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import bond_trees, make_whole
+
+METHODS = ("backward", "template")
+STIFF = 500_000.0
+"""kJ mol-1 nm-2: with bonds that stiff a minimised melt keeps its lengths and so its energy."""
+MINIMISATIONS: dict[str, tuple[Minimisation, ...]] = {
+    "backward": (
+        Minimisation(steps=200, nonbonded=False),
+        Minimisation(steps=5000),
+    ),
+    "template": (Minimisation(steps=300, bond_constant=STIFF),),
+}
+"""By method: one after the other."""
+
+Place = Callable[[Structure, int, str], Structure]
+
+
+@dataclass(frozen=True)
+class BaselineSummary:
+    """What was done and how good it is."""
+
+    frames: int
+    atoms: int
+    """In each frame."""
+    seconds: float
+    """From the first frame read to the last one written."""
+    atoms_per_second: float
+    checks: Checks
+    method: str
+    seed: int
+    engine: str | None
+    """None: not minimised."""
+    force_evaluations: int
+    """Of a frame, on average."""
+    source: str
+    """Modifiers or templates."""
+
+    def to_text(self) -> str:
+        """Some lines for a person."""
+        c = self.checks
+        engine = "none" if self.engine is None else (
+            f"{self.force_evaluations} force evaluations a frame, {self.engine}"
+        )  # fmt: skip
+        rows = [
+            ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
+            ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
+            ("closest contact", _contact(c)),
+            ("stereocentres", _stereo(c)),
+            ("bonds through rings", str(c.bonds_through_rings)),
+            ("re-mapped beads", f"rms {c.beads_rms:.4f} nm, largest {c.beads_max:.4f} nm"),
+            ("method", f"{self.method}, {self.source}, seed {self.seed}"),
+            ("minimisation", engine),
+        ]
+        lines = [f"{name:<20} {text}" for name, text in rows]
+        lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
+        lines += [f"  inverted: {name}" for name in c.inverted_named]
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for a program; a figure that is not finite becomes None."""
+        values = asdict(self)
+        if not math.isfinite(self.checks.closest_contact):
+            values["checks"]["closest_contact"] = None
+        return values
+
+
+def baseline(
+    beads: str | Path,
+    trajectory: str | Path | None = None,
+    *,
+    topology: str | Path,
+    mapping: str | Path,
+    output: str | Path,
+    method: str,
+    modifiers: str | Path | None = None,
+    kick_size: float = 0.0,
+    templates: str | Path | None = None,
+    templates_from: str | Path | None = None,
+    structure: str | Path | None = None,
+    temperature: float | None = None,
+    frames: str | None = None,
+    engine: str = "auto",
+    minimise: bool = True,
+    seed: int = 0,
+    force: bool = False,
+    progress: bool = True,
+) -> BaselineSummary:
+    """Puts atoms on beads by a classical method.
+
+    ``backward`` projects every atom on its beads (Wassenaar et al. 2014), displaces and modifies,
+    and minimises 200 steps without and 5 000 with non-bonded interactions, bonds as soft as the
+    topology has them. ``template`` sets rigid fragments of simulated structures onto the beads and
+    minimises 300 steps with stiff bonds. ``OUTPUT.json`` records what was done.
+
+    Args:
+        beads: structure with the names of the beads, in the topology's order.
+        trajectory: frames of it; None takes the frames of the structure file.
+        topology: GROMACS topology of the atoms.
+        mapping: mapping file or packaged name.
+        output: structure or trajectory of the atoms to write.
+        method: ``backward`` or ``template``.
+        modifiers: file of geometric modifiers (``backward``).
+        kick_size: random displacement after the projection, nm (``backward``).
+        templates: file of templates; the packaged ones of a packaged mapping by default.
+        templates_from: atoms to learn templates from instead, of the same topology; None with
+            ``structure`` takes the frames of that.
+        structure: names of those atoms.
+        temperature: K, at which templates are drawn by weight; None takes those of lowest energy.
+        frames: which frames, "A:B:C"; all by default.
+        engine: which minimises (``dynamics.engines``).
+        minimise: False leaves the atoms where they were placed.
+        seed: of all random numbers.
+        force: whether to replace existing outputs.
+        progress: whether to show a bar on standard error.
+
+    Returns:
+        The summary.
+
+    Raises:
+        InputError: an input is wrong or does not fit the others; then no output is left.
+    """
+    _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
+    record = Path(f"{output}.json")
+    atoms = read_topology(topology)
+    file = load_mapping(mapping)
+    system = file.resolve(atoms)
+    with read_frames(beads, trajectory, frames=frames) as source:
+        check_beads(system, source.table, str(beads))
+        writer = open_writer(output, atom_table(atoms), force=force)
+        if record.exists() and not force:
+            raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
+        if method == "backward":
+            place, name = _backward(system, file, modifiers, kick_size, seed)
+            handedness: Any = {}
+        else:
+            found = find_templates(file, system, templates, templates_from, structure)
+            options = TemplateOptions(temperature=temperature, seed=seed)
+            placer = TemplatePlacer(system, found, options)
+            place, name = _template(placer), f"templates {Path(found.source).name}"
+            handedness = found.handedness
+        runner = _engine(atoms, engine) if minimise else None
+        checker = Checker(system, handedness)
+        started, evaluations = time.perf_counter(), 0
+        with (
+            _beside(record) as part,
+            writer,
+            tqdm(total=len(source), unit="frame", disable=not progress) as bar,
+        ):
+            for number, frame in zip(source.frames.tolist(), source, strict=True):
+                where = f"{source.path} frame {number}"
+                made = place(frame, number, where)
+                if runner is not None:
+                    made, count = _minimise(runner, method, made, where)
+                    evaluations += count
+                writer.write(made)
+                checker.add(made, frame, number)
+                bar.update()
+            seconds = time.perf_counter() - started
+            summary = BaselineSummary(
+                frames=len(source),
+                atoms=atoms.n_atoms,
+                seconds=seconds,
+                atoms_per_second=len(source) * atoms.n_atoms / seconds,
+                checks=checker.result(),
+                method=method,
+                seed=seed,
+                engine=None if runner is None else runner.name,
+                force_evaluations=round(evaluations / len(source)),
+                source=name,
+            )
+            inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
+                      "mapping": mapping, "frames": frames, "modifiers": modifiers,
+                      "templates": templates, "templates_from": templates_from,
+                      "structure": structure}  # fmt: skip
+            options_used = {"method": method, "kick": kick_size, "temperature": temperature,
+                            "engine": engine, "minimise": minimise, "seed": seed}  # fmt: skip
+            # Inside, so that a record that cannot be written leaves no output either.
+            part.write_text(_record(summary, inputs, options_used, output), encoding="utf-8")
+    return summary
+
+
+def learn(
+    structure: str | Path,
+    trajectory: str | Path | None,
+    *,
+    topology: str | Path,
+    mapping: str | Path,
+    output: str | Path,
+    temperature: float | None = None,
+    most: int = 400,
+    force: bool = False,
+) -> TemplateSet:
+    """Learns templates from atomistic structures and keeps them in a file.
+
+    Args:
+        structure: atoms with names, in the topology's order.
+        trajectory: frames of them; None takes those of the structure file.
+        topology: GROMACS topology of the atoms.
+        mapping: mapping file or packaged name.
+        output: .npz file to write.
+        temperature: of the simulation, K, if known.
+        most: fragments of each kind of bead that are kept.
+        force: whether to replace the file.
+
+    Raises:
+        InputError: an input is wrong.
+    """
+    system = load_mapping(mapping).resolve(read_topology(topology))
+    found = _learn(system, structure, trajectory, temperature, most)
+    write_templates(found, output, force=force)
+    return found
+
+
+def find_templates(
+    file: MappingFile,
+    system: SystemMapping,
+    templates: str | Path | None = None,
+    templates_from: str | Path | None = None,
+    structure: str | Path | None = None,
+) -> TemplateSet:
+    """The templates of a run: of a file, learned, or packaged with the mapping of that name.
+
+    Raises:
+        InputError: there are none, or they cannot be read or learned.
+    """
+    if templates is not None:
+        return read_templates(templates)
+    if structure is not None:
+        return _learn(system, structure, templates_from, None, 400)
+    packaged = packaged_templates()
+    if file.source not in packaged:
+        raise InputError(
+            f"templates: expected a file or structures to learn them from for mapping "
+            f"{file.source}, found packaged ones only for {', '.join(packaged)}"
+        )
+    return read_templates(packaged[file.source])
+
+
+def packaged_templates() -> dict[str, Path]:
+    """Files of the packaged templates by the name of their mapping."""
+    folder = Path(str(resources.files("deepbackmap"))) / "packaged" / "templates"
+    return {path.stem: path for path in sorted(folder.glob("*.npz"))}
+
+
+def _check_options(
+    method: str,
+    modifiers: object,
+    kick_size: float,
+    templates: object,
+    templates_from: object,
+    structure: object,
+    temperature: float | None,
+) -> None:
+    """Refuses options that contradict each other."""
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, found '{method}'")
+    check_kick(kick_size)
+    if method == "backward" and not all(
+        x is None for x in (templates, templates_from, structure, temperature)
+    ):
+        raise InputError(
+            "method: expected template with templates or a temperature, found backward"
+        )
+    if method == "template" and (modifiers is not None or kick_size):
+        raise InputError("method: expected backward with modifiers or a kick, found template")
+    if templates is not None and structure is not None:
+        raise InputError("templates: expected a file or structures to learn them from, found both")
+    if templates_from is not None and structure is None:
+        raise InputError(f"{templates_from}: expected its names in a structure as well, found none")
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0.0):
+        raise InputError(f"temperature: expected a number of K above 0, found {temperature:g}")
+
+
+def _backward(
+    system: SystemMapping,
+    file: MappingFile,
+    modifiers: str | Path | None,
+    kick_size: float,
+    seed: int,
+) -> tuple[Place, str]:
+    """The projection as a function of a frame, and what it is called."""
+    table = bead_topology(system)
+    found = None
+    if modifiers is not None:
+        found = resolve_modifiers(read_modifiers(modifiers), str(modifiers), system, file)
+
+    def place(frame: Structure, number: int, source: str) -> Structure:
+        whole = whole_beads(system, frame, table=table, source=source)
+        made = Structure(project(system, whole), frame.box, frame.time)
+        if kick_size:
+            made = kick(made, kick_size, seed=seed, frame=number)
+        return made if found is None else apply_modifiers(found, system, made)
+
+    return place, "no modifiers" if modifiers is None else f"modifiers {modifiers}"
+
+
+def _template(placer: TemplatePlacer) -> Place:
+    """The placement of templates as a function of a frame."""
+
+    def place(frame: Structure, number: int, source: str) -> Structure:
+        return placer.place(frame, frame=number, source=source)
+
+    return place
+
+
+def _engine(topology: Topology, name: str) -> Engine:
+    """The engine that minimises; imported here, so that a placement alone need not wait for it."""
+    from deepbackmap.dynamics.engines import open_engine
+
+    return open_engine(topology, name=name)
+
+
+def _minimise(
+    engine: Engine, method: str, structure: Structure, where: str
+) -> tuple[Structure, int]:
+    """The method's minimisations one after the other, and their force evaluations."""
+    evaluations = 0
+    for options in MINIMISATIONS[method]:
+        try:
+            segment = engine.minimise(structure, options)
+        except EngineError as error:
+            raise InputError(f"{where}: {error}") from error
+        structure = segment.structure
+        evaluations += segment.force_evaluations
+    return structure, evaluations
+
+
+def _learn(
+    system: SystemMapping,
+    structure: str | Path,
+    trajectory: str | Path | None,
+    temperature: float | None,
+    most: int,
+) -> TemplateSet:
+    """Templates of some frames, with the handedness of their stereocentres."""
+    topology, centres = system.topology, tacticity.find_centres(system)
+    trees, signs = bond_trees(topology), []
+    with read_frames(structure, trajectory) as source:
+        check_atoms(topology, source.table, str(structure))
+        whole = []
+        for number, frame in zip(source.frames.tolist(), source, strict=True):
+            where = f"{source.path} frame {number}"
+            positions = make_whole(frame.positions, frame.box, topology, trees=trees, source=where)
+            whole.append(Structure(positions, frame.box, frame.time))
+            signs.append(tacticity.signs(whole[-1], centres))
+        provenance: dict[str, Any] = {"frames": len(whole), "source": Path(source.path).name}
+    if temperature is not None:
+        provenance["temperature"] = temperature
+    return learn_templates(
+        system,
+        whole,
+        most=most,
+        source=str(structure if trajectory is None else trajectory),
+        provenance=provenance,
+        handedness=tacticity.learn_pattern(centres, np.stack(signs)),
+    )
+
+
+def _record(
+    summary: BaselineSummary,
+    inputs: dict[str, Any],
+    options: dict[str, Any],
+    output: str | Path,
+) -> str:
+    content = {
+        "program": f"deepbackmap {deepbackmap.__version__} baseline",
+        "input": {key: None if value is None else str(value) for key, value in inputs.items()},
+        "output": Path(output).name,
+        "options": options,
+        "minimisation": [asdict(m) for m in MINIMISATIONS[summary.method]]
+        if summary.engine is not None
+        else [],
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "MDAnalysis": MDAnalysis.__version__,
+        },
+        "summary": summary.to_dict(),
+    }
+    return json.dumps(content, indent=2) + "\n"
