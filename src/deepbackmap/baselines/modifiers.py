@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ COUNTS = {"out": (3, 9), "cis": (4, 4), "trans": (4, 4), "chiral": (4, 5)}
 """Fewest and most names on a line of each kind."""
 PARITIES = ("odd", "even")
 """Of the number of the monomer in its molecule, which counts from 1."""
+PLACES = ("first", "last")
+"""Monomers that no bond joins to the one before, or to the one after."""
 PLANAR_ANGLE = np.deg2rad(120.0)
 """Bond angle of ``cis`` and ``trans`` where the topology has none for the three atoms."""
 
@@ -37,8 +40,8 @@ class Modifier:
     """Pattern of residue names."""
     kind: str
     """out, cis, trans or chiral."""
-    parity: str | None
-    """odd or even: only monomers with such numbers; None: all."""
+    where: str | None
+    """odd or even: only monomers with such numbers; first or last: only those; None: all."""
     names: tuple[str, ...]
     """Prefix - or +: of the monomer before or after."""
     line: int
@@ -66,11 +69,17 @@ class Modifiers:
     """For each molecule type, in the order of the file."""
 
 
+def packaged_modifiers() -> dict[str, Path]:
+    """Modifiers files that come with the package, by name."""
+    folder = Path(str(resources.files("deepbackmap"))) / "presets" / "modifiers"
+    return {path.stem: path for path in sorted(folder.glob("*.modifiers"))}
+
+
 def read_modifiers(path: str | Path) -> tuple[Modifier, ...]:
     """Reads a modifiers file.
 
     Args:
-        path: text by residue (``docs/baselines.md``).
+        path: text by residue (``docs/baselines.md``), or the name of a packaged one.
 
     Returns:
         Its lines in order.
@@ -79,7 +88,7 @@ def read_modifiers(path: str | Path) -> tuple[Modifier, ...]:
         InputError: the file is missing or a line is not understood.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = packaged_modifiers().get(str(path), Path(path)).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: expected a modifiers file, found {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -104,7 +113,9 @@ def parse_modifiers(text: str, source: str) -> tuple[Modifier, ...]:
         elif section[0] == "residue":
             residue = _one_word(content, where)
         elif residue is None:
-            raise InputError(f"{where}: expected [ residue ] with a name first, found [{section}]")
+            raise InputError(
+                f"{where}: expected [ residue ] with a name first, found [ {section[0]} ]"
+            )
         else:
             names = _names(content, section[0], where)
             found.append(Modifier(residue, *section, names, number))
@@ -170,10 +181,14 @@ def _section(content: str, where: str) -> tuple[str, str | None]:
     known = ", ".join(("residue", *COUNTS))
     if match is None or match[1] not in ("residue", *COUNTS):
         raise InputError(f"{where}: expected one of the sections {known}, found '{content}'")
-    name, parity = match.groups()
-    if parity is not None and (name == "residue" or parity not in PARITIES):
-        raise InputError(f"{where}: expected [ {name} odd ] or [ {name} even ], found '{content}'")
-    return name, parity
+    name, which = match.groups()
+    if which is not None and (name == "residue" or which not in (*PARITIES, *PLACES)):
+        words = ", ".join((*PARITIES, *PLACES))
+        raise InputError(
+            f"{where}: expected a section such as [ out ], or one of {words} behind its name, "
+            f"found '{content}'"
+        )
+    return name, which
 
 
 def _one_word(content: str, where: str) -> str:
@@ -208,11 +223,20 @@ def _resolve_in(
             atoms
             for k, (residue, _) in enumerate(monomers)
             if fnmatchcase(residue, modifier.residue)
-            and modifier.parity in (None, PARITIES[k % 2])
+            and _acts_on(modifier, k, joined)
             and (atoms := _atoms_of(k, modifier.names, monomers, joined)) is not None
         ]
         for modifier in modifiers
     ]
+
+
+def _acts_on(modifier: Modifier, k: int, joined: list[bool]) -> bool:
+    """Whether monomer ``k``, from 0, is one of those that a modifier is for."""
+    if modifier.where == "first":
+        return k == 0 or not joined[k - 1]
+    if modifier.where == "last":
+        return not joined[k]
+    return modifier.where in (None, PARITIES[k % 2])
 
 
 def _atoms_of(

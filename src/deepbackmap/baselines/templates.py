@@ -224,13 +224,14 @@ def _fragments(
         chosen = np.array([_medoid(np.concatenate([beads, atoms], axis=1))])
     else:
         chosen = np.unique(np.linspace(0, len(atoms) - 1, min(most, len(atoms))).astype(np.int64))
-    return Fragments(*key, beads[chosen], atoms[chosen])
+    bead_type, pattern, parity, labels, distances = key
+    return Fragments(bead_type, pattern, parity, labels, distances, beads[chosen], atoms[chosen])
 
 
 def _medoid(points: Float64[np.ndarray, "f p 3"]) -> int:
     """The fragment whose distances between points are nearest to all others'."""
     i, j = np.triu_indices(points.shape[1], 1)
-    # Signed volumes tell mirror images apart, which distances do not.
+    # Distances do not tell mirror images apart, but one kind of bead has one hand.
     features = np.linalg.norm(points[:, i] - points[:, j], axis=-1)
     centred = features - features.mean(axis=0)
     return int((centred**2).sum(axis=1).argmin())
