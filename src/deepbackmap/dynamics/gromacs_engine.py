@@ -58,7 +58,6 @@ COUNTED_AS = {
     "LJ (SR)": "lj",
     "Coulomb (SR)": "coulomb",
     "Position Rest.": "hold",
-    "Potential": "potential",
     "Kinetic En.": "kinetic",
     "Temperature": "temperature",
     "Volume": "volume",
@@ -68,13 +67,14 @@ LARGEST_DEVIATION = 1e-3
 """nm: a constraint that is further off has been lost."""
 NOT_FINITE = "not finite"
 """Said by a minimisation that stops at once without an error."""
-FATAL = re.compile(
-    r"(?:Fatal error|Error in user input|ERROR \d+ \[.*?\]):\n(.*?)\n\s*\n", re.DOTALL
-)
+INPUT_ERROR = re.compile(r"^ERROR \d+ \[[^\]]*\]:\n(.*?)\n\s*\n", re.MULTILINE | re.DOTALL)
+"""What grompp finds wrong, before it says how many such errors there were."""
+FATAL = re.compile(r"^Program: .*?\n\s*\n[^\n]*:\n(.*?)\n\s*\n", re.MULTILINE | re.DOTALL)
+"""The words of any other error: they follow a heading, after the place in the source."""
 LINCS_ROW = re.compile(
-    r"^\s*(\d+)\s+(\d+)\s+[-\d.naninf]+\s+[-\d.naninf]+\s+[-\d.naninf]+\s+[\d.]+\s*$", re.M
+    r"^ *(\d+) +(\d+) +[\d.]+ +[\d.]+ +([\d.]+|-?nan|inf) +([\d.]+) *$", re.MULTILINE
 )
-"""Two atoms, angle, lengths before and after, length of the constraint."""
+"""Two atoms, angle turned, length before and after, fixed length."""
 STEPS_TAKEN = re.compile(r"in (\d+) steps")
 PATIENCE = 5.0
 """Seconds a child is given to end before it is killed."""
@@ -209,7 +209,7 @@ class GromacsEngine:
         prepare = ["grompp", "-f", "run.mdp", "-c", "conf.gro", "-p", "topol.top", *reference]
         self._call(folder, start, real, [*prepare, "-o", "run.tpr", "-po", "out.mdp"])
         run = ["mdrun", "-deffnm", "run", "-ntmpi", "1", "-ntomp", str(self._threads)]
-        output = self._call(folder, start, real, [*run, "-cpt", "-1", "-pin", "off"])
+        output = self._call(folder, start, real, [*run, "-cpt", "-1", "-pin", "off", "-reprod"])
         return Outcome(folder, output, real)
 
     def _call(
@@ -247,17 +247,17 @@ class GromacsEngine:
         """One sentence about a command that failed, with the atoms where it names them."""
         contact = self._atoms.closest_contact(start)
         before = f"; in the start, {contact}" if contact else ""
-        turned = LINCS_ROW.search(output)
-        if turned is not None:
-            atoms = [int(np.count_nonzero(real[: int(k) - 1])) for k in turned.groups()[:2]]
+        lost = _lost_bond(output)
+        if lost is not None:
+            atoms = [int(np.count_nonzero(real[: k - 1])) for k in lost]
             return (
-                f"expected bonds to be kept at their lengths, found that between "
-                f"{self._atoms.describe(*atoms)} turned or stretched too far{before}"
+                f"expected bonds to keep their lengths, found that GROMACS lost the one between "
+                f"{self._atoms.describe(*atoms)}{before}"
             )
         if NOT_FINITE in output:
             return f"expected finite forces, found that GROMACS met some that are not{before}"
-        fatal = FATAL.search(output)
-        words = " ".join(fatal.group(1).split()) if fatal else f"exit code {code}"
+        fatal = INPUT_ERROR.search(output) or FATAL.search(output)
+        words = " ".join(fatal.group(1).split()).split(". ")[0] if fatal else _ending(code)
         return f"gmx {command} failed: {words.rstrip('.')}{before}"
 
     def _energies(
@@ -274,6 +274,10 @@ class GromacsEngine:
             if theirs in series:
                 values = np.asarray(series[theirs], dtype=np.float64)
                 found[ours] = found.get(ours, 0.0) + values
+        # added up here, since GROMACS' minimisers count the dispersion correction twice
+        parts = [found[name] for name in (*TERMS, "hold") if name in found]
+        tail = np.asarray(series.get("Disper. corr.", 0.0), dtype=np.float64)
+        found["potential"] = np.sum(parts, axis=0) + tail
         found.setdefault("volume", np.full_like(time, cell_volume(structure.box)))
         return np.rint(time / timestep).astype(np.int64), found
 
@@ -314,6 +318,21 @@ class GromacsEngine:
                 f"expected {self._atoms.describe(*fixed.atoms[k].tolist())} to stay "
                 f"{fixed.lengths[k]:.4f} nm apart, found them off by {off[k]:.4f} nm at the end"
             )
+
+
+def _lost_bond(output: str) -> tuple[int, int] | None:
+    """The bond (atoms from 1) that is furthest off in the first warning about constraints."""
+    warnings = output.split("LINCS WARNING")
+    rows = LINCS_ROW.findall(warnings[1]) if len(warnings) > 1 else []
+    if not rows:
+        return None
+    off = [abs(float(after) - float(fixed)) for _, _, after, fixed in rows]
+    worst = rows[int(np.nan_to_num(off, nan=np.inf).argmax())]
+    return int(worst[0]), int(worst[1])
+
+
+def _ending(code: int) -> str:
+    return f"it was stopped by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -357,6 +376,6 @@ def with_sites(table: ParticleTable, real: Bool[np.ndarray, " p"]) -> ParticleTa
 
 
 def _evaluations(output: str, steps: int) -> int:
-    """How often forces were evaluated: the start, and every step, taken or refused."""
+    """How often forces were evaluated: GROMACS counts the start and every step, taken or not."""
     found = STEPS_TAKEN.search(output)
-    return 1 + (int(found.group(1)) if found else steps)
+    return int(found.group(1)) if found else steps + 1

@@ -10,8 +10,9 @@ from jaxtyping import Float64
 from deepbackmap.forcefield.nonbonded import Exclusions, neighbour_distances
 from deepbackmap.system import Structure, Topology
 
-CONTACT = 0.3
-"""nm: how far the closest contact is looked for."""
+CONTACT = 0.14
+"""nm: how far the closest contact is looked for; atoms of no force field rest so near each other
+unless they are bonded, and then they are excluded."""
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,9 @@ class OpenmmEngine:
         positions = whole_start(self._topology, self._trees, structure)
         fixed = Constraints.of(self._topology, bonds=False)
         projected = options.bond_constant is None and len(fixed.atoms) > 0
+        held = None if hold is None else held_beads(self._mapping, positions, structure.box, hold)
         ready = self._ready(recipe, structure, seed=0)
-        self._place(ready, structure, positions, hold)
+        self._place(ready, structure, positions, held)
         if projected:
             positions = fixed.project(positions)
         energy, forces = self._evaluate(ready, positions, structure)
@@ -163,9 +164,10 @@ class OpenmmEngine:
         if velocities is None:
             velocities = thermal_velocities(fixed.masses, options.temperature, options.seed)
         velocities = fixed.project_velocities(positions, velocities)
+        held = None if hold is None else held_beads(self._mapping, positions, structure.box, hold)
         ready = self._ready(recipe, structure, options.seed)
         self._tune(ready, options)
-        self._place(ready, structure, positions, hold)
+        self._place(ready, structure, positions, held)
         ready.context.setVelocities(velocities)
         self._evaluate(ready, None, replace(structure, positions=positions))
         return self._advance(ready, structure, options, fixed)
@@ -203,9 +205,10 @@ class OpenmmEngine:
 
     def _ready(self, recipe: Recipe, structure: Structure, seed: int) -> Prepared:
         """A context for a recipe, its random numbers at the start of the seed."""
+        box = reduced(structure.box)
+        check_box(box, self._interactions.cutoff)
         known = self._prepared.get(recipe)
         if known is None:
-            box = reduced(structure.box)
             built = build_system(self._topology, self._interactions, recipe, self._mapping, box)
             known = self._prepared[recipe] = self._context(built, recipe, seed)
         elif known.seed != seed:
@@ -245,17 +248,16 @@ class OpenmmEngine:
         ready: Prepared,
         structure: Structure,
         positions: Float64[np.ndarray, "n 3"],
-        hold: Hold | None,
+        held: Float64[np.ndarray, "b 3"] | None,
     ) -> None:
         """Box, positions and held points of a start."""
-        check_box(reduced(structure.box), self._interactions.cutoff)
         ready.context.setPeriodicBoxVectors(*reduced(structure.box).tolist())
         ready.context.setPositions(positions)
         force = ready.built.hold
-        if hold is None or force is None:
+        if held is None or force is None:
             return
-        for k, place in enumerate(held_beads(self._mapping, positions, structure.box, hold)):
-            force.setBondParameters(k, [k], place.tolist())
+        for k, place in enumerate(held.tolist()):
+            force.setBondParameters(k, [k], place)
         force.updateParametersInContext(ready.context)
 
     def _evaluate(
