@@ -37,6 +37,10 @@ Topology = Annotated[
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+Engine = Annotated[
+    str, typer.Option(help="auto, openmm, openmm-cpu, openmm-cuda, openmm-opencl or gromacs.")
+]
+Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
@@ -206,6 +210,110 @@ def baseline(
             typer.echo(summary.to_text(), nl=False)
 
 
+@app.command("finish")
+def finish_(
+    structure: Annotated[Path, typer.Argument(help="Placed atoms with names (.gro, .pdb, ...).")],
+    trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
+    *,
+    topology: Topology,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
+    temperature: Annotated[
+        float | None, typer.Option(help="Of the dynamics in K; must be given.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Of dynamics, 1 fs each.")] = 100,
+    minimise: Annotated[
+        int, typer.Option(help="Force evaluations of a round of minimisation before; 0: none.")
+    ] = 20,
+    frames: Frames = None,
+    until_settled: Annotated[
+        bool, typer.Option("--until-settled", help="Go on until every term's energy has settled.")
+    ] = False,
+    max_steps: Annotated[int, typer.Option(help="Most steps, with --until-settled.")] = 20_000,
+    hold_beads: Annotated[
+        bool, typer.Option("--hold-beads", help="Hold the beads of --mapping where they are.")
+    ] = False,
+    mapping: Annotated[
+        str | None, typer.Option(help="Mapping file or packaged name, with --hold-beads.")
+    ] = None,
+    beads: Annotated[
+        Path | None, typer.Option(help="Where beads are held; where the atoms have them else.")
+    ] = None,
+    hold_constant: Annotated[float, typer.Option(help="Of the hold, kJ mol-1 nm-2.")] = 100_000.0,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Structure whose stereocentres are right; else the majority is."),
+    ] = None,
+    engine: Engine = "auto",
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse defects that were there before as well.")
+    ] = False,
+    keep_defects: Annotated[
+        bool, typer.Option("--keep-defects", help="Write structures with new defects as well.")
+    ] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
+    with _edge():
+        from deepbackmap.api.finish import finish
+
+        summary = finish(
+            structure, trajectory, topology=topology, output=output, temperature=temperature,
+            steps=steps, minimise=minimise, frames=frames, until_settled=until_settled,
+            max_steps=max_steps, hold_beads=hold_beads, mapping=mapping, beads=beads,
+            hold_constant=hold_constant, reference=reference, engine=engine, threads=threads,
+            seed=seed, strict=strict, keep_defects=keep_defects, force=force,
+            progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(summary.to_text(), nl=False)
+
+
+@app.command("md")
+def md_(
+    *,
+    start: Annotated[list[str], typer.Option(help="NAME=FILE of a start; once for each of them.")],
+    topology: Topology,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    temperature: Annotated[float | None, typer.Option(help="In K; must be given.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Frames in equilibrium, for the band of energies.")
+    ] = None,
+    structure: Annotated[
+        Path | None, typer.Option("--structure", "-s", help="Names for files without (.xtc).")
+    ] = None,
+    reference_frames: Annotated[
+        str | None, typer.Option(help="Which of the reference, A:B:C; all by default.")
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Which frame of the starts' files, from 0.")] = 0,
+    time: Annotated[float, typer.Option(help="Of each run in ps.")] = 10.0,
+    pressure: Annotated[str, typer.Option(help="In bar; none: constant volume.")] = "1.01325",
+    minimise: Annotated[
+        int, typer.Option(help="Force evaluations with stiff bonds before each run.")
+    ] = 0,
+    engine: Engine = "auto",
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run dynamics from several starts and watch where their energies begin."""
+    with _edge():
+        from deepbackmap.api.md import md
+
+        summary = md(
+            _named_files("start", start), topology=topology, temperature=temperature,
+            output=output, reference=reference, structure=structure,
+            reference_frames=reference_frames, frame=frame, time=time,
+            pressure=_number_or_none("pressure", pressure), minimise=minimise, engine=engine,
+            threads=threads, seed=seed, force=force, progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(summary.to_text(), nl=False)
+
+
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path(
@@ -248,6 +356,29 @@ def fetch(
         report = fetch_data(output, progress=_progress(quiet))
         if not quiet:
             typer.echo(report.to_text(), nl=False)
+
+
+def _named_files(option: str, given: list[str]) -> dict[str, Path]:
+    """NAME=FILE as often as it is given, in that order."""
+    files: dict[str, Path] = {}
+    for entry in given:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"{option}: expected NAME=FILE, found '{entry}'")
+        if name in files:
+            raise InputError(f"{option}: expected each name once, found '{name}' again")
+        files[name] = Path(path)
+    return files
+
+
+def _number_or_none(option: str, text: str) -> float | None:
+    """A number, or the word none."""
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{option}: expected a number or none, found '{text}'") from error
 
 
 def _progress(quiet: bool) -> bool:

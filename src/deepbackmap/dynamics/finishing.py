@@ -165,15 +165,13 @@ class Contacts:
 
 
 class CannotFinish(Exception):
-    """A structure cannot be finished: what was expected, what was found, and the contact to blame.
+    """A structure cannot be finished: one sentence, and the two atoms to blame if there are any.
 
-    The caller names the frame, the molecules and the atoms.
+    The caller names the frame and the atoms.
     """
 
-    def __init__(self, expected: str, found: str, contact: Contact | None = None) -> None:
-        super().__init__(f"expected {expected}, found {found}")
-        self.expected = expected
-        self.found = found
+    def __init__(self, sentence: str, contact: Contact | None = None) -> None:
+        super().__init__(sentence)
         self.contact = contact
 
 
@@ -204,7 +202,7 @@ def finish_structure(
     """
     together = contacts.coincident(structure)
     if together is not None:
-        raise CannotFinish("atoms in places of their own", "two in one place", together)
+        raise CannotFinish("expected atoms in places of their own, found two in one", together)
     start, minimisation = _minimise(engine, contacts, structure, options, hold)
     series = _run(engine, contacts, start, options, seed, hold, progress)
     last = series.segments[-1]
@@ -235,15 +233,15 @@ def _minimise(
         try:
             found = engine.minimise(structure, round_, hold)
         except EngineError as error:
-            raise _engine_failed(error, contacts, structure) from error
+            raise CannotFinish(str(error)) from error
         structure = found.structure
         evaluations += found.force_evaluations
         closest = contacts.closest(structure)
         if closest is None or closest.relative >= PARTED:
             return structure, evaluations
     raise CannotFinish(
-        f"{evaluations} force evaluations of minimisation to part all atoms to {PARTED:g} sigma",
-        "some still too close",
+        f"expected {evaluations} force evaluations of minimisation to part all atoms to "
+        f"{PARTED:g} sigma, found some closer",
         closest,
     )
 
@@ -298,7 +296,7 @@ def _run(
         try:
             found = engine.run(structure, run, velocities, hold)
         except EngineError as error:
-            raise _engine_failed(error, contacts, structure) from error
+            raise CannotFinish(str(error)) from error
         _check_energies(found, contacts)
         series.segments.append(found)
         series.steps += steps
@@ -313,8 +311,8 @@ def _more(series: _Series, options: FinishOptions) -> int:
     if not options.until_settled or all(s.settled for s in series.settled().values()):
         return 0
     # Half as many again as before, so that the test is made some ten times and not hundreds.
-    wanted = min(series.steps // 2, options.max_steps - series.steps)
-    return max(wanted, 0) // series.every * series.every
+    wanted = max(series.every, series.steps // 2)
+    return max(0, min(wanted, options.max_steps - series.steps)) // series.every * series.every
 
 
 def interval(options: FinishOptions) -> int:
@@ -331,13 +329,9 @@ def seed_from(*numbers: int) -> int:
     return 1 + int(state[0]) % (2**31 - 2)
 
 
-def _engine_failed(error: EngineError, contacts: Contacts, structure: Structure) -> CannotFinish:
-    return CannotFinish("a run of the engine", str(error), contacts.closest(structure))
-
-
 def _check_energies(segment: Segment, contacts: Contacts) -> None:
     for name, values in segment.energies.items():
         bad = values[~np.isfinite(values)]
         if len(bad):
             contact = contacts.closest(segment.structure)
-            raise CannotFinish("finite energies", f"{name} {bad[0]}", contact)
+            raise CannotFinish(f"expected finite energies, found {name} {bad[0]}", contact)

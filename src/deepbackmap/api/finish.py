@@ -1,0 +1,632 @@
+"""Placed atoms to an equilibrated structure: a whole trajectory, frame by frame, checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import deepbackmap
+from deepbackmap.api.backmap import _beside
+from deepbackmap.api.inspection import Inspection, Inspector
+from deepbackmap.dynamics.containers import Hold
+from deepbackmap.dynamics.engines import open_engine
+from deepbackmap.dynamics.finishing import (
+    CannotFinish,
+    Finished,
+    FinishOptions,
+    finish_structure,
+    seed_from,
+)
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import (
+    FrameSource,
+    atom_table,
+    open_writer,
+    read_frames,
+    read_positions,
+)
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
+from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import BondTree, bond_trees, make_whole
+
+NAMED = 10
+"""Most defects of a kind that are named; all are counted."""
+HOLD_CONSTANT = 100_000.0
+"""kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
+WITHOUT_NAMES = (".xtc", ".trr", ".dcd")
+"""Files that hold coordinates only."""
+BONDS_OFF = 0.002
+"""nm: a constrained bond that is farther from its length means that the engine failed."""
+
+
+@dataclass(frozen=True)
+class Defects:
+    """What was found in all frames at one time."""
+
+    closest_contact: float
+    """Smallest distance of a pair of atoms that is not excluded, in sigma; infinite where no pair
+    is nearer than its sigma."""
+    closest_pair: str
+    """Names of the two atoms, and the frame; empty where there is none."""
+    inverted: int
+    """Stereocentres that are not as they should be."""
+    inverted_named: tuple[str, ...]
+    """The first of them."""
+    bonds_through_rings: int
+    bonds_through_rings_named: tuple[str, ...]
+    """The first of them."""
+    bond_deviation: float
+    """Largest deviation of a bond from its length in the topology, nm."""
+
+
+@dataclass(frozen=True)
+class SettledTerm:
+    """One term of the energy in all frames."""
+
+    frames: int
+    """In how many frames it has settled."""
+    state: str
+    """``settled``, ``drifting`` or ``too short``: what most frames are."""
+    mean: float
+    """Over the part of every frame's series that is kept, kJ/mol."""
+
+
+@dataclass(frozen=True)
+class FinishSummary:
+    """What was done and what came of it."""
+
+    frames: int
+    atoms: int
+    """In each frame."""
+    seconds: float
+    """From the first frame read to the last one written."""
+    engine: str
+    """What ran, as it names itself."""
+    temperature: float
+    """K."""
+    minimisation: int
+    """Force evaluations of minimisation, of all frames."""
+    dynamics: int
+    """Force evaluations of dynamics, of all frames."""
+    steps: tuple[int, ...]
+    """Of dynamics, in every frame."""
+    stereocentres: int
+    """Of all frames, those of which it is known what is right."""
+    stereocentres_unknown: int
+    before: Defects
+    after: Defects
+    new: tuple[str, ...]
+    """Stereocentres that turned over and rings that were pierced while finishing; none unless
+    such structures are to be kept."""
+    settled: Mapping[str, SettledTerm]
+    """By term of the energy."""
+    beads_rms: float | None
+    """Distance of the beads from where they were held, nm; None where they were not."""
+    beads_max: float | None
+    """nm."""
+    seed: int
+
+    @property
+    def evaluations_per_frame(self) -> float:
+        """Force evaluations of the whole system that one frame took."""
+        return (self.minimisation + self.dynamics) / self.frames
+
+    def to_text(self) -> str:
+        """Some lines for a person."""
+        rows = [
+            ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
+            ("engine", f"{self.engine}, {self.temperature:g} K, seed {self.seed}"),
+            (
+                "force evaluations",
+                f"{self.evaluations_per_frame:.0f} a frame ({self.minimisation / self.frames:.0f} "
+                f"of minimisation, {self.dynamics / self.frames:.0f} of dynamics)",
+            ),
+            ("closest contact", f"{_contact(self.before)} before, {_contact(self.after)} after"),
+            ("bonds off by", f"{self.before.bond_deviation:.4f} nm before, "
+                f"{self.after.bond_deviation:.4f} nm after"),
+            ("stereocentres", self._stereo()),
+            ("bonds through rings", f"{self.before.bonds_through_rings} before, "
+                f"{self.after.bonds_through_rings} after"),
+            ("settled", self._settled()),
+        ]  # fmt: skip
+        if self.beads_rms is not None:
+            rows.append(("beads held", f"rms {self.beads_rms:.4f} nm, largest "
+                f"{self.beads_max:.4f} nm"))  # fmt: skip
+        lines = [f"{name:<20} {text}" for name, text in rows]
+        lines += [f"  WARNING, new: {name}" for name in self.new]
+        lines += [f"  WARNING, through a ring: {n}" for n in self.after.bonds_through_rings_named]
+        lines += [f"  WARNING, inverted: {name}" for name in self.after.inverted_named]
+        return "\n".join(lines) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for a program; a figure that is not finite becomes None."""
+        values = asdict(self)
+        for when in ("before", "after"):
+            if not math.isfinite(values[when]["closest_contact"]):
+                values[when]["closest_contact"] = None
+        return values | {"evaluations_per_frame": self.evaluations_per_frame}
+
+    def _stereo(self) -> str:
+        if not self.stereocentres:
+            unknown = f"{self.stereocentres_unknown}, of which nothing says what is right"
+            return unknown if self.stereocentres_unknown else "none"
+        text = (
+            f"{self.before.inverted} of {self.stereocentres} inverted before, "
+            f"{self.after.inverted} after"
+        )
+        unknown = f", {self.stereocentres_unknown} not known"
+        return text + (unknown if self.stereocentres_unknown else "")
+
+    def _settled(self) -> str:
+        if not self.settled:
+            return "nothing to tell by"
+        return ", ".join(
+            f"{name} {term.state}"
+            + ("" if term.frames in (0, self.frames) else f" ({term.frames} of {self.frames})")
+            for name, term in self.settled.items()
+        )
+
+
+def finish(
+    structure: str | Path,
+    trajectory: str | Path | None = None,
+    *,
+    topology: str | Path,
+    output: str | Path,
+    temperature: float | None,
+    steps: int = FinishOptions.steps,
+    minimise: int = FinishOptions.minimise,
+    frames: str | None = None,
+    until_settled: bool = False,
+    max_steps: int = FinishOptions.max_steps,
+    hold_beads: bool = False,
+    mapping: str | Path | None = None,
+    beads: str | Path | None = None,
+    hold_constant: float = HOLD_CONSTANT,
+    reference: str | Path | None = None,
+    engine: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    keep_defects: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> FinishSummary:
+    """Finishes a placed structure or trajectory: minimisation, then dynamics at a temperature.
+
+    Frames are read, finished, checked and written one at a time. The random numbers depend on the
+    seed and on a frame's number in its file, so that a frame comes out the same whichever others
+    are asked for. ``OUTPUT.json`` beside the output records options, versions and the summary.
+
+    Args:
+        structure: atoms with names, in the topology's order.
+        trajectory: frames of it; None takes the frames of the structure file.
+        topology: GROMACS topology.
+        output: structure or trajectory to write.
+        temperature: of the dynamics, K; there is no default.
+        steps: of dynamics, 1 fs each.
+        minimise: force evaluations of a round of minimisation; there are more rounds while atoms
+            are too close.
+        frames: which frames, "A:B:C"; all by default.
+        until_settled: whether to go on until every term of the energy has settled.
+        max_steps: most steps then.
+        hold_beads: whether to hold the beads where they are.
+        mapping: mapping file or packaged name, with ``hold_beads``.
+        beads: where the beads are held, frame by frame; where the atoms have them by default.
+        hold_constant: of that, kJ mol-1 nm-2.
+        reference: structure whose stereocentres are right; without it, what most molecules of a
+            type have counts as right.
+        engine: as ``dynamics.engines.open_engine`` knows them.
+        threads: of the engine; its own choice by default.
+        seed: of all random numbers.
+        strict: whether to refuse a structure with any defect, also one that was there before.
+        keep_defects: whether to write structures in which finishing made a defect.
+        force: whether to replace existing outputs.
+        progress: whether to show a bar on standard error.
+
+    Returns:
+        The summary.
+
+    Raises:
+        InputError: an input is wrong or does not fit the others, or a structure cannot be finished;
+            then no output is left.
+    """
+    options = finish_options(temperature, steps=steps, minimise=minimise,
+        until_settled=until_settled, max_steps=max_steps)  # fmt: skip
+    atoms = read_topology(topology)
+    record = Path(f"{output}.json")
+    system = _held(hold_beads, mapping, beads, atoms)
+    with read_frames(structure, trajectory, frames=frames) as source:
+        check_atoms(atoms, source.table, str(structure))
+        writer = open_writer(output, atom_table(atoms), force=force)
+        if record.exists() and not force:
+            raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
+        finisher = Finisher(
+            atoms, options, engine=engine, threads=threads, seed=seed, hold=system,
+            hold_constant=hold_constant, reference=_reference(reference, atoms), strict=strict,
+            keep_defects=keep_defects,
+        )  # fmt: skip
+        with (
+            _beads_of(beads, system, source) as held,
+            _beside(record) as part,
+            writer,
+            _Bar(len(source), options, progress) as bar,
+        ):
+            for number, frame in zip(source.frames.tolist(), source, strict=True):
+                where = None if held is None else held[number]
+                writer.write(finisher.finish(frame, number, str(source.path), where, bar))
+                bar.next_frame()
+            summary = finisher.summary()
+            given = {"structure": structure, "trajectory": trajectory, "topology": topology,
+                     "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
+            # Inside, so that a record that cannot be written leaves no output either.
+            part.write_text(
+                _record(summary, options, given, frames, output, hold_constant),
+                encoding="utf-8",
+            )
+    return summary
+
+
+def finish_options(temperature: float | None, **values: Any) -> FinishOptions:
+    """Options of finishing as a user gave them.
+
+    Raises:
+        InputError: one cannot be, or there is no temperature.
+    """
+    if temperature is None:
+        raise InputError("temperature: expected one in K, since none can be guessed, found none")
+    try:
+        return FinishOptions(temperature=temperature, **values)
+    except ValueError as error:
+        raise InputError(str(error).replace(", got ", ", found ")) from error
+
+
+class Finisher:
+    """Finishes frames of one system one by one and keeps the figures only."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        options: FinishOptions,
+        *,
+        engine: str = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+        hold: SystemMapping | None = None,
+        hold_constant: float = HOLD_CONSTANT,
+        reference: Structure | None = None,
+        strict: bool = False,
+        keep_defects: bool = False,
+    ) -> None:
+        """Prepares the engine.
+
+        Args:
+            topology: of the system.
+            options: how.
+            engine: which.
+            threads: of it.
+            seed: of all random numbers, at least 0.
+            hold: maps the beads that are held.
+            hold_constant: kJ mol-1 nm-2.
+            reference: a structure whose stereocentres are right.
+            strict: whether any defect is an error.
+            keep_defects: whether defects that finishing makes are none.
+
+        Raises:
+            InputError: the topology cannot be run, or there is no such engine here.
+        """
+        if seed < 0:
+            raise InputError(f"seed: expected a whole number from 0, found {seed}")
+        if not (math.isfinite(hold_constant) and hold_constant > 0.0):
+            raise InputError(f"hold_constant: expected a number above 0, found {hold_constant}")
+        if not (topology.c12 > 0.0).any():
+            raise InputError(
+                f"{topology.source}: expected Lennard-Jones parameters, found none above 0, so "
+                "that nothing would keep atoms apart"
+            )
+        self._topology, self._options, self._seed = topology, options, seed
+        self._hold, self._constant = hold, hold_constant
+        self._strict, self._keep = strict, keep_defects
+        self._trees: tuple[BondTree, ...] = bond_trees(topology)
+        self._inspector = Inspector(topology, reference)
+        self._engine = open_engine(
+            topology, atom_table(topology), name=engine, threads=threads, mapping=hold
+        )
+        self._before, self._after = _Tally(self._inspector), _Tally(self._inspector)
+        self._known: list[tuple[int, int]] = []
+        self._new: list[str] = []
+        self._done: list[Finished] = []
+        self._squares: list[float] = []
+        self._farthest = 0.0
+        self._started = time.perf_counter()
+
+    def finish(
+        self,
+        frame: Structure,
+        number: int,
+        source: str,
+        beads: Structure | None = None,
+        progress: _Bar | None = None,
+    ) -> Structure:
+        """Finishes one frame.
+
+        Args:
+            frame: molecules need not be whole.
+            number: of the frame in its file.
+            source: the file, for messages.
+            beads: where beads are held; None: where the frame has them.
+            progress: a bar.
+
+        Raises:
+            InputError: it cannot be finished, or what came out has a defect that is not to be.
+        """
+        where = f"{source} frame {number}"
+        whole = replace(
+            frame,
+            positions=make_whole(
+                frame.positions, frame.box, self._topology, trees=self._trees, source=where
+            ),
+        )
+        hold = self._hold_of(whole, beads)
+        before = self._inspector.inspect(whole)
+        try:
+            done = finish_structure(
+                self._engine, self._inspector.contacts, whole, self._options,
+                seed=seed_from(self._seed, number), hold=hold,
+                progress=(lambda steps: None) if progress is None else progress.count,
+            )  # fmt: skip
+        except CannotFinish as error:
+            raise InputError(f"{where}: {self._sentence(error)}") from error
+        after = self._inspector.inspect(done.structure, before.expected)
+        self._check(before, after, number, where)
+        self._keep_figures(before, after, done, hold, number)
+        return replace(done.structure, time=frame.time)
+
+    def summary(self) -> FinishSummary:
+        """The figures of all frames so far."""
+        known, unknown = (sum(counts) for counts in zip(*self._known, strict=True))
+        return FinishSummary(
+            frames=len(self._done),
+            atoms=self._topology.n_atoms,
+            seconds=time.perf_counter() - self._started,
+            engine=self._engine.name,
+            temperature=self._options.temperature,
+            minimisation=sum(d.minimisation for d in self._done),
+            dynamics=sum(d.dynamics for d in self._done),
+            steps=tuple(d.steps for d in self._done),
+            stereocentres=known,
+            stereocentres_unknown=unknown,
+            before=self._before.result(),
+            after=self._after.result(),
+            new=tuple(self._new[:NAMED]),
+            settled=_settled([d.settled for d in self._done]),
+            beads_rms=math.sqrt(float(np.mean(self._squares))) if self._squares else None,
+            beads_max=self._farthest if self._squares else None,
+            seed=self._seed,
+        )
+
+    def _hold_of(self, whole: Structure, beads: Structure | None) -> Hold | None:
+        if self._hold is None:
+            return None
+        at = map_positions(self._hold, whole.positions) if beads is None else beads.positions
+        return Hold(at, self._constant)
+
+    def _check(self, before: Inspection, after: Inspection, number: int, where: str) -> None:
+        """Refuses a frame with a defect that is not to be."""
+        if after.bond_deviation > BONDS_OFF:
+            raise InputError(
+                f"{where}: expected bonds at their lengths after dynamics, found one "
+                f"{after.bond_deviation:.4f} nm off ({self._engine.name})"
+            )
+        name = self._inspector
+        turned = [f"stereocentre {name.name_centre(k)}" for k in after.newly_inverted(before)]
+        pierced = [name.name_pierced(entry) for entry in after.newly_pierced(before)]
+        new = [f"{text}, frame {number}" for text in (*turned, *pierced)]
+        if new and not self._keep:
+            raise InputError(
+                f"{where}: expected no defect from finishing, found {len(new)} new, the first "
+                f"{(turned + pierced)[0]}; keep-defects writes the structure all the same"
+            )
+        self._new += new
+        there = [f"stereocentre {name.name_centre(k)}" for k in after.inverted]
+        there += [name.name_pierced(entry) for entry in after.pierced]
+        if there and self._strict:
+            raise InputError(
+                f"{where}: expected no inverted stereocentre and no bond through a ring (strict), "
+                f"found {len(there)}, the first {there[0]}"
+            )
+
+    def _keep_figures(
+        self, before: Inspection, after: Inspection, done: Finished, hold: Hold | None, number: int
+    ) -> None:
+        self._before.add(before, number)
+        self._after.add(after, number)
+        self._known.append((before.known, len(before.expected) - before.known))
+        # The series are long, and only what they say is reported.
+        self._done.append(replace(done, energies={}))
+        if hold is not None and self._hold is not None:
+            mapped = map_positions(self._hold, done.structure.positions)
+            apart = minimum_image(mapped - hold.beads, done.structure.box)
+            squares = np.einsum("ij,ij->i", apart, apart)
+            self._squares.append(float(squares.mean()))
+            self._farthest = max(self._farthest, math.sqrt(float(squares.max())))
+
+    def _sentence(self, error: CannotFinish) -> str:
+        if error.contact is None:
+            return str(error)
+        return f"{error}; closest are {self._inspector.name_contact(error.contact)}"
+
+
+class _Tally:
+    """Adds up what was found in frames."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._inspector = inspector
+        self._closest, self._pair = math.inf, ""
+        self._inverted: list[str] = []
+        self._pierced: list[str] = []
+        self._counts = np.zeros(2, dtype=np.int64)
+        self._deviation = 0.0
+
+    def add(self, found: Inspection, number: int) -> None:
+        """One frame more."""
+        contact = found.contact
+        if contact is not None and contact.relative < self._closest:
+            self._closest = contact.relative
+            self._pair = f"{self._inspector.name_contact(contact)}, frame {number}"
+        names = self._inspector
+        for name in (names.name_centre(k) for k in found.inverted):
+            self._inverted += [f"{name}, frame {number}"][: NAMED - len(self._inverted)]
+        for name in (names.name_pierced(entry) for entry in found.pierced):
+            self._pierced += [f"{name}, frame {number}"][: NAMED - len(self._pierced)]
+        self._counts += [len(found.inverted), len(found.pierced)]
+        self._deviation = max(self._deviation, found.bond_deviation)
+
+    def result(self) -> Defects:
+        """Of all frames so far."""
+        return Defects(
+            closest_contact=self._closest,
+            closest_pair=self._pair,
+            inverted=int(self._counts[0]),
+            inverted_named=tuple(self._inverted),
+            bonds_through_rings=int(self._counts[1]),
+            bonds_through_rings_named=tuple(self._pierced),
+            bond_deviation=self._deviation,
+        )
+
+
+class _Bar:
+    """One bar over all frames that counts steps of dynamics."""
+
+    def __init__(self, frames: int, options: FinishOptions, show: bool) -> None:
+        self._frames, self._frame, self._steps = frames, 0, options.steps
+        self._bar = tqdm(total=frames * options.steps, unit="step", disable=not show)
+        self._label()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def _label(self) -> None:
+        self._bar.set_description(f"frame {min(self._frame + 1, self._frames)}/{self._frames}")
+
+    def count(self, steps: int) -> None:
+        """So many steps are done; a run that goes on until settled takes more than planned."""
+        self._bar.total = max(self._bar.total, self._bar.n + steps)
+        self._bar.update(steps)
+
+    def next_frame(self) -> None:
+        """A frame is complete."""
+        self._frame += 1
+        self._label()
+
+
+def _held(
+    hold_beads: bool, mapping: str | Path | None, beads: str | Path | None, topology: Topology
+) -> SystemMapping | None:
+    """The mapping of the beads that are held, if they are."""
+    if not hold_beads:
+        if beads is not None or mapping is not None:
+            given = "mapping" if beads is None else "beads"
+            raise InputError(f"{given}: expected hold-beads with it, found it alone")
+        return None
+    if mapping is None:
+        raise InputError(
+            "hold-beads: expected a mapping, which says what the beads are, found none"
+        )
+    return load_mapping(mapping).resolve(topology)
+
+
+@contextmanager
+def _beads_of(
+    path: str | Path | None, system: SystemMapping | None, source: FrameSource
+) -> Iterator[FrameSource | None]:
+    """Frames of beads that the frames of a source are held at, number by number."""
+    if path is None or system is None:
+        yield None
+        return
+    with _open_beads(Path(path), system) as beads:
+        most = int(source.frames.max())
+        if most >= len(beads):
+            raise InputError(
+                f"{path}: expected beads for each frame of {source.path} that is finished (up to "
+                f"number {most}), found {len(beads)} frames"
+            )
+        yield beads
+
+
+def _open_beads(path: Path, system: SystemMapping) -> FrameSource:
+    """All frames of a file of beads, whose names are compared if it has any."""
+    if path.suffix.lower() in WITHOUT_NAMES:
+        return read_positions(path, bead_table(system))
+    beads = read_frames(path)
+    check_beads(system, beads.table, str(path))
+    return beads
+
+
+def _reference(path: str | Path | None, topology: Topology) -> Structure | None:
+    if path is None:
+        return None
+    with read_frames(path) as source:
+        check_atoms(topology, source.table, str(path))
+        return source[0]
+
+
+def _settled(frames: Sequence[Mapping[str, Any]]) -> dict[str, SettledTerm]:
+    """What the series of all frames say, by term."""
+    found = {}
+    for name in dict.fromkeys(name for frame in frames for name in frame):
+        terms = [frame[name] for frame in frames if name in frame]
+        states = [t.state for t in terms]
+        found[name] = SettledTerm(
+            frames=sum(t.settled for t in terms),
+            state=max(sorted(set(states)), key=states.count),
+            mean=float(np.mean([t.mean for t in terms])),
+        )
+    return found
+
+
+def _contact(defects: Defects) -> str:
+    if not math.isfinite(defects.closest_contact):
+        return "no pair nearer than its sigma"
+    return f"{defects.closest_contact:.3f} sigma"
+
+
+def _record(
+    summary: FinishSummary,
+    options: FinishOptions,
+    given: Mapping[str, str | Path | None],
+    frames: str | None,
+    output: str | Path,
+    hold_constant: float,
+) -> str:
+    content = {
+        "program": f"deepbackmap {deepbackmap.__version__} finish",
+        "input": {k: None if v is None else str(v) for k, v in given.items()} | {"frames": frames},
+        "output": Path(output).name,
+        "options": asdict(options) | {"seed": summary.seed, "hold_constant": hold_constant},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "summary": summary.to_dict(),
+    }
+    return json.dumps(content, indent=2) + "\n"

@@ -1,0 +1,386 @@
+"""``deepbackmap finish``: what comes out obeys the laws, and every wrong input is one line."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cli_systems import command, contents, refused
+from deepbackmap.api.finish import Finisher, finish_options
+from deepbackmap.api.inspection import Inspector
+from deepbackmap.dynamics.finishing import Finished
+from deepbackmap.errors import InputError
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import load_mapping, map_positions
+from deepbackmap.mapping.match import bead_table
+from deepbackmap.system import Structure
+from melt import build
+
+MONOMERS, CHAINS = 3, 6
+BOX = np.array([[5.2, 0.0, 0.0], [1.1, 7.2, 0.0], [-0.7, 0.9, 4.8]])
+GOOD = ("--temperature", 500, "--steps", 10, "--engine", "openmm-cpu", "--threads", 1)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Some chains apart from each other in a skewed box, wrapped, two frames, and their beads."""
+    folder = tmp_path_factory.mktemp("chains")
+    build.write_topology(folder / "topol.top", MONOMERS, CHAINS)
+    topology = read_topology(folder / "topol.top")
+    mapping = load_mapping("ps-two-bead").resolve(topology)
+    rng = np.random.default_rng(3)
+    chains = build.build_chains(MONOMERS, CHAINS, rng)
+    places = np.array([[x, y, 0.0] for x in (0.0, 2.5) for y in (0.0, 2.4, 4.8)])
+    chains = chains - chains.mean(axis=1, keepdims=True) + places[:, None]
+    whole = chains.reshape(-1, 3)
+    for name, table, of in (
+        ("aa", atom_table(topology), lambda x: x),
+        ("cg", bead_table(mapping), lambda x: map_positions(mapping, x)),
+    ):
+        frames = [
+            Structure(of(whole + 0.003 * np.random.default_rng(k).normal(size=whole.shape)), BOX,
+                      time=5.0 * k)
+            for k in range(2)
+        ]  # fmt: skip
+        with open_writer(folder / f"{name}.gro", table) as writer:
+            writer.write(frames[0])
+        with open_writer(folder / f"{name}.trr", table) as writer:
+            for frame in frames:
+                writer.write(frame)
+    return folder
+
+
+@pytest.fixture
+def chains(template, tmp_path, monkeypatch):
+    folder = tmp_path / "chains"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def spoil(folder, change, name="spoilt.gro"):
+    """A copy of the structure with other positions."""
+    topology = read_topology(folder / "topol.top")
+    with read_frames(folder / "aa.gro") as source:
+        frame = source[0]
+    positions = frame.positions.copy()
+    change(positions, topology)
+    with open_writer(folder / name, atom_table(topology)) as writer:
+        writer.write(replace(frame, positions=positions))
+    return name
+
+
+def test_finish_writes_atoms_with_bonds_at_length_and_a_record(chains):
+    outcome = command("finish", "aa.gro", "aa.trr", "-p", "topol.top", "-o", "out.trr", *GOOD)
+    assert outcome.code == 0, outcome
+    topology = read_topology("topol.top")
+    inspector = Inspector(topology)
+    with read_frames("aa.gro", "out.trr") as out, read_frames("aa.gro", "aa.trr") as start:
+        assert len(out) == 2
+        for after, before in zip(out, start, strict=True):
+            found = inspector.inspect(after)
+            assert found.bond_deviation < 1e-4  # trr holds single precision
+            assert not len(found.newly_inverted(inspector.inspect(before)))
+            assert np.allclose(after.box, BOX, atol=1e-6)
+            assert after.time == before.time
+            assert np.abs(after.positions - before.positions).max() > 0.005
+    record = json.loads((chains / "out.trr.json").read_text())
+    summary = record["summary"]
+    assert record["options"]["temperature"] == 500
+    assert summary["before"]["bond_deviation"] > 0.005
+    assert summary["after"]["bond_deviation"] < 1e-3
+    # a round of 20 steps and the first evaluation, and the steps of dynamics and the first
+    assert summary["minimisation"] == 2 * 21
+    assert summary["dynamics"] == 2 * 11
+    assert summary["evaluations_per_frame"] == 32
+    assert "lj" in summary["settled"]
+    assert "force evaluations    32 a frame" in outcome.out
+    assert not list(chains.glob(".*"))
+
+
+def test_a_frame_comes_out_the_same_whichever_others_are_asked_for(chains):
+    command("finish", "aa.gro", "aa.trr", "-p", "topol.top", "-o", "both.trr", *GOOD)
+    command(
+        "finish", "aa.gro", "aa.trr", "-p", "topol.top", "-o", "one.trr", "--frames", "1:", *GOOD
+    )
+    command("finish", "aa.gro", "aa.trr", "-p", "topol.top", "-o", "other.trr", "--seed", 1, *GOOD)
+    with (
+        read_frames("aa.gro", "both.trr") as both,
+        read_frames("aa.gro", "one.trr") as one,
+        read_frames("aa.gro", "other.trr") as other,
+    ):
+        assert np.abs(both[1].positions - one[0].positions).max() < 1e-5
+        assert np.abs(both[1].positions - other[1].positions).max() > 0.001
+
+
+def test_beads_are_held_where_they_were(chains):
+    given = ("--hold-beads", "--mapping", "ps-two-bead", "--steps", 50)
+    free = command("finish", "aa.gro", "-p", "topol.top", "-o", "free.gro", *GOOD, "--steps", 50)
+    held = command("finish", "aa.gro", "-p", "topol.top", "-o", "held.gro", *GOOD, *given)
+    there = command("finish", "aa.gro", "-p", "topol.top", "-o", "there.gro", *GOOD, *given,
+                    "--beads", "cg.trr")  # fmt: skip
+    assert (free.code, held.code, there.code) == (0, 0, 0), (free, held, there)
+    mapping = load_mapping("ps-two-bead").resolve(read_topology("topol.top"))
+    with read_frames("cg.gro") as source:
+        beads = source[0].positions
+    far = {}
+    for name in ("free", "held", "there"):
+        with read_frames(f"{name}.gro") as source:
+            mapped = map_positions(mapping, source[0].positions)
+        far[name] = np.sqrt(np.mean(np.sum((mapped - beads) ** 2, axis=1)))
+    assert far["held"] < 0.6 * far["free"]
+    assert far["held"] == pytest.approx(far["there"], abs=0.002)
+    summary = json.loads((chains / "held.gro.json").read_text())["summary"]
+    assert summary["beads_rms"] == pytest.approx(far["held"], abs=0.001)
+    assert "beads held" in held.out
+
+
+def test_until_settled_goes_on_and_counts(chains):
+    outcome = command("finish", "aa.gro", "-p", "topol.top", "-o", "out.gro", *GOOD,
+                      "--until-settled", "--max-steps", 60)  # fmt: skip
+    assert outcome.code == 0, outcome
+    summary = json.loads((chains / "out.gro.json").read_text())["summary"]
+    assert 10 < summary["steps"][0] <= 60
+    assert all(term["state"] != "settled" for term in summary["settled"].values())
+
+
+def mirror_one_centre(positions, topology):
+    """Swaps the hydrogen and a heavy branch of a stereocentre of the first molecule."""
+    centre, light, heavy = Inspector(topology)._plan.centres[0, :3]
+    a, b = positions[light] - positions[centre], positions[heavy] - positions[centre]
+    # reflection in the plane between the two bonds: every other atom stays where it is
+    positions[light] = positions[centre] + np.linalg.norm(a) * b / np.linalg.norm(b)
+    positions[heavy] = positions[centre] + np.linalg.norm(b) * a / np.linalg.norm(a)
+
+
+def test_a_stereocentre_that_was_inverted_before_is_named_and_not_new(chains):
+    def mirror_a_molecule(positions, topology):
+        positions[: topology.molecule_types[0].n_atoms, 0] *= -1.0
+
+    name = spoil(chains, mirror_a_molecule)
+    given = ("-p", "topol.top", *GOOD, "--reference", "aa.gro")
+    outcome = command("finish", name, "-o", "out.gro", *given)
+    assert outcome.code == 0, outcome
+    summary = json.loads((chains / "out.gro.json").read_text())["summary"]
+    assert (summary["before"]["inverted"], summary["after"]["inverted"]) == (2, 2)
+    assert summary["stereocentres"] == 2 * CHAINS
+    assert summary["new"] == []
+    assert "of molecule 1" in summary["after"]["inverted_named"][0]
+    assert "WARNING, inverted" in outcome.out
+    before = contents(chains)
+    said = refused("finish", name, "-o", "strict.gro", *given, "--strict")
+    assert "(strict)" in said
+    assert "of molecule 1" in said
+    assert contents(chains) == before
+
+
+def test_what_most_molecules_have_counts_as_right(chains):
+    topology = read_topology("topol.top")
+    inspector = Inspector(topology)
+    with read_frames("aa.gro") as source:
+        frame = source[0]
+    clean = inspector.inspect(frame)
+    assert clean.known == 2 * CHAINS
+    assert clean.inverted == []
+    one = frame.positions.copy()
+    mirror_one_centre(one, topology)
+    found = inspector.inspect(replace(frame, positions=one))
+    assert found.inverted == found.newly_inverted(clean) == [0]
+    # half of them inverted: nothing is known of that centre, but a change is seen all the same
+    n = topology.molecule_types[0].n_atoms
+    half = one.copy()
+    for k in range(1, CHAINS // 2):
+        piece = half[k * n : (k + 1) * n]
+        mirror_one_centre(piece, topology)
+    unknown = inspector.inspect(replace(frame, positions=half))
+    assert unknown.known == CHAINS
+    assert unknown.inverted == []
+    assert clean.newly_inverted(unknown) == [2 * k for k in range(CHAINS // 2)]
+
+
+REFUSALS = {
+    "no temperature": ((), "temperature: expected one in K"),
+    "cold": (("--temperature", 0), "temperature: expected a number above 0, found 0"),
+    "not a number": (("--temperature", "nan"), "temperature: expected a number above 0"),
+    "steps": (("--temperature", 300, "--steps", 0), "steps: expected at least 1, found 0"),
+    "engine": (("--temperature", 300, "--engine", "lammps"), "engine: expected one of"),
+    "seed": (("--temperature", 300, "--seed", -1), "seed: expected a whole number from 0"),
+    "hold": (("--temperature", 300, "--hold-beads"), "hold-beads: expected a mapping"),
+    "mapping": (("--temperature", 300, "--mapping", "ps-two-bead"), "mapping: expected hold-beads"),
+    "frames": (("--temperature", 300, "--frames", "7:"), "expected frames 7:"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_options_that_cannot_be(case, chains):
+    given, expected = REFUSALS[case]
+    before = contents(chains)
+    said = refused("finish", "aa.gro", "-p", "topol.top", "-o", "out.gro", *given)
+    assert expected in said
+    assert contents(chains) == before
+
+
+def test_gromacs_that_is_not_installed(chains, monkeypatch):
+    monkeypatch.setenv("PATH", str(chains))
+    said = refused("finish", "aa.gro", "-p", "topol.top", "-o", "out.gro", "--temperature", 300,
+                   "--engine", "gromacs")  # fmt: skip
+    assert "gmx" in said
+
+
+def test_outputs_that_exist_are_kept(chains):
+    (chains / "out.gro").write_text("mine")
+    said = refused("finish", "aa.gro", "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert "out.gro: expected no file of that name" in said
+    assert (chains / "out.gro").read_text() == "mine"
+    (chains / "other.gro.json").write_text("mine")
+    said = refused("finish", "aa.gro", "-p", "topol.top", "-o", "other.gro", *GOOD)
+    assert "other.gro.json: expected no file" in said
+    assert (
+        command("finish", "aa.gro", "-p", "topol.top", "-o", "out.gro", *GOOD, "--force").code == 0
+    )
+
+
+def test_atoms_in_one_place_are_named(chains):
+    def together(positions, topology):
+        positions[60] = positions[3]
+
+    said = refused("finish", spoil(chains, together), "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert said.startswith("spoilt.gro frame 0: expected atoms in places of their own")
+    assert "(atom 4) of molecule 1" in said
+    assert "(atom 61) of molecule 2" in said
+    assert not (chains / "out.gro").exists()
+
+
+def test_chains_on_top_of_each_other_are_parted_and_counted(chains):
+    def onto(positions, topology):
+        n = topology.molecule_types[0].n_atoms
+        positions[n : 2 * n] = positions[:n] + 0.002
+
+    name = spoil(chains, onto)
+    outcome = command("finish", name, "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert outcome.code == 0, outcome
+    summary = json.loads((chains / "out.gro.json").read_text())["summary"]
+    assert summary["before"]["closest_contact"] < 0.05
+    assert "of molecule 1" in summary["before"]["closest_pair"]
+    assert "of molecule 2" in summary["before"]["closest_pair"]
+    assert summary["after"]["closest_contact"] > 0.6
+    assert summary["minimisation"] % 21 == 0
+    assert summary["minimisation"] > 21
+
+
+def test_a_start_that_the_engine_cannot_run_is_refused_with_its_contact(chains):
+    def onto(positions, topology):
+        n = topology.molecule_types[0].n_atoms
+        positions[n : 2 * n] = positions[:n] + 0.002
+
+    name = spoil(chains, onto)
+    before = contents(chains)
+    # nothing parts them, so that the first step throws atoms away
+    said = refused("finish", name, "-p", "topol.top", "-o", "out.gro", *GOOD, "--minimise", 0)
+    assert said.startswith("spoilt.gro frame 0: ")
+    assert "molecule 1" in said
+    assert contents(chains) == before
+
+
+def test_another_number_of_atoms(chains):
+    lines = (chains / "aa.gro").read_text().splitlines()
+    lines[1] = str(int(lines[1]) - 1)
+    del lines[-2]
+    (chains / "fewer.gro").write_text("\n".join(lines) + "\n")
+    said = refused("finish", "fewer.gro", "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert "fewer.gro: expected" in said
+    assert f"{int(lines[1]) + 1} atoms expected" in said
+
+
+def test_no_box(chains):
+    lines = (chains / "aa.gro").read_text().splitlines()
+    (chains / "open.gro").write_text("\n".join([*lines[:-1], "0 0 0"]) + "\n")
+    said = refused("finish", "open.gro", "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert "expected a periodic box, found none" in said
+
+
+def test_a_box_that_is_too_small_for_the_cut_off(chains):
+    lines = (chains / "aa.gro").read_text().splitlines()
+    (chains / "small.gro").write_text("\n".join([*lines[:-1], "1.5 9 9"]) + "\n")
+    said = refused("finish", "small.gro", "-p", "topol.top", "-o", "out.gro", *GOOD)
+    assert "cut-off" in said
+
+
+def test_no_lennard_jones_parameters(chains):
+    from deepbackmap.io import topology as reader
+
+    topology = reader.read_topology("topol.top")
+    nothing = replace(topology, c6=0.0 * topology.c6, c12=0.0 * topology.c12)
+    with pytest.raises(InputError, match=r"topol\.top: expected Lennard-Jones parameters"):
+        Finisher(nothing, finish_options(300.0))
+
+
+def test_a_defect_that_finishing_makes_is_refused_unless_it_is_to_be_kept(chains, monkeypatch):
+    topology = read_topology("topol.top")
+    with read_frames("aa.gro") as source:
+        frame = source[0]
+
+    def turned(engine, contacts, structure, options, **rest):
+        positions = structure.positions.copy()
+        mirror_one_centre(positions, topology)
+        return Finished(replace(structure, positions=positions), 21, 11, 10, 1, {}, {})
+
+    monkeypatch.setattr("deepbackmap.api.finish.finish_structure", turned)
+    monkeypatch.setattr("deepbackmap.api.finish.BONDS_OFF", 1.0)
+    options = finish_options(300.0)
+    strict = Finisher(topology, options, engine="openmm-cpu")
+    with pytest.raises(InputError, match=r"no defect from finishing, found 1 new, .*stereocentre"):
+        strict.finish(frame, 4, "x.gro")
+    kept = Finisher(topology, options, engine="openmm-cpu", keep_defects=True)
+    kept.finish(frame, 4, "x.gro")
+    summary = kept.summary()
+    assert len(summary.new) == 1
+    assert "frame 4" in summary.new[0]
+    assert "WARNING, new: stereocentre" in summary.to_text()
+
+
+def test_a_ring_that_is_pierced_is_found_and_followed_along_the_molecule(chains):
+    topology = read_topology("topol.top")
+    inspector = Inspector(topology)
+    n = topology.molecule_types[0].n_atoms
+    with read_frames("aa.gro") as source:
+        frame = source[0]
+    ring = inspector._plan.rings[0][0]
+    centre = frame.positions[ring].mean(axis=0)
+    arms = frame.positions[ring] - centre
+    normal = np.cross(arms[0], arms[1])
+    normal /= np.linalg.norm(normal)
+
+    def through(bond):
+        positions = frame.positions.copy()
+        a, b = topology.molecule_types[0].bonds[bond] + n
+        axis = positions[b] - positions[a]
+        # the second molecule, turned so that one bond lies along the normal of the ring
+        turn = rotation(axis / np.linalg.norm(axis), normal)
+        middle = 0.5 * (positions[a] + positions[b])
+        positions[n : 2 * n] = (positions[n : 2 * n] - middle) @ turn.T + centre
+        return replace(frame, positions=positions), (int(a), int(b))
+
+    clean = inspector.inspect(frame)
+    assert clean.pierced == ()
+    backbone = [k for k, (a, b) in enumerate(topology.molecule_types[0].bonds.tolist())
+                if topology.molecule_types[0].heavy[[a, b]].all()]  # fmt: skip
+    first, bond = through(backbone[0])
+    found = inspector.inspect(first)
+    assert (int(ring[0]), 1, *sorted(bond)) in {(r, m, *sorted(b)) for r, m, *b in found.pierced}
+    assert found.newly_pierced(clean)
+    assert "of molecule 2" in inspector.name_pierced(found.pierced[0])
+    second, _ = through(backbone[1])
+    later = inspector.inspect(second)
+    same = [e for e in later.newly_pierced(found) if e[0] == int(ring[0])]
+    assert not same
+
+
+def rotation(start, end):
+    """The matrix that turns one unit vector onto another."""
+    axis, cosine = np.cross(start, end), float(start @ end)
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + cross + cross @ cross / (1.0 + cosine)
