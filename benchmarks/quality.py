@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import Plan, QualityTable, compare_beads, measure, tabulate
+from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
 from deepbackmap.evaluation.table import format_value
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
@@ -158,9 +158,9 @@ def one_temperature(
             ):
                 if len(source) != len(beads):
                     raise InputError(f"{path}: expected {len(beads)} frames, found {len(source)}")
-                more = compare_beads(source, beads, task.mapping)
-                generated = measure(task.plan, source, source=str(path))
-            columns[name] = tabulate(task.plan, reference, generated, more)
+                given = Beads(beads, task.mapping)
+                generated = measure(task.plan, source, source=str(path), beads=given)
+            columns[name] = tabulate(task.plan, reference, generated)
     return columns, seconds
 
 

@@ -17,9 +17,9 @@ from quality import data_folder
 
 from deepbackmap.api.backmap import handedness_of
 from deepbackmap.api.models import find_model
-from deepbackmap.evaluation.observables import measure
+from deepbackmap.evaluation.observables import Beads, measure
 from deepbackmap.evaluation.plan import Plan
-from deepbackmap.evaluation.table import compare_beads, tabulate
+from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile
@@ -88,9 +88,8 @@ def main() -> None:
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]
             seconds = (time.perf_counter() - start) / len(beads)
-            table = tabulate(
-                plan, reference, measure(plan, made), compare_beads(made, beads, mapping)
-            )
+            generated = measure(plan, made, beads=Beads(beads, mapping))
+            table = tabulate(plan, reference, generated)
             values = {row.name: row.value for row in table} | {"score": table.score}
             shown = choice if candidates > 1 else "-"
             print(

@@ -1,18 +1,38 @@
 """Radial distribution functions and close pairs: laws and hand values."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from deepbackmap.evaluation.contacts import (
+    Contacts,
     exclude_within_bonds,
+    group_pairs,
     pairs_within_bonds,
-    radial_distribution,
-    relative_distances,
+    radial_distributions,
 )
-from deepbackmap.forcefield.nonbonded import Exclusions
+from deepbackmap.forcefield import ForceField
+from deepbackmap.forcefield.molecules import pair_batches
+from deepbackmap.forcefield.nonbonded import neighbour_distances
 from evaluation_systems import SKEWED, molecule, scattered, structure, topology
 
 BUTANE = molecule(["C"] * 4, [(0, 1), (1, 2), (2, 3)])
+
+
+def radial_distribution(frame, chosen, excluded):
+    """g(r) of some atoms as one group."""
+    (g,) = radial_distributions(frame, chosen, np.zeros(len(chosen), dtype=np.int64), excluded)
+    return g
+
+
+def contacts(frame, system):
+    """The close pairs of a frame."""
+    field = ForceField.from_topology(system)
+    found = Contacts(field)
+    for batch in pair_batches(field, frame):
+        found.add(batch)
+    return found
 
 
 def atoms(n):
@@ -82,23 +102,65 @@ def test_an_image_of_an_excluded_pair_is_another_pair():
     assert np.flatnonzero(g).tolist() == [105, 120, 135]
 
 
+def test_groups_of_atoms_have_their_own_distributions():
+    """Counts of pairs of groups add up to those of all; a group alone is what it is alone."""
+    rng = np.random.default_rng(5)
+    n, frame = 240, structure(rng.uniform(size=(240, 3)) @ SKEWED)
+    groups, near = rng.integers(0, 3, n), exclude_within_bonds(atoms(n), 3)
+    curves = radial_distributions(frame, np.arange(n), groups, near)
+    sizes = np.bincount(groups)
+    assert len(curves) == 1 + 6
+    total = sum(
+        (1 if a == b else 2) * sizes[a] * sizes[b] * g
+        for (a, b), g in zip(group_pairs(3), curves[1:], strict=True)
+    )
+    assert total == pytest.approx(n * n * curves[0])
+    for k, place in ((0, 1), (1, 4), (2, 6)):
+        alone = np.flatnonzero(groups == k)
+        assert curves[place] == pytest.approx(radial_distribution(frame, alone, near))
+
+
+def test_large_boxes_are_counted_in_slabs(monkeypatch):
+    box = np.array([[2.6, 0.0, 0.0], [0.4, 2.5, 0.0], [-0.3, 0.5, 9.0]])
+    n, rng = 300, np.random.default_rng(6)
+    frame, near = (
+        structure(rng.uniform(size=(300, 3)) @ box, box),
+        exclude_within_bonds(atoms(n), 3),
+    )
+    whole = radial_distribution(frame, np.arange(n), near)
+    in_slabs = partial(neighbour_distances, atoms_at_once=40)
+    assert len(list(in_slabs(frame.positions, box, 1.5))) > 3
+    monkeypatch.setattr("deepbackmap.evaluation.contacts.neighbour_distances", in_slabs)
+    assert radial_distribution(frame, np.arange(n), near) == pytest.approx(whole)
+
+
 def test_close_pairs_are_in_units_of_sigma():
     system = atoms(3)
     frame = scattered(np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [1.2, 0.0, 0.0]]))
-    found = relative_distances(frame, system, Exclusions(system))
-    assert found == pytest.approx([0.5])
+    found = contacts(frame, system)
+    assert found.closest == pytest.approx(0.5)
+    assert found.nearest == pytest.approx(0.15)
+    assert sorted(found.closest_pair) == sorted(found.nearest_pair) == [0, 1]
+    assert np.sort(found.clashes).tolist() == [[0, 1]]
+    assert found.overlaps == 0
 
 
 def test_excluded_pairs_are_not_close():
     bonded = molecule(["C", "C"], [(0, 1)], exclusions=[(0, 1)])
     system = topology(bonded, counts=[2])
     points = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.21, 0.0], [0.1, 0.21, 0.0]])
-    found = relative_distances(scattered(points), system, Exclusions(system))
-    across = np.hypot(0.1, 0.21) / 0.3
-    assert np.sort(found) == pytest.approx([0.7, 0.7, across, across])
+    found = contacts(scattered(points), system)
+    assert found.closest == pytest.approx(0.7)
+    assert len(found.clashes) == 0
+    nearer = contacts(scattered(points * [1.0, 0.8, 1.0]), system)
+    assert nearer.closest == pytest.approx(0.56)
+    assert sorted(np.sort(nearer.clashes).tolist()) == [[0, 2], [1, 3]]
 
 
-def test_without_lennard_jones_nothing_is_close():
-    system = topology(molecule(["C", "C"], [(0, 1)]), epsilon=0.0)
-    frame = structure([[0.0, 0.0, 0.0], [0.01, 0.0, 0.0]])
-    assert len(relative_distances(frame, system, Exclusions(system))) == 0
+def test_overlaps_are_counted_without_lennard_jones():
+    """Without a sigma no pair clashes, but one atom cannot be where another is."""
+    system = topology(molecule(["C"], []), counts=[3], epsilon=0.0)
+    frame = structure([[0.0, 0.0, 0.0], [0.015, 0.0, 0.0], [0.3, 0.0, 0.0]])
+    found = contacts(frame, system)
+    assert (found.closest, found.overlaps, len(found.clashes)) == (np.inf, 1, 0)
+    assert found.nearest == pytest.approx(0.015)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import Plan, compare, compare_beads, measure, tabulate
+from deepbackmap.evaluation import Beads, Plan, compare, measure, tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, load_mapping
@@ -167,26 +167,27 @@ def centres_of_mass(frame):
 
 
 def test_beads_are_mapped_again():
-    mapping = MAPPING.resolve(SYSTEM)
+    plan, mapping = Plan.from_topology(SYSTEM), MAPPING.resolve(SYSTEM)
     beads = [scattered(centres_of_mass(f), f.box, 5) for f in REFERENCE]
-    rms, largest = compare_beads(REFERENCE, beads, mapping)
-    assert rms.value == pytest.approx(0.0, abs=1e-9)
-    assert largest.value == pytest.approx(0.0, abs=1e-9)
+    found = measure(plan, REFERENCE, beads=Beads(beads, mapping)).beads
+    assert found["rms"] == pytest.approx(0.0, abs=1e-9)
+    assert found["largest"] == pytest.approx(0.0, abs=1e-9)
     moved = [replace(b, positions=b.positions + np.array([0.03, 0.0, -0.04])) for b in beads]
-    rms, largest = compare_beads(REFERENCE, moved, mapping)
-    assert (rms.value, largest.value) == pytest.approx((0.05, 0.05))
+    found = measure(plan, REFERENCE, beads=Beads(moved, mapping)).beads
+    assert found["rms"] == pytest.approx(0.05)
+    assert found["largest"] == pytest.approx(0.05)
     table = compare(SYSTEM, REFERENCE, REFERENCE, beads=moved, system_mapping=mapping)
-    assert table["re-mapped beads, rms distance"] == rms.value
+    assert table["re-mapped beads, rms distance"] == np.median(found["rms"])
 
 
 def test_beads_that_do_not_fit_are_refused():
-    mapping = MAPPING.resolve(SYSTEM)
+    plan, mapping = Plan.from_topology(SYSTEM), MAPPING.resolve(SYSTEM)
     beads = [structure(centres_of_mass(f), f.box) for f in REFERENCE]
     with pytest.raises(InputError, match="each of the 6 generated frames, found 5"):
-        compare_beads(REFERENCE, beads[:5], mapping)
+        measure(plan, REFERENCE, beads=Beads(beads[:5], mapping))
     beads[2] = structure(beads[2].positions[:23], beads[2].box)
     with pytest.raises(InputError, match="beads, frame 3: expected 24 beads, found 23"):
-        compare_beads(REFERENCE, beads, mapping)
+        measure(plan, REFERENCE, beads=Beads(beads, mapping))
     with pytest.raises(ValueError, match="both or neither"):
         compare(SYSTEM, REFERENCE, REFERENCE, beads=beads)
 
@@ -256,8 +257,7 @@ def test_all_published_figures(temperature):
         if at != temperature:
             continue
         frames = read(f"test_{temperature}K_{name}.xtc")
-        more = compare_beads(frames, beads, mapping)
-        table = tabulate(plan, reference, measure(plan, frames), more)
+        table = tabulate(plan, reference, measure(plan, frames, beads=Beads(beads, mapping)))
         for row, published in PUBLISHED.items():
             if published[column] is not None:
                 found = table.score if row == "score" else table[row]

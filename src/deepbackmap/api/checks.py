@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from deepbackmap.evaluation import Plan, rings, tacticity
+from deepbackmap.evaluation.plan import atom_name
 from deepbackmap.forcefield.nonbonded import LennardJonesTable, neighbour_pairs
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.system import Structure, Topology
+from deepbackmap.system import Structure
 
 NAMED = 10
 """Most bonds through rings and inverted centres that are named; all are counted."""
@@ -147,12 +148,3 @@ class Checker:
                 self._pierced_named.append(
                     f"bond {a} - {b} through the ring of {inside}, frame {number}"
                 )
-
-
-def atom_name(topology: Topology, atom: int) -> str:
-    """Name, index from 1 and molecule of an atom."""
-    offsets = topology.molecule_offsets()
-    molecule = int(np.searchsorted(offsets, atom, side="right")) - 1
-    kind = topology.molecule_types[int(topology.molecule_type_index()[molecule])]
-    name = kind.atom_names[atom - int(offsets[molecule])]
-    return f"{name} (atom {atom + 1}) of molecule {molecule + 1} ({kind.name})"

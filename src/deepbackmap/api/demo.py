@@ -12,7 +12,7 @@ from pathlib import Path
 from deepbackmap.api.backmap import Summary, backmap
 from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import Plan, QualityTable, compare_beads, measure, tabulate
+from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
 from deepbackmap.evaluation.table import format_value
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
@@ -152,8 +152,7 @@ def _compare(melt: Path, folder: Path, model: Path) -> tuple[QualityTable, Quali
     others = measure(plan, truth[FRAMES:], source=str(melt / "aa.xtc"))
 
     def table(frames: Sequence[Structure]) -> QualityTable:
-        rows = compare_beads(frames, beads, mapping)
-        return tabulate(plan, others, measure(plan, frames), rows)
+        return tabulate(plan, others, measure(plan, frames, beads=Beads(beads, mapping)))
 
     return table(made), table(truth[:FRAMES]), made[0]
 

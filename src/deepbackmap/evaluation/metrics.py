@@ -8,6 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Num
 
+BELOW, ABOVE, SPREAD_BINS = 8.0, 12.0, 60
+"""Standard deviations below and above the reference's mean, and bins between them."""
+
 
 def histogram(
     values: Num[np.ndarray, "*n"], low: float, high: float, bins: int
@@ -66,29 +69,30 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def jensen_shannon_by_spread(
-    reference: Float[np.ndarray, " n"],
-    generated: Float[np.ndarray, " m"],
-    below: float = 8.0,
-    above: float = 12.0,
-    bins: int = 60,
+    reference: Float[np.ndarray, "*n"], generated: Float[np.ndarray, "*m"]
 ) -> float:
-    """Divergence of two samples in bins that span the reference's spread.
+    """Divergence of two samples in bins that span the reference's spread (``spread_bins``).
 
     Args:
         reference: samples whose mean and standard deviation set the bins.
         generated: samples compared with them, same unit.
-        below: lower edge in standard deviations below the reference's mean.
-        above: upper edge in standard deviations above it.
-        bins: number of bins.
+
+    Raises:
+        ValueError: the reference has no spread.
+    """
+    bins = spread_bins(reference)
+    return jensen_shannon(histogram(reference, *bins), histogram(generated, *bins))
+
+
+def spread_bins(reference: Float[np.ndarray, "*n"]) -> tuple[float, float, int]:
+    """Lower edge, upper edge and number of bins from ``BELOW`` to ``ABOVE`` standard deviations
+    of the mean.
 
     Raises:
         ValueError: the reference has no spread.
     """
     mean, deviation = _spread(reference)
-    low, high = mean - below * deviation, mean + above * deviation
-    return jensen_shannon(
-        histogram(reference, low, high, bins), histogram(generated, low, high, bins)
-    )
+    return mean - BELOW * deviation, mean + ABOVE * deviation, SPREAD_BINS
 
 
 def shift_of_mean(reference: Float[np.ndarray, " n"], generated: Float[np.ndarray, " m"]) -> float:
@@ -105,11 +109,11 @@ def shift_of_median(
     return float(np.median(generated) - np.median(reference)) / deviation
 
 
-def _spread(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
+def _spread(values: Float[np.ndarray, "*n"]) -> tuple[float, float]:
     """Mean and standard deviation of samples that are not all the same."""
     deviation = float(np.std(values))
     if not deviation > 0.0:
-        raise ValueError(f"reference: expected values that differ, got {len(values)} equal ones")
+        raise ValueError(f"reference: expected values that differ, got {values.size} equal ones")
     return float(np.mean(values)), deviation
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
@@ -15,16 +17,19 @@ from jaxtyping import Float64, Int64
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import contacts, rings, stereo
 from deepbackmap.evaluation.metrics import histogram
-from deepbackmap.evaluation.plan import Plan
-from deepbackmap.forcefield import energies_per_molecule, terms
-from deepbackmap.system import BondedTerms, Structure, Topology
+from deepbackmap.evaluation.plan import Plan, atom_name
+from deepbackmap.forcefield import terms
+from deepbackmap.forcefield.molecules import NonbondedSums, bonded_per_molecule, pair_batches
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.mapping import SystemMapping, map_positions
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
-ANGLE_BINS = (80.0, 150.0, 140)
-"""Degrees, degrees, number; values outside go into the end bins."""
-DIHEDRAL_BINS = (-180.0, 180.0, 90)
-IMPROPER_BINS = (-30.0, 30.0, 60)
-CLOSE = 0.6
-"""In sigma: a pair nearer than that is a clash."""
+COINCIDENT = 0.001
+"""nm: atoms that are not excluded and nearer than that have no energy worth the name."""
+STRETCHED, STRETCHED_SHARE = 2.0, 0.2
+"""Bonds of so many times their length, and the share of them from which on the atoms are surely
+not in the order of the topology."""
 
 
 @runtime_checkable
@@ -40,42 +45,56 @@ class Frames(Protocol):
 class Measurements:
     """What the frames of one sample show; the first axis of every array counts the frames."""
 
-    angles: Mapping[str, Int64[np.ndarray, "f _"]]
-    """Counts in ``ANGLE_BINS`` by types."""
-    dihedrals: Mapping[str, Int64[np.ndarray, "f _"]]
-    """Counts in ``DIHEDRAL_BINS`` by types."""
-    impropers: Int64[np.ndarray, "f b"]
-    """Counts in ``IMPROPER_BINS``, deviations from the force field's value."""
-    angle_energy: Float64[np.ndarray, " f"]
-    """Of the system, kJ/mol."""
-    improper_energy: Float64[np.ndarray, " f"]
-    """Of the system, kJ/mol."""
-    lj: Float64[np.ndarray, "f m"]
-    """Lennard-Jones energy of every molecule, kJ/mol: intra and half of inter."""
-    rdf: Float64[np.ndarray, "f r"]
-    """g(r) of heavy atoms."""
+    counts: Mapping[str, Int64[np.ndarray, "f _"]]
+    """Histograms by name of the observable (``Plan.observables``)."""
+    energies: Mapping[str, Float64[np.ndarray, "f m"]]
+    """Of every molecule, kJ/mol, by name (``forcefield.molecules``)."""
+    rdf: Mapping[str, Float64[np.ndarray, "f g"]]
+    """g(r) by name (``Plan.rdf_names``)."""
     closest: Float64[np.ndarray, " f"]
     """Smallest distance of a pair that is not excluded, in sigma; infinite where no pair is
     nearer than its sigma."""
+    nearest: Float64[np.ndarray, " f"]
+    """The same in nm; infinite beyond the largest sigma."""
+    nearest_pair: Int64[np.ndarray, "f 2"]
+    """Atoms of it; -1 where there is none."""
+    overlaps: Int64[np.ndarray, " f"]
+    """Pairs nearer than ``contacts.OVERLAP``."""
     clashes: Int64[np.ndarray, " f"]
-    """Pairs nearer than ``CLOSE``."""
+    """Pairs nearer than ``contacts.CLOSE``."""
+    clashes_of: Int64[np.ndarray, "f m"]
+    """Of them, those that each molecule takes part in."""
     handedness: Int64[np.ndarray, "f c"]
-    """1 or -1 for every stereocentre."""
+    """1 or -1 for every stereocentre; 0 where its branches lie in a plane."""
     prochiral: Int64[np.ndarray, "f p"]
-    """1 or -1 for every pair of equal hydrogens."""
-    pierced: Int64[np.ndarray, " f"]
-    """Bonds through rings."""
+    """1 or -1 for every pair of equal hydrogens; 0 where both lie in the plane."""
+    pierced_of: Int64[np.ndarray, "f m"]
+    """Bonds through the rings of every molecule."""
+    ring_rms: Float64[np.ndarray, "f r"]
+    """Rms distance of every ring's atoms from their mean plane, nm."""
     bond_squares: Float64[np.ndarray, " f"]
     """Mean square deviation of bond lengths from the force field, nm^2."""
     bond_largest: Float64[np.ndarray, " f"]
     """Largest deviation, nm."""
+    beads: Mapping[str, Float64[np.ndarray, " f"]]
+    """Rms and largest distance of the re-mapped beads from those given, nm; empty without."""
 
     @property
     def n_frames(self) -> int:
         """Number of frames."""
-        return len(self.lj)
+        return len(self.closest)
 
-    def select(self, frames: Sequence[int]) -> Measurements:
+    @property
+    def lj(self) -> Float64[np.ndarray, "f m"]:
+        """Lennard-Jones energy of every molecule, kJ/mol: intra and half of inter."""
+        return self.energies["lj intra"] + self.energies["lj inter"]
+
+    @property
+    def pierced(self) -> Int64[np.ndarray, " f"]:
+        """Bonds through rings."""
+        return self.pierced_of.sum(axis=1)
+
+    def select(self, frames: Sequence[int] | Int64[np.ndarray, " k"]) -> Measurements:
         """The same of some of the frames."""
         rows = np.asarray(frames, dtype=np.int64)
         return _apply(lambda parts: parts[0][rows], [self])
@@ -95,26 +114,89 @@ def _apply(
     return Measurements(**made)
 
 
-def measure(plan: Plan, frames: Frames, *, source: str = "frames") -> Measurements:
+@dataclass(frozen=True)
+class Beads:
+    """The coarse-grained input of generated frames."""
+
+    frames: Frames
+    """One for every generated frame."""
+    mapping: SystemMapping
+    """What maps the atoms onto them."""
+
+
+def measure(
+    plan: Plan,
+    frames: Frames,
+    *,
+    source: str = "frames",
+    numbers: Sequence[int] | None = None,
+    beads: Beads | None = None,
+    workers: int = 1,
+    done: Callable[[], object] = lambda: None,
+) -> Measurements:
     """Measures a sample frame by frame; only histograms and figures are kept.
 
     Args:
         plan: of the system.
         frames: at least one; molecules need not be whole.
         source: what to call the sample in an error.
+        numbers: of the frames, for errors; 1, 2, ... by default.
+        beads: what the frames were made from, to see how well their atoms map back onto it.
+        workers: threads that share the frames; the result does not depend on it.
+        done: called after each frame.
 
     Raises:
-        InputError: there is no frame, or a frame has the wrong number of atoms, a coordinate
-            that is not finite, or a box that cannot be used.
+        InputError: there is no frame; a frame has the wrong number of atoms, a coordinate that is
+            not finite, a box that cannot be used, atoms on top of each other, or bonds that show
+            its atoms to be in another order; or the beads do not belong to the frames.
     """
     if not len(frames):
         raise InputError(f"{source}: expected at least one frame, found none.")
+    if beads is not None and len(beads.frames) != len(frames):
+        raise InputError(
+            f"beads: expected a frame for each of the {len(frames)} generated frames, "
+            f"found {len(beads.frames)}."
+        )
+    labels = numbers if numbers is not None else range(1, len(frames) + 1)
+    given = beads.frames if beads is not None else [None] * len(frames)
+    trees = bond_trees(plan.topology) if beads is not None else ()
+
+    def one(number: int, frame: Structure, bead_frame: Structure | None) -> Measurements:
+        where = f"{source}, frame {number}"
+        checked = _checked(frame, plan.topology, where)
+        found: dict[str, np.ndarray] = {}
+        if beads is not None and bead_frame is not None:
+            found = _bead_distances(checked, bead_frame, number, beads.mapping, trees, where)
+        return _measure_frame(plan, checked, found, where)
+
     with _one_thread():
-        found = [
-            _measure_frame(plan, _checked(frame, plan.topology, f"{source}, frame {index + 1}"))
-            for index, frame in enumerate(frames)
-        ]
-    return _apply(np.concatenate, found)
+        jobs = zip(labels, frames, given, strict=True)
+        parts = []
+        for part in _in_threads(one, jobs, workers):
+            parts.append(part)
+            done()
+    return _apply(np.concatenate, parts)
+
+
+def _in_threads(
+    function: Callable[..., Measurements], jobs: Iterator[tuple[Any, ...]], workers: int
+) -> Iterator[Measurements]:
+    """Results in the order of the jobs; few frames at a time are in memory."""
+    if workers < 2:
+        yield from (function(*job) for job in jobs)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Measurements]] = deque()
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(function, *job))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @contextmanager
@@ -151,43 +233,114 @@ def _checked(frame: Structure, topology: Topology, source: str) -> Structure:
     return frame
 
 
-def _measure_frame(plan: Plan, frame: Structure) -> Measurements:
+def _measure_frame(
+    plan: Plan, frame: Structure, beads: Mapping[str, np.ndarray], where: str
+) -> Measurements:
     """Everything about one frame."""
-    positions, box = torch.tensor(frame.positions), torch.tensor(frame.box)
-
-    def degrees(function: Callable[..., torch.Tensor], atoms: np.ndarray) -> np.ndarray:
-        return np.degrees(function(positions, torch.tensor(atoms), box).numpy())
-
-    def energy(kind: str, listed: BondedTerms) -> float:
-        index, parameters = torch.tensor(listed.atoms), torch.tensor(listed.parameters)
-        return float(terms.FUNCTIONS[kind](positions, index, parameters, box).sum())
-
-    xi = degrees(terms.dihedrals, plan.impropers.atoms)
-    deviation = xi - np.degrees(plan.impropers.parameters[:, 0])
-    lengths = terms.distances(positions, torch.tensor(plan.lengths.atoms), box).numpy()
-    stretched = lengths - plan.lengths.parameters[:, 0]
-    close = contacts.relative_distances(frame, plan.topology, plan.forcefield.exclusions)
-    pierced = [rings.pierced_rings(frame, r, plan.lengths.atoms) for r in plan.rings]
-    found = energies_per_molecule(plan.forcefield, frame)
+    values = _coordinates(plan, frame)
+    stretched = _stretched(plan, frame, where)
+    energies, close = _pairs(plan, frame, where)
+    n_molecules = plan.topology.n_molecules
+    clashing = plan.molecule[close.clashes]
+    # a clash inside one molecule counts once
+    clashing = np.where(clashing[:, :1] == clashing[:, 1:], [[1, 0]], 1) * (clashing + 1)
+    curves = contacts.radial_distributions(frame, plan.heavy, plan.heavy_groups, plan.near)
     return Measurements(
-        angles={
-            label: histogram(degrees(terms.angles, atoms), *ANGLE_BINS)[None]
-            for label, atoms in plan.angles.items()
-        },
-        dihedrals={
-            label: histogram(degrees(terms.dihedrals, atoms), *DIHEDRAL_BINS)[None]
-            for label, atoms in plan.dihedrals.items()
-        },
-        impropers=histogram((deviation + 180.0) % 360.0 - 180.0, *IMPROPER_BINS)[None],
-        angle_energy=np.array([sum(energy(kind, t) for kind, t in plan.angle_terms.items())]),
-        improper_energy=np.array([energy("improper", plan.impropers)]),
-        lj=(found["lj intra"] + found["lj inter"])[None],
-        rdf=contacts.radial_distribution(frame, plan.heavy, plan.near)[None],
-        closest=np.array([close.min(initial=math.inf)]),
-        clashes=np.array([np.count_nonzero(close < CLOSE)]),
+        counts={o.name: histogram(values[o.kind][o.rows], *o.bins)[None] for o in plan.observables},
+        energies={name: energy[None] for name, energy in energies.items()},
+        rdf={name: g[None] for name, g in zip(plan.rdf_names, curves, strict=True)},
+        closest=np.array([close.closest]),
+        nearest=np.array([close.nearest]),
+        nearest_pair=np.array([close.nearest_pair]),
+        overlaps=np.array([close.overlaps]),
+        clashes=np.array([len(close.clashes)]),
+        clashes_of=np.bincount(clashing.ravel(), minlength=n_molecules + 1)[None, 1:],
         handedness=stereo.handedness(frame, plan.centres)[None],
         prochiral=stereo.prochiral_labels(frame, plan.prochiral)[None],
-        pierced=np.array([sum(len(found) for found in pierced)]),
+        pierced_of=_pierced(plan, frame)[None],
+        ring_rms=np.concatenate([np.zeros(0), *(rings.out_of_plane(frame, r) for r in plan.rings)])[
+            None
+        ],
         bond_squares=np.array([np.mean(stretched**2) if len(stretched) else 0.0]),
         bond_largest=np.array([np.abs(stretched).max(initial=0.0)]),
+        beads=beads,
     )
+
+
+def _coordinates(plan: Plan, frame: Structure) -> dict[str, Float64[np.ndarray, " _"]]:
+    """Values by kind of coordinate: nm, or degrees; of impropers the deviation."""
+    positions, box = torch.tensor(frame.positions), torch.tensor(frame.box)
+
+    def of(function: Callable[..., torch.Tensor], kind: str) -> np.ndarray:
+        return function(positions, torch.tensor(plan.coordinates[kind]), box).numpy()
+
+    deviation = np.degrees(of(terms.dihedrals, "improper")) - plan.improper_centres
+    return {
+        "length": of(terms.distances, "length"),
+        "angle": np.degrees(of(terms.angles, "angle")),
+        "dihedral": np.degrees(of(terms.dihedrals, "dihedral")),
+        "improper": (deviation + 180.0) % 360.0 - 180.0,
+    }
+
+
+def _stretched(plan: Plan, frame: Structure, where: str) -> Float64[np.ndarray, " b"]:
+    """By how much every bond is too long, nm; atoms in a wrong order are found out here."""
+    i, j = plan.lengths.atoms.T
+    vectors = minimum_image(frame.positions[j] - frame.positions[i], frame.box)
+    lengths, expected = np.linalg.norm(vectors, axis=1), plan.lengths.parameters[:, 0]
+    far = float(np.mean(lengths > STRETCHED * expected)) if len(lengths) else 0.0
+    if far > STRETCHED_SHARE:
+        raise InputError(
+            f"{where}: expected bonds near their lengths in {plan.topology.source}, found "
+            f"{100.0 * far:.0f} % of them more than {STRETCHED:g} times as long: are the atoms in "
+            f"the order of the topology?"
+        )
+    return lengths - expected
+
+
+def _pairs(
+    plan: Plan, frame: Structure, where: str
+) -> tuple[dict[str, Float64[np.ndarray, " m"]], contacts.Contacts]:
+    """Energies by molecule and close contacts, in one pass over the pairs."""
+    sums, close = NonbondedSums(plan.forcefield), contacts.Contacts(plan.forcefield)
+    for batch in pair_batches(plan.forcefield, frame):
+        sums.add(batch)
+        close.add(batch)
+    if close.nearest < COINCIDENT:
+        a, b = (atom_name(plan.topology, k) for k in close.nearest_pair)
+        raise InputError(
+            f"{where}: expected atoms that are apart, so that they have energies, found {a} and "
+            f"{b} {close.nearest:.1g} nm from each other."
+        )
+    return {**bonded_per_molecule(plan.forcefield, frame), **sums.result()}, close
+
+
+def _pierced(plan: Plan, frame: Structure) -> Int64[np.ndarray, " m"]:
+    """Bonds through the rings of every molecule."""
+    found = np.zeros(plan.topology.n_molecules, dtype=np.int64)
+    for members in plan.rings:
+        pierced = rings.pierced_rings(frame, members, plan.lengths.atoms)[:, 0]
+        np.add.at(found, plan.molecule[members[pierced, 0]], 1)
+    return found
+
+
+def _bead_distances(
+    frame: Structure,
+    given: Structure,
+    number: int,
+    mapping: SystemMapping,
+    trees: tuple[BondTree, ...],
+    where: str,
+) -> dict[str, Float64[np.ndarray, "1"]]:
+    """Rms and largest distance between re-mapped beads and those that were given, nm."""
+    if given.n != mapping.n_beads:
+        raise InputError(
+            f"beads, frame {number}: expected {mapping.n_beads} beads, found {given.n}."
+        )
+    whole = make_whole(frame.positions, frame.box, mapping.topology, trees=trees, source=where)
+    apart = minimum_image(map_positions(mapping, whole) - given.positions, frame.box)
+    squares = np.einsum("ij,ij->i", apart, apart)
+    return {
+        "rms": np.array([math.sqrt(float(squares.mean()))]),
+        "largest": np.array([math.sqrt(float(squares.max()))]),
+    }

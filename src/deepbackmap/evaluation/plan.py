@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from deepbackmap.evaluation import contacts, rings, stereo
+from deepbackmap.evaluation.result import Group
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.nonbonded import Exclusions
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
+from deepbackmap.system.elements import element_symbols
 
+LENGTH_KINDS = ("bond", "constraint")
 ANGLE_KINDS = ("angle", "angle_g96")
 DIHEDRAL_KINDS = ("proper", "ryckaert_bellemans")
-LENGTH_KINDS = ("bond", "constraint")
+
+Bins = tuple[float, float, int]
+"""Lower edge, upper edge, number; values outside go into the end bins."""
+LENGTH_REACH, LENGTH_BINS = 0.03, 120
+"""nm on either side of the force field's length, and how many bins."""
+ANGLE_BINS: Bins = (80.0, 150.0, 140)
+"""Degrees."""
+WIDE_ANGLE_BINS: Bins = (0.0, 180.0, 180)
+"""For angles whose equilibrium is not at least ``ANGLE_MARGIN`` inside ``ANGLE_BINS``."""
+ANGLE_MARGIN = 15.0
+DIHEDRAL_BINS: Bins = (-180.0, 180.0, 90)
+IMPROPER_BINS: Bins = (-30.0, 30.0, 60)
+RING_BINS: Bins = (0.0, 0.06, 60)
+"""nm: rms distance of a ring's atoms from their mean plane."""
+RDF_TYPES = 4
+"""Up to so many types of heavy atoms have their own g(r); beyond, elements do."""
+
+
+@dataclass(frozen=True)
+class Observable:
+    """The distribution of some of the coordinates of one kind."""
+
+    name: str
+    group: Group
+    unit: str
+    kind: str
+    """Of the coordinates, a key of ``Plan.coordinates``."""
+    rows: slice
+    """Which of them."""
+    bins: Bins
+    scored: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,18 +59,20 @@ class Plan:
 
     topology: Topology
     forcefield: ForceField
-    angles: Mapping[str, Int64[np.ndarray, "_ 3"]]
-    """All angles of the topology by the types of their atoms, such as ``H-C-H``."""
-    dihedrals: Mapping[str, Int64[np.ndarray, "_ 4"]]
-    """Proper dihedrals of heavy atoms by the types of their atoms."""
-    angle_terms: Mapping[str, BondedTerms]
-    """Angles by kind, for their energy."""
-    impropers: BondedTerms
-    """Harmonic impropers."""
+    coordinates: Mapping[str, Int64[np.ndarray, "_ _"]]
+    """Atoms of every coordinate by kind: length, angle, dihedral, improper."""
+    observables: tuple[Observable, ...]
+    """Distributions of the coordinates by the types of their atoms, such as ``angle H-C-H``."""
+    improper_centres: np.ndarray
+    """Value of the force field for every improper, degrees."""
     lengths: BondedTerms
     """Bonds and constraints; the first column is the length of the force field in nm."""
     heavy: Int64[np.ndarray, " h"]
     """Atoms of g(r)."""
+    heavy_groups: Int64[np.ndarray, " h"]
+    """Which group of g(r) each belongs to."""
+    heavy_names: tuple[str, ...]
+    """Of the groups: atom types, or elements where there are many types."""
     near: Exclusions
     """Pairs left out of g(r)."""
     centres: Int64[np.ndarray, "c 5"]
@@ -45,6 +81,8 @@ class Plan:
     """As ``stereo.prochiral_pairs``."""
     rings: tuple[Int64[np.ndarray, "_ _"], ...]
     """One array for each size of ring."""
+    ring_kinds: Mapping[str, Bool[np.ndarray, " r"]]
+    """Which rings, of all arrays one after the other, have the same types, by name."""
 
     @classmethod
     def from_topology(cls, topology: Topology) -> Plan:
@@ -53,62 +91,238 @@ class Plan:
         Args:
             topology: of the reference and of the generated structures alike.
         """
-        lengths = [topology.expand_terms(kind) for kind in LENGTH_KINDS]
+        coordinates, observables, centres = _coordinates(topology)
         ranked = [(m, stereo.canonical_ranks(m)) for m in topology.molecule_types]
-        heavy = [np.tile(topology.molecule_types[t].heavy, c) for t, c in topology.blocks]
+        heavy = np.flatnonzero(_tiled(topology, [m.heavy for m in topology.molecule_types]))
+        names, groups = _heavy_groups(topology, heavy)
+        by_size = _rings(topology)
         return cls(
             topology=topology,
             forcefield=ForceField.from_topology(topology),
-            angles=_group(topology, [_distinct(m, ANGLE_KINDS) for m in topology.molecule_types]),
-            dihedrals=_group(topology, [_heavy_chains(m) for m in topology.molecule_types]),
-            angle_terms={kind: topology.expand_terms(kind) for kind in ANGLE_KINDS},
-            impropers=topology.expand_terms("improper"),
-            lengths=BondedTerms(
-                np.concatenate([listed.atoms for listed in lengths]),
-                np.concatenate([listed.parameters[:, :1] for listed in lengths]),
-            ),
-            heavy=np.flatnonzero(np.concatenate(heavy)),
+            coordinates=coordinates,
+            observables=observables,
+            improper_centres=centres,
+            lengths=_lengths(topology),
+            heavy=heavy,
+            heavy_groups=groups,
+            heavy_names=names,
             near=contacts.exclude_within_bonds(topology, 3),
             centres=_expand(topology, [stereo.stereocentres(m, r) for m, r in ranked]),
             prochiral=_expand(topology, [stereo.prochiral_pairs(m, r) for m, r in ranked]),
-            rings=_rings(topology),
+            rings=by_size,
+            ring_kinds=_ring_kinds(topology, by_size),
+        )
+
+    @property
+    def molecule(self) -> Int64[np.ndarray, " n"]:
+        """Molecule of every atom, from 0."""
+        return self.forcefield.exclusions.molecule
+
+    @property
+    def rdf_names(self) -> tuple[str, ...]:
+        """Names of the curves of g(r), in the order of ``contacts.radial_distributions``."""
+        pairs = contacts.group_pairs(len(self.heavy_names))
+        named = [f"g(r) {self.heavy_names[a]} - {self.heavy_names[b]}" for a, b in pairs]
+        return ("g(r), mean absolute error", *(named if len(named) > 1 else []))
+
+
+def atom_name(topology: Topology, atom: int) -> str:
+    """Name, index from 1 and molecule of an atom."""
+    offsets = topology.molecule_offsets()
+    molecule = int(np.searchsorted(offsets, atom, side="right")) - 1
+    kind = topology.molecule_types[int(topology.molecule_type_index()[molecule])]
+    name = kind.atom_names[atom - int(offsets[molecule])]
+    return f"{name} (atom {atom + 1}) of molecule {molecule + 1} ({kind.name})"
+
+
+Terms = dict[tuple[int, ...], float]
+"""Atoms in the direction that sorts first → first parameter."""
+Labelled = Mapping[str, tuple[Int64[np.ndarray, "_ _"], tuple[float, ...]]]
+"""Types of the atoms → atoms of the system, and the first parameters that occur."""
+
+
+def _coordinates(
+    topology: Topology,
+) -> tuple[dict[str, np.ndarray], tuple[Observable, ...], np.ndarray]:
+    """Coordinates by kind, what is counted of them, and the impropers' centres in degrees."""
+    molecules = topology.molecule_types
+    lengths = _group(topology, [_distinct(m, LENGTH_KINDS) for m in molecules])
+    angles = _group(topology, [_distinct(m, ANGLE_KINDS) for m in molecules])
+    torsions = [_split_torsions(m) for m in molecules]
+    chains, others, periodic = (_group(topology, [t[k] for t in torsions]) for k in range(3))
+    impropers = _impropers(topology)
+    observables = [
+        *_observables("length", "bonds", "bond", "nm", lengths, _length_bins),
+        *_observables("angle", "angles", "angle", "degree", angles, _angle_bins, scored=True),
+        *_observables(
+            "dihedral", "dihedrals", "dihedral", "degree", chains, _torsion_bins, scored=True
+        ),
+    ]
+    start = sum(len(atoms) for atoms, _ in chains.values())
+    taken = {o.name for o in observables}
+    more: tuple[tuple[str, Group, Labelled], ...] = (
+        ("dihedral", "dihedrals", others),
+        ("periodic improper", "impropers", periodic),
+    )
+    for word, group, labelled in more:
+        # a type that stands for heavy and for light atoms would make the same name twice
+        labelled = {
+            f"{label} (light)" if f"{word} {label}" in taken else label: rows
+            for label, rows in labelled.items()
+        }
+        observables += _observables(
+            "dihedral", group, word, "degree", labelled, _torsion_bins, start=start
+        )
+        start += sum(len(atoms) for atoms, _ in labelled.values())
+    observables += _improper_observables(impropers)
+    packed = {
+        "length": _pack(2, lengths),
+        "angle": _pack(3, angles),
+        "dihedral": _pack(4, chains, others, periodic),
+        "improper": _pack(4, {k: (v.atoms, ()) for k, v in impropers.items()}),
+    }
+    centres = [np.zeros(0), *(t.parameters[:, 0] for t in impropers.values())]
+    return packed, tuple(observables), np.degrees(np.concatenate(centres))
+
+
+def _observables(
+    kind: str,
+    group: Group,
+    word: str,
+    unit: str,
+    labelled: Labelled,
+    bins: Callable[[tuple[float, ...]], Bins],
+    *,
+    scored: bool = False,
+    start: int = 0,
+) -> Iterator[Observable]:
+    """One distribution for every label, of rows that follow one another from ``start``."""
+    for label, (atoms, parameters) in labelled.items():
+        rows = slice(start, start + len(atoms))
+        yield Observable(f"{word} {label}", group, unit, kind, rows, bins(parameters), scored)
+        start = rows.stop
+
+
+def _improper_observables(impropers: Mapping[str, BondedTerms]) -> Iterator[Observable]:
+    """All harmonic impropers together, and by types if there is more than one kind."""
+    if not impropers:
+        return
+    yield Observable(
+        "impropers", "impropers", "degree", "improper", slice(None), IMPROPER_BINS, scored=True
+    )
+    if len(impropers) > 1:
+        labelled = {label: (t.atoms, ()) for label, t in impropers.items()}
+        yield from _observables(
+            "improper", "impropers", "improper", "degree", labelled, lambda _: IMPROPER_BINS
         )
 
 
-def _distinct(molecule: MoleculeType, kinds: tuple[str, ...]) -> list[tuple[int, ...]]:
-    """Atoms of the terms of some kinds, each once; a term and its reverse are the same."""
-    listed = [molecule.terms[kind].atoms.tolist() for kind in kinds if kind in molecule.terms]
-    return sorted({tuple(min(row, row[::-1])) for rows in listed for row in rows})
+def _length_bins(lengths: tuple[float, ...]) -> Bins:
+    return (min(lengths) - LENGTH_REACH, max(lengths) + LENGTH_REACH, LENGTH_BINS)
 
 
-def _heavy_chains(molecule: MoleculeType) -> list[tuple[int, ...]]:
-    """Proper dihedrals of heavy atoms along bonds, which a periodic improper does not follow."""
+def _angle_bins(equilibria: tuple[float, ...]) -> Bins:
+    low, high = ANGLE_BINS[0] + ANGLE_MARGIN, ANGLE_BINS[1] - ANGLE_MARGIN
+    inside = all(low <= math.degrees(theta) <= high for theta in equilibria)
+    return ANGLE_BINS if inside else WIDE_ANGLE_BINS
+
+
+def _torsion_bins(_: tuple[float, ...]) -> Bins:
+    return DIHEDRAL_BINS
+
+
+def _distinct(molecule: MoleculeType, kinds: tuple[str, ...]) -> Terms:
+    """The terms of some kinds, each once; a term and its reverse are the same."""
+    found: Terms = {}
+    for kind in kinds:
+        if kind in molecule.terms:
+            listed = molecule.terms[kind]
+            first = listed.parameters[:, 0].tolist()
+            for row, parameter in zip(listed.atoms.tolist(), first, strict=True):
+                found.setdefault(tuple(min(row, row[::-1])), parameter)
+    return dict(sorted(found.items()))
+
+
+def _split_torsions(molecule: MoleculeType) -> tuple[Terms, Terms, Terms]:
+    """Chains of heavy atoms, other chains, and periodic impropers, which follow no chain."""
     bonds = set(map(tuple, molecule.bonds.tolist()))
-    return [
-        atoms
-        for atoms in _distinct(molecule, DIHEDRAL_KINDS)
-        if molecule.heavy[list(atoms)].all()
-        and all((min(pair), max(pair)) in bonds for pair in pairwise(atoms))
-    ]
+    found: tuple[Terms, Terms, Terms] = ({}, {}, {})
+    for atoms, parameter in _distinct(molecule, DIHEDRAL_KINDS).items():
+        along = all((min(pair), max(pair)) in bonds for pair in pairwise(atoms))
+        heavy = bool(molecule.heavy[list(atoms)].all())
+        found[0 if along and heavy else 1 if along else 2][atoms] = parameter
+    return found
 
 
-def _group(topology: Topology, per_type: Sequence[list[tuple[int, ...]]]) -> dict[str, np.ndarray]:
+def _impropers(topology: Topology) -> dict[str, BondedTerms]:
+    """Harmonic impropers by types, every term as the topology lists it."""
+    found: dict[str, BondedTerms] = {}
+    listed = topology.expand_terms("improper")
+    labels = np.array(_labels(topology, listed.atoms), dtype=object)
+    for label in sorted(set(labels.tolist())):
+        rows = np.flatnonzero(labels == label)
+        found[label] = BondedTerms(listed.atoms[rows], listed.parameters[rows])
+    return found
+
+
+def _labels(topology: Topology, atoms: Int64[np.ndarray, "t k"]) -> list[str]:
+    """Types of the atoms of every term, from the end that sorts first."""
+    names = np.array(topology.type_names, dtype=object)
+    kinds = names[topology.atom_type_index()] if topology.n_atoms else names[:0]
+    return ["-".join(min(row, row[::-1])) for row in kinds[atoms].tolist()]
+
+
+def _group(topology: Topology, per_type: Sequence[Terms]) -> Labelled:
     """Terms of every molecule type by the types of their atoms, with the atoms of the system.
 
     A label starts at the end that sorts first.
     """
     by_label: dict[str, list[list[tuple[int, ...]]]] = {}
+    parameters: dict[str, set[float]] = {}
     for place, (molecule, listed) in enumerate(zip(topology.molecule_types, per_type, strict=True)):
-        for atoms in listed:
+        for atoms, parameter in listed.items():
             types = [molecule.atom_types[a] for a in atoms]
             label = "-".join(min(types, types[::-1]))
-            if label not in by_label:
-                by_label[label] = [[] for _ in per_type]
-            by_label[label][place].append(atoms)
+            by_label.setdefault(label, [[] for _ in per_type])[place].append(atoms)
+            parameters.setdefault(label, set()).add(parameter)
     return {
-        label: _expand(topology, [np.array(rows, dtype=np.int64) for rows in found])
+        label: (
+            _expand(topology, [np.array(rows, dtype=np.int64) for rows in found]),
+            tuple(sorted(parameters[label])),
+        )
         for label, found in sorted(by_label.items())
     }
+
+
+def _pack(width: int, *groups: Labelled) -> Int64[np.ndarray, "_ k"]:
+    """Rows of atoms of all labels, one after the other."""
+    rows = [atoms for labelled in groups for atoms, _ in labelled.values()]
+    return np.concatenate([np.zeros((0, width), dtype=np.int64), *rows])
+
+
+def _lengths(topology: Topology) -> BondedTerms:
+    """Bonds and constraints with their lengths."""
+    listed = [topology.expand_terms(kind) for kind in LENGTH_KINDS]
+    return BondedTerms(
+        np.concatenate([terms.atoms for terms in listed]),
+        np.concatenate([terms.parameters[:, :1] for terms in listed]),
+    )
+
+
+def _heavy_groups(
+    topology: Topology, heavy: Int64[np.ndarray, " h"]
+) -> tuple[tuple[str, ...], Int64[np.ndarray, " h"]]:
+    """Names of the groups of heavy atoms, and the group of each."""
+    labels = np.array(_tiled(topology, [np.array(m.atom_types) for m in topology.molecule_types]))
+    if len(np.unique(labels[heavy])) > RDF_TYPES:
+        labels = np.array(element_symbols(topology.masses()))
+    names, groups = np.unique(labels[heavy], return_inverse=True)
+    return tuple(str(n) for n in names), groups.reshape(-1).astype(np.int64)
+
+
+def _tiled(topology: Topology, per_type: Sequence[np.ndarray]) -> np.ndarray:
+    """Values given once a molecule type, for every atom of the system."""
+    return np.concatenate([np.tile(per_type[t], c) for t, c in topology.blocks])
 
 
 def _rings(topology: Topology) -> tuple[np.ndarray, ...]:
@@ -125,6 +339,22 @@ def _rings(topology: Topology) -> tuple[np.ndarray, ...]:
         )
         for size in sizes
     )
+
+
+def _ring_kinds(topology: Topology, by_size: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    """Rings with the same types in the same order, by name."""
+    names = np.array(topology.type_names, dtype=object)
+    rows = topology.atom_type_index()
+    labels = np.array([_ring_label(r) for a in by_size for r in names[rows[a]].tolist()])
+    return {f"ring {label}": labels == label for label in np.unique(labels).tolist()}
+
+
+def _ring_label(types: list[str]) -> str:
+    """Types round a ring from where they sort first; short where all are the same."""
+    if len(set(types)) == 1:
+        return f"{len(types)} {types[0]}"
+    ways = [t[k:] + t[:k] for t in (types, types[::-1]) for k in range(len(types))]
+    return "-".join(min(ways))
 
 
 def _expand(topology: Topology, per_type: Sequence[np.ndarray]) -> np.ndarray:

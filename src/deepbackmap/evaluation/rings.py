@@ -59,6 +59,25 @@ def _trace(came_from: dict[int, int], start: int, end: int) -> tuple[int, ...]:
     return tuple(reversed(path))
 
 
+def out_of_plane(
+    structure: Structure, rings: Int64[np.ndarray, "r s"]
+) -> Float64[np.ndarray, " r"]:
+    """Root mean square distance of every ring's atoms from their mean plane, nm.
+
+    Args:
+        structure: a frame; molecules need not be whole.
+        rings: atoms of rings of one size, in cyclic order.
+    """
+    if not len(rings):
+        return np.zeros(0)
+    corners = structure.positions[rings]
+    spokes = minimum_image(corners - corners[:, :1], structure.box)
+    spokes = spokes - spokes.mean(axis=1, keepdims=True)
+    # the plane of least squares leaves the smallest eigenvalue of the scatter matrix
+    scatter = np.einsum("rsi,rsj->rij", spokes, spokes)
+    return np.sqrt(np.maximum(np.linalg.eigvalsh(scatter)[:, 0], 0.0) / rings.shape[1])
+
+
 def pierced_rings(
     structure: Structure, rings: Int64[np.ndarray, "r s"], bonds: Int64[np.ndarray, "b 2"]
 ) -> Int64[np.ndarray, "p 2"]:

@@ -62,6 +62,25 @@ def cell_heights(box: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3"]:
     return 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
 
 
+def shortest_lengths(box: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3"]:
+    """Lengths of the three shortest independent lattice vectors in nm, ascending.
+
+    They belong to the lattice, not to the vectors that happen to describe it, and change
+    continuously with it; all three are among its Voronoi-relevant vectors.
+    """
+    _, _, faces = _lattice(np.ascontiguousarray(box).tobytes())
+    lengths = np.linalg.norm(faces, axis=1)
+    chosen: list[int] = []
+    for k in np.argsort(lengths, kind="stable").tolist():
+        # relative, as in validate_box
+        unit = faces[[*chosen, k]] / lengths[[*chosen, k], None]
+        if np.linalg.svd(unit, compute_uv=False)[-1] > 1e-6:
+            chosen.append(k)
+        if len(chosen) == 3:
+            break
+    return lengths[chosen]
+
+
 def wrap(
     positions: Float64[np.ndarray, "*n 3"], box: Float64[np.ndarray, "3 3"]
 ) -> Float64[np.ndarray, "*n 3"]:
