@@ -29,6 +29,7 @@ class NotingEngine:
     """Moves atoms by ``move`` in a minimisation; its energies come from ``series``."""
 
     name = "noting"
+    temperature = staticmethod(lambda step: np.full(len(step), 500.0))
 
     def __init__(self, series=None, move=lambda x: x, fails=False):
         self.series = series or (lambda steps: np.random.default_rng(0).normal(size=len(steps)))
@@ -54,6 +55,7 @@ class NotingEngine:
 
     def _segment(self, structure, velocities, step, evaluations):
         energies = {"lj": self.series(self.done + step), "bond": np.arange(len(step), dtype=float)}
+        energies["temperature"] = self.temperature(self.done + step)
         return Segment(structure, velocities, step, energies, (), evaluations)
 
 
@@ -174,6 +176,13 @@ def test_a_run_that_never_settles_ends_at_the_maximum_and_says_so():
     done = finish(engine, until_settled=True, steps=200, max_steps=3_000)
     assert done.unsettled == ("lj",)
     assert 2_900 < done.steps <= 3_000
+
+
+def test_nothing_has_settled_before_the_temperature_is_reached():
+    engine = NotingEngine()
+    assert finish(engine, steps=400).settled["lj"].settled
+    engine.temperature = lambda step: np.full(len(step), 430.0)
+    assert finish(engine, steps=400).settled["lj"].state == "drifting"
 
 
 def test_a_short_run_goes_on_by_whole_intervals():

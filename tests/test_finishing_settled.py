@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from deepbackmap.dynamics.settled import settle, settle_all, statistical_inefficiency
+from deepbackmap.dynamics.settled import reached, settle, settle_all, statistical_inefficiency
 
 SEEDS = range(40)
 
@@ -69,6 +69,17 @@ def test_a_series_too_short_for_its_memory_has_not_settled():
     found = [settle(autoregressive(np.random.default_rng(s), 100, 0.97)) for s in SEEDS]
     assert sum(f.settled for f in found) <= 0.05 * len(SEEDS)
     assert settle(np.zeros(3)).state == "too short"
+
+
+def test_a_series_has_reached_its_target_or_not():
+    rng = np.random.default_rng(0)
+    noise = [autoregressive(rng, 400, 0.8) for _ in SEEDS]
+    assert sum(reached(500.0 + 40.0 * x, 500.0) for x in noise) >= 0.9 * len(SEEDS)
+    assert not any(reached(430.0 + 40.0 * x, 500.0) for x in noise)
+    warming = 500.0 - 200.0 * np.exp(-np.arange(400) / 200.0)
+    assert not any(reached(warming + 10.0 * x, 500.0) for x in noise)
+    assert reached(np.full(10, 505.0), 500.0)
+    assert not reached(np.full(10, 515.0), 500.0)
 
 
 def test_a_constant_is_settled_and_what_is_not_a_number_is_refused():

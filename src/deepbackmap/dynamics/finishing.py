@@ -22,7 +22,7 @@ from deepbackmap.dynamics.containers import (
     Minimisation,
     Segment,
 )
-from deepbackmap.dynamics.settled import Settled, settle_all
+from deepbackmap.dynamics.settled import Settled, reached, settle_all
 from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, neighbour_pairs
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import Structure, Topology
@@ -252,6 +252,8 @@ class _Series:
 
     every: int
     """Steps between two recorded energies."""
+    temperature: float
+    """That the atoms are to have, K."""
     steps: int = 0
     segments: list[Segment] = field(default_factory=list)
 
@@ -265,9 +267,20 @@ class _Series:
         }
 
     def settled(self) -> dict[str, Settled]:
-        """By term; bonds that are held have no energy but that of rounding."""
+        """By term; bonds that are held have no energy but that of rounding.
+
+        Nothing has settled before the atoms have the temperature that they are to have: stiff
+        terms swing so much on the way there that they alone can look as if they had.
+        """
+        energies = self.energies()
         left_out = (*NOT_ENERGIES, "bond")
-        return settle_all({k: v for k, v in self.energies().items() if k not in left_out})
+        found = settle_all({k: v for k, v in energies.items() if k not in left_out})
+        if "temperature" in energies and not reached(energies["temperature"], self.temperature):
+            found = {
+                name: replace(term, state="drifting") if term.settled else term
+                for name, term in found.items()
+            }
+        return found
 
 
 def _run(
@@ -280,7 +293,7 @@ def _run(
     progress: Callable[[int], None],
 ) -> _Series:
     """Dynamics in one piece, or in growing pieces until the energies have settled."""
-    series = _Series(every=interval(options))
+    series = _Series(every=interval(options), temperature=options.temperature)
     structure, velocities = start, None
     steps = options.steps
     while steps:

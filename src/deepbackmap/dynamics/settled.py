@@ -18,7 +18,10 @@ at least as long as what went before it, or the approach has not been seen to en
 FEWEST_INDEPENDENT = 20.0
 """Independent samples below which nothing is said of a trend."""
 LARGEST_DRIFT = 3.0
-"""In standard errors: between the halves of what is kept."""
+"""In standard errors: the slope of the last half. Of all that is kept it would be too much: a decay
+ends with a tail that is too small to be worth cutting off, yet is seen in a long series."""
+NEAR = 0.02
+"""Relative distance of a mean from its target that counts as none."""
 STARTS = 50
 """Places that are tried as the end of the approach."""
 
@@ -39,7 +42,7 @@ class Settled:
     error: float
     """Standard error of that mean."""
     drift: float
-    """Mean of the second half of that part less the mean of the first, in standard errors."""
+    """Slope of the straight line through the last half of the series, in its standard errors."""
 
     @property
     def settled(self) -> bool:
@@ -52,9 +55,9 @@ def settle(series: Float64[np.ndarray, " n"]) -> Settled:
 
     The approach to equilibrium is cut off where that leaves most independent samples. The series
     has settled if at most half of it was cut, at least twenty independent samples are left, and
-    the means of their two halves agree within three standard errors. A slow drift makes samples
-    depend on each other for long, so that few are left: a series that is too short for
-    its own memory never passes.
+    the straight line through its last half is flat within three standard errors. A slow drift
+    makes samples depend on each other for long, so that few are left: a series that is too
+    short for its own memory does not pass.
 
     Args:
         series: samples at equal distances in time.
@@ -70,7 +73,7 @@ def settle(series: Float64[np.ndarray, " n"]) -> Settled:
     kept = series[start:]
     independent = len(kept) / inefficiency
     error = float(kept.std()) / math.sqrt(independent)
-    drift = _drift(kept, inefficiency)
+    drift = _drift(series[max(start, len(series) // 2) :])
     if start > MOST_DISCARDED * len(series):
         state: State = "drifting"
     elif independent < FEWEST_INDEPENDENT:
@@ -83,6 +86,19 @@ def settle(series: Float64[np.ndarray, " n"]) -> Settled:
 def settle_all(series: Mapping[str, Float64[np.ndarray, " n"]]) -> dict[str, Settled]:
     """``settle`` for every series that changes at all; a term that a topology lacks stays at 0."""
     return {name: settle(values) for name, values in series.items() if np.ptp(values) > 0.0}
+
+
+def reached(series: Float64[np.ndarray, " n"], target: float) -> bool:
+    """Whether the last half of a series lies where its mean is known to end up.
+
+    Args:
+        series: at least one sample.
+        target: within three standard errors of the mean, or ``NEAR`` of itself, since no
+            integrator is exact.
+    """
+    half = series[len(series) // 2 :]
+    error = float(half.std()) * math.sqrt(statistical_inefficiency(half) / len(half))
+    return abs(float(half.mean()) - target) <= max(LARGEST_DRIFT * error, NEAR * abs(target))
 
 
 def equilibration(series: Float64[np.ndarray, " n"]) -> tuple[int, float]:
@@ -123,11 +139,21 @@ def statistical_inefficiency(series: Float64[np.ndarray, " n"]) -> float:
     return max(1.0, 1.0 + 2.0 * float(weighted[1:last].sum()))
 
 
-def _drift(kept: Float64[np.ndarray, " k"], inefficiency: float) -> float:
-    """Difference of the means of the two halves, second less first, in its standard errors."""
-    half = len(kept) // 2
-    variance = float(kept.var())
-    if half == 0 or variance <= np.finfo(float).tiny:
+def _drift(kept: Float64[np.ndarray, " k"]) -> float:
+    """Slope of the straight line through some samples, in its standard errors.
+
+    Spread and memory are those of what the line leaves, so that a drift does not hide behind the
+    spread and the memory that it makes itself.
+    """
+    time = np.arange(len(kept)) - 0.5 * (len(kept) - 1)
+    scale = float((time**2).sum())
+    if scale == 0.0:
         return 0.0
-    error = math.sqrt(2.0 * variance * inefficiency / half)
-    return float(kept[-half:].mean() - kept[:half].mean()) / error
+    slope = float(time @ kept) / scale
+    rest = kept - kept.mean() - slope * time
+    variance = float(np.mean(rest**2)) * statistical_inefficiency(rest)
+    if variance <= np.finfo(float).tiny:
+        # nothing but the line: rounding, or all there is
+        flat = abs(slope) * len(kept) <= np.finfo(float).eps * float(np.abs(kept).max())
+        return 0.0 if flat else math.copysign(math.inf, slope)
+    return slope * math.sqrt(scale / variance)
