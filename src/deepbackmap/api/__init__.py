@@ -4,6 +4,7 @@ from deepbackmap.api.backmap import Summary, backmap
 from deepbackmap.api.baseline import BaselineSummary, baseline
 from deepbackmap.api.data import fetch
 from deepbackmap.api.demo import Demo, demo
+from deepbackmap.api.evaluate import evaluate
 from deepbackmap.api.finish import FinishSummary, finish
 from deepbackmap.api.map import map_trajectory
 from deepbackmap.api.md import MdSummary, md
@@ -20,6 +21,7 @@ __all__ = [
     "backmap",
     "baseline",
     "demo",
+    "evaluate",
     "fetch",
     "finish",
     "map_trajectory",

@@ -314,6 +314,56 @@ def md_(
             typer.echo(summary.to_text(), nl=False)
 
 
+@app.command("evaluate")
+def evaluate_(
+    *,
+    reference: Annotated[Path, typer.Option(help="Frames that are right.")],
+    generated: Annotated[
+        list[str], typer.Option(help="NAME=FILE of frames to judge; once for each method.")
+    ],
+    topology: Topology,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    structure: Annotated[
+        Path | None, typer.Option("--structure", "-s", help="Names for files without (.xtc).")
+    ] = None,
+    beads: Annotated[
+        Path | None, typer.Option(help="Beads that the generated frames were made from.")
+    ] = None,
+    mapping: Annotated[
+        str | None, typer.Option(help="Mapping file or packaged name; with --beads.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Which generated frames, A:B:C; all by default.")
+    ] = None,
+    reference_frames: Annotated[
+        str | None, typer.Option(help="Which reference frames, A:B:C; all by default.")
+    ] = None,
+    bead_frames: Annotated[
+        str | None, typer.Option(help="Which bead frames; the generated frames' by default.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the reference in K.")] = None,
+    seed: Annotated[int, typer.Option(help="Of halves, bootstrap and map.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    no_map: Annotated[bool, typer.Option("--no-map", help="Leave out the structure map.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge generated structures against a reference: figures, a verdict, a report."""
+    with _edge():
+        from deepbackmap.api.evaluate import evaluate, to_text
+
+        found = evaluate(
+            reference, _named_files("generated", generated), structure=structure,
+            topology=topology, output=output, beads=beads, mapping=mapping, frames=frames,
+            reference_frames=reference_frames, bead_frames=bead_frames, temperature=temperature,
+            seed=seed, workers=workers, structure_map=not no_map, force=force,
+            progress=_progress(quiet),
+        )  # fmt: skip
+        if not quiet:
+            typer.echo(to_text(found), nl=False)
+            typer.echo(f"\n{output / 'report.html'}: the report")
+
+
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder.")] = Path(

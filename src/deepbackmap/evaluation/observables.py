@@ -22,7 +22,7 @@ from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.molecules import NonbondedSums, bonded_per_molecule, pair_batches
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.system import Structure, Topology
+from deepbackmap.system import Structure
 from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
 COINCIDENT = 0.001
@@ -163,7 +163,7 @@ def measure(
 
     def one(number: int, frame: Structure, bead_frame: Structure | None) -> Measurements:
         where = f"{source}, frame {number}"
-        checked = _checked(frame, plan.topology, where)
+        checked = _checked(frame, plan, where)
         found: dict[str, np.ndarray] = {}
         if beads is not None and bead_frame is not None:
             found = _bead_distances(checked, bead_frame, number, beads.mapping, trees, where)
@@ -214,8 +214,9 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _checked(frame: Structure, topology: Topology, source: str) -> Structure:
+def _checked(frame: Structure, plan: Plan, source: str) -> Structure:
     """The frame, if it can be measured."""
+    topology, least = plan.topology, 2.0 * plan.forcefield.cutoff
     if frame.n != topology.n_atoms:
         raise InputError(
             f"{source}: expected {topology.n_atoms} atoms as in {topology.source}, found {frame.n}."
@@ -229,6 +230,11 @@ def _checked(frame: Structure, topology: Topology, source: str) -> Structure:
     if not np.linalg.det(frame.box) > 0.0:
         raise InputError(
             f"{source}: expected a periodic box, found lattice vectors {frame.box.tolist()}."
+        )
+    if frame.box.diagonal().min() < least:
+        raise InputError(
+            f"{source}: expected a box of at least {least:g} nm along every axis (twice the "
+            f"cut-off), found {frame.box.diagonal().min():.3g} nm."
         )
     return frame
 

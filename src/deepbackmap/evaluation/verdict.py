@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from deepbackmap.evaluation.result import Estimate, Figure, Level, Sentence
 
 FLOORS = 3.0
@@ -28,9 +30,8 @@ LJ_SHIFT = Limits(0.2, 1.0)
 ENERGY_RATIO = Limits(0.05, 0.25)
 """Departure from 1 of the energy in stiff terms: as much as of the temperature."""
 BONDS = Limits(0.002, 0.01)
-"""nm: rms deviation from the force field beyond the reference's own. At 568 K a C-C bond of a
-flexible force field deviates by 0.004 nm in equilibrium, and 0.01 nm holds six times the
-energy."""
+"""nm: rms deviation from the force field beyond the reference's own. A bond of 265 000 kJ/mol/nm^2
+deviates by 0.004 nm in equilibrium at 568 K; at 0.01 nm it holds six times that energy."""
 BEADS = Limits(0.005, 0.02)
 """nm: rms distance of re-mapped beads."""
 RDF = Limits(0.005, 0.02)
@@ -122,10 +123,15 @@ def level(departure: float, limits: Limits) -> Level:
     return "good" if departure <= limits.good else "fair" if departure <= limits.fair else "bad"
 
 
+def _told(value: float) -> str:
+    """Two significant digits, written out."""
+    return np.format_float_positional(float(f"{value:.2g}"), trim="-")
+
+
 def _overlaps(case: _Case, overlap: str) -> Iterator[Sentence]:
     figure = case.figures["overlapping pairs"]
     if case.value(figure) > 0.0:
-        text = f"Atoms overlap: {case.value(figure):.3g} pairs a frame closer than 0.02 nm"
+        text = f"Atoms overlap: {_told(case.value(figure))} pairs a frame closer than 0.02 nm"
         yield Sentence("bad", f"{text}, the nearest {overlap}." if overlap else f"{text}.")
 
 
@@ -134,8 +140,8 @@ def _pierced(case: _Case) -> Iterator[Sentence]:
     found = level(case.beyond(figure), NONE_AT_ALL)
     if case.value(figure) > 0.0:
         text = (
-            f"Bonds pass through rings: {case.value(figure):.3g} a frame, "
-            f"{figure.reference:.3g} in the reference."
+            f"Bonds pass through rings: {_told(case.value(figure))} a frame, "
+            f"{_told(figure.reference)} in the reference."
         )
         yield Sentence(found, text)
     else:
@@ -148,7 +154,7 @@ def _inverted(case: _Case) -> Iterator[Sentence]:
         return
     found = level(case.beyond(figure), NONE_AT_ALL)
     if case.value(figure) > 0.0:
-        yield Sentence(found, f"{case.value(figure):.2g} % of the stereocentres are inverted.")
+        yield Sentence(found, f"{_told(case.value(figure))} % of the stereocentres are inverted.")
     else:
         yield Sentence(found, "Every stereocentre has the reference's hand.")
 
@@ -162,7 +168,7 @@ def _clashes(case: _Case, n_atoms: int) -> Iterator[Sentence]:
     distance += f", {_sigma(nearest.reference)} in the reference"
     found = level(1e4 * max(0.0, case.beyond(figure)) / n_atoms, CLASHES)
     if case.value(figure) > 0.0:
-        text = f"Atoms clash: {case.value(figure):.2g} pairs a frame closer than 0.6 sigma"
+        text = f"Atoms clash: {_told(case.value(figure))} pairs a frame closer than 0.6 sigma"
         yield Sentence(found, f"{text} ({distance}).")
     else:
         yield Sentence(found, f"No pair is closer than 0.6 sigma ({distance}).")
@@ -178,8 +184,8 @@ def _bent(case: _Case) -> Iterator[Sentence]:
         return
     found = level(max(0.0, case.beyond(figure)), BENT)
     if case.value(figure) > 0.0:
-        text = f"{case.value(figure):.2g} % of the flat rings are bent out of their plane"
-        yield Sentence(found, f"{text} ({figure.reference:.2g} % in the reference).")
+        text = f"{_told(case.value(figure))} % of the flat rings are bent out of their plane"
+        yield Sentence(found, f"{text} ({_told(figure.reference)} % in the reference).")
     else:
         yield Sentence(found, "Flat rings are flat.")
 
@@ -190,7 +196,7 @@ def _lj(case: _Case) -> Iterator[Sentence]:
         word = "above" if case.value(mean) > 0.0 else "below"
         yield Sentence(
             case.level(mean, LJ_SHIFT),
-            f"{name}: the mean is {case.apart(mean):.2g} reference sd {word} the reference's "
+            f"{name}: the mean is {_told(case.apart(mean))} reference sd {word} the reference's "
             f"(the median {case.value(median):+.2g} sd).",
         )
 
@@ -220,9 +226,9 @@ def _divergences(case: _Case, score: Estimate, floor: float) -> Iterator[Sentenc
         return
     levels = {f.name: case.level(f, DIVERGENCE) for f in scored}
     worst = min(levels.values(), key=ORDER.index)
-    head = f"Score {score.value:.2g}"
+    head = f"Score {_told(score.value)}"
     if math.isfinite(floor) and floor > 0.0:
-        head += f", {score.value / floor:.2g} times the floor of {floor:.2g}"
+        head += f", {_told(score.value / floor)} times the floor of {_told(floor)}"
     off = sorted((f for f in scored if levels[f.name] != "good"), key=case.value, reverse=True)
     if not off:
         tail = f"none of the {len(scored)} scored distributions departs plainly from the reference"
@@ -236,8 +242,8 @@ def _divergences(case: _Case, score: Estimate, floor: float) -> Iterator[Sentenc
 def _with_floor(value: float, floor: float) -> str:
     """A divergence and its multiple of the floor."""
     if not (math.isfinite(floor) and floor > 0.0):
-        return f"{value:.2g}"
-    return f"{value:.2g} ({value / floor:.2g} times the floor)"
+        return _told(value)
+    return f"{_told(value)} ({_told(value / floor)} times the floor)"
 
 
 def _bonds(case: _Case) -> Iterator[Sentence]:
@@ -245,8 +251,8 @@ def _bonds(case: _Case) -> Iterator[Sentence]:
     found = level(case.beyond(rms), BONDS)
     yield Sentence(
         found,
-        f"Bonds are {case.value(rms):.2g} nm rms off the force field's lengths, "
-        f"{rms.reference:.2g} nm in the reference (largest {case.value(largest):.2g} nm).",
+        f"Bonds are {_told(case.value(rms))} nm rms off the force field's lengths, "
+        f"{_told(rms.reference)} nm in the reference (largest {_told(case.value(largest))} nm).",
     )
 
 
@@ -254,19 +260,19 @@ def _rdf(case: _Case) -> Iterator[Sentence]:
     figure = case.figures["g(r), mean absolute error"]
     yield Sentence(
         case.level(figure, RDF),
-        f"g(r) of heavy atoms is off by {case.value(figure):.2g} on average.",
+        f"g(r) of heavy atoms is off by {_told(case.value(figure))} on average.",
     )
 
 
 def _beads(case: _Case) -> Iterator[Sentence]:
     figure = case.figures.get("re-mapped beads, rms distance")
     if figure is not None:
-        text = f"Atoms map back to {case.value(figure):.2g} nm rms from the given beads."
+        text = f"Atoms map back to {_told(case.value(figure))} nm rms from the given beads."
         yield Sentence(level(case.value(figure), BEADS), text)
 
 
 def _labels(case: _Case) -> Iterator[Sentence]:
     figure = case.figures.get("swapped prochiral hydrogens")
     if figure is not None and case.beyond(figure) > 0.0:
-        text = f"{case.value(figure):.2g} % of the paired hydrogens have exchanged labels."
+        text = f"{_told(case.value(figure))} % of the paired hydrogens have exchanged labels."
         yield Sentence(level(case.beyond(figure), LABELS), text)
