@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deepbackmap.evaluation.result import Figure
+from deepbackmap.evaluation.result import Figure, Group
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Closest contacts",
         "Distances of pairs that are not excluded, in units of the pair’s Lennard-Jones diameter "
         "sigma. Much below 0.7 sigma atoms overlap and a simulation would start with a kick.",
-        r"smallest distance|closest|closer than|contact",
+        r"smallest distance|closest|closer than|contact|overlapping",
     ),
     Definition(
         "stereo",
@@ -110,14 +111,14 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Share of chiral centres whose handedness differs from the reference’s or the topology’s. "
         "A pro-chiral label says which of two equal substituents is which: exchanging them "
         "changes names, not chemistry.",
-        r"stereo|chiral|inverted|handed|tactic",
+        r"stereo|chiral|inverted|handed|tactic|labels",
     ),
     Definition(
         "rings",
         "Rings",
         "A bond through a ring is a knot that no simulation undoes. Bent rings are judged by the "
         "distance of their atoms from the ring’s mean plane.",
-        r"\bring",
+        r"\brings?\b|out of plane",
     ),
     Definition(
         "bonds",
@@ -179,18 +180,30 @@ DEFINITIONS: tuple[Definition, ...] = (
 """In the order of the page; the first whose pattern is found in a figure's name explains it."""
 
 _ORDER = (
-    "shift", "energy-ratio", "lj", "coulomb", "rdf", "contacts", "stereo", "beads", "impropers",
-    "dihedrals", "angles", "rings", "bonds", "energy",
+    "shift", "energy-ratio", "lj", "coulomb", "energy", "rdf", "contacts", "stereo", "beads",
+    "impropers", "dihedrals", "angles", "rings", "bonds",
 )  # fmt: skip
 """Which entry is asked first: a name such as ``LJ per chain, shift of the mean`` fits several."""
+
+_BY_GROUP: Mapping[Group, str] = {
+    "bonds": "bonds",
+    "angles": "angles",
+    "dihedrals": "dihedrals",
+    "impropers": "impropers",
+    "energies": "energy",
+    "structure": "rdf",
+    "contacts": "contacts",
+    "stereochemistry": "stereo",
+    "rings": "rings",
+    "beads": "beads",
+}
+"""The entry of a figure whose name fits none."""
 
 _BY_KEY = {d.key: d for d in DEFINITIONS}
 
 
-def definition_of(figure: Figure) -> Definition | None:
+def definition_of(figure: Figure) -> Definition:
     """The entry that explains a figure."""
     name = figure.name.lower()
-    for key in _ORDER:
-        if re.search(_BY_KEY[key].names, name):
-            return _BY_KEY[key]
-    return _BY_KEY.get(figure.group)
+    fits = (key for key in _ORDER if re.search(_BY_KEY[key].names, name))
+    return _BY_KEY[next(fits, _BY_GROUP[figure.group])]

@@ -96,10 +96,11 @@ class TableRow:
     name: str
     unit: str
     scored: bool
-    definition: Definition | None
-    target: str
+    definition: Definition
     reference: Markup
     floor: Markup
+    floored: bool
+    """Whether there is a floor."""
     cells: tuple[Cell | None, ...]
     """In the order of the methods; nothing where a method lacks the figure."""
 
@@ -268,10 +269,10 @@ def _strip(figure: Figure, keys: Mapping[str, Key], place: Callable[[float], flo
             ends = place(estimate.value - error), place(estimate.value + error)
             said = f"{name} {_with_error(estimate)}"
             marks.append((keys[name], place(estimate.value), *ends, said))
-    said = [m[4] for m in marks]
+    words = [m[4] for m in marks]
     if math.isfinite(figure.floor):
-        said.append(f"floor {plain(figure.floor)}")
-    return Strip(figure.name, place(figure.floor), tuple(marks), "; ".join(said))
+        words.append(f"floor {plain(figure.floor)}")
+    return Strip(figure.name, place(figure.floor), tuple(marks), "; ".join(words))
 
 
 def _with_error(estimate: Estimate) -> str:
@@ -292,9 +293,9 @@ def _row(figure: Figure, keys: Mapping[str, Key]) -> TableRow:
         unit=figure.unit,
         scored=figure.scored,
         definition=definition_of(figure),
-        target=plain(figure.target),
         reference=rich(figure.reference),
         floor=rich(figure.floor),
+        floored=math.isfinite(figure.floor),
         cells=tuple(
             _cell(figure, figure.methods[name], key, best=several and away[name] == least)
             if name in figure.methods

@@ -42,6 +42,8 @@ _SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
 """Outlines of the markers by sample, with a radius of about one."""
 
 Values = Float64[np.ndarray, " b"]
+Places = Float64[np.ndarray, " at"]
+"""Edges of the bins, one more than values, or as many points."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def label(value: float, step: float) -> str:
 
 def histogram(
     title: str,
-    edges: Values,
+    edges: Places,
     reference: Values,
     band: Float64[np.ndarray, "2 b"],
     methods: Sequence[Line],
@@ -262,14 +264,14 @@ def _fine(values: Iterable[float]) -> list[int]:
     return [round(FINE * v) for v in values]
 
 
-def _path(frame: Frame, at: Values, line: Line, values: Values, *, stepped: bool) -> Markup:
+def _path(frame: Frame, at: Places, line: Line, values: Values, *, stepped: bool) -> Markup:
     """One line."""
     return Markup('<path class="line {}" data-name="{}" d="{}"/>').format(
         line.css, line.name, _trace(frame, at, values, stepped=stepped)
     )
 
 
-def _trace(frame: Frame, at: Values, values: Values, *, stepped: bool) -> str:
+def _trace(frame: Frame, at: Places, values: Values, *, stepped: bool) -> str:
     """Moves along a line; it is broken where a value is not finite."""
     xs = _fine(frame.x(v) for v in at)
     ys = [round(FINE * frame.y(v)) if math.isfinite(v) else 0 for v in values]
@@ -287,7 +289,7 @@ def _trace(frame: Frame, at: Values, values: Values, *, stepped: bool) -> str:
     return "".join(moves)
 
 
-def _band(frame: Frame, at: Values, band: Float64[np.ndarray, "2 b"], *, stepped: bool) -> Markup:
+def _band(frame: Frame, at: Places, band: Float64[np.ndarray, "2 b"], *, stepped: bool) -> Markup:
     """The area between two lines."""
     ends = []
     for a, b in _runs(np.isfinite(band).all(axis=0)):
@@ -348,9 +350,9 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
     parts = [
         Markup('<path class="grid" d="{}"/>').format(grid),
         Markup('<path class="axis" d="M0 0V{}H{}{}"/>').format(high, wide, notches),
-        *(_text("tx", frame.x(v), high + 15, t) for v, t in _labelled(across)),
-        *(_text("ty", -5, frame.y(v) + 3.5, t) for v, t in _labelled(up)),
-        _text("name", wide / 2, high + 31, x_label),
+        *(_text("tx", frame.x(v), high + 15.0, t) for v, t in _labelled(across)),
+        *(_text("ty", -5.0, frame.y(v) + 3.5, t) for v, t in _labelled(up)),
+        _text("name", wide / 2, high + 31.0, x_label),
         Markup('<text class="name" transform="translate(-38 {})rotate(-90)">{}</text>').format(
             high / 2, y_label
         ),

@@ -153,7 +153,8 @@
       return line(path.dataset.name, number(Math.max(0, f.top - (found.y / f.h) * (f.top - f.bottom))), path.getAttribute("class"));
     }).filter(Boolean);
     if (!where) return clear();
-    const real = (u) => number(f.low + (u / f.w) * (f.high - f.low));
+    const scale = (f.high - f.low) / f.w, fine = Math.max(0, Math.ceil(1 - Math.log10(((where.end - where.x) || 10) * scale)));
+    const real = (u) => String(+(f.low + u * scale).toFixed(Math.min(fine, 12))).replace(/-/g, "−");
     drawn = element("path", { class: "cursor", d: `M${(where.x + where.end) / 2} 0V${f.h}` });
     inner.append(drawn);
     show(v, plot.dataset.label + ": " + (steps ? `${real(where.x)} to ${real(where.end)}` : real(where.x)), lines);

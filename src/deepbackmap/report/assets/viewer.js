@@ -115,6 +115,7 @@ const Viewer = (() => {
       for (const i of m) this.ring(g, theme, i);
       if (this.named >= 0) this.label(g, theme, this.named);
       this.scale(g, theme, w, h);
+      c.dataset.drawn = "" + this.n;
     }
     ring(g, theme, i) {
       const r = Math.max((RADIUS[this.data.s[this.data.e[i]]] || 40) * this.at[4 * i + 3] + 3.5, 7);
