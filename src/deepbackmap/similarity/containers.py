@@ -16,8 +16,15 @@ class Overlap:
     mmd2: float
     """Unbiased squared discrepancy; may be slightly negative."""
     p_value: float
-    """Fraction of permutations of the labels with at least this discrepancy."""
+    """Fraction of permutations of the labels with at least this discrepancy, the given one
+    counted among them."""
     permutations: int
+    """How many were tried, the given one included."""
+    chance: float = float("nan")
+    """What one permutation in twenty exceeds: a discrepancy below it may well be chance."""
+    permuted: str = ""
+    """What keeps together or is exchanged: ``frames``, ``frames in pairs`` (of one number, since
+    they share their beads), ``structures`` or ``structures in pairs``."""
 
 
 @dataclass(frozen=True)
