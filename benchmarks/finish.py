@@ -39,7 +39,7 @@ EVALUATIONS = (0, 100, 250, 500, 1000, 3000)
 COLUMNS = ("score", "LJ per chain, shift of the mean", "LJ per chain", "dihedral energy, ratio",
            "angle energy, ratio", "improper energy, ratio", "g(r), mean absolute error",
            "inverted stereocentres", "bonds through rings")  # fmt: skip
-SCAN_MINIMISE, SCAN_BONDS, SCAN_STEPS = (0, 5, 10, 20, 50, 100), (1e5, 3e5, 1e6), (100,)
+SCAN_MINIMISE, SCAN_BONDS, SCAN_STEPS = (0, 5, 20, 50), (1e5, 5e5), (100,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """``deepbackmap finish``: what comes out obeys the laws, and every wrong input is one line."""
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -15,41 +16,15 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
-from deepbackmap.mapping.match import bead_table
-from deepbackmap.system import Structure
-from melt import build
+from finish_systems import BOX, CHAINS, write_chains
 
-MONOMERS, CHAINS = 3, 6
-BOX = np.array([[5.2, 0.0, 0.0], [1.1, 7.2, 0.0], [-0.7, 0.9, 4.8]])
 GOOD = ("--temperature", 500, "--steps", 10, "--engine", "openmm-cpu", "--threads", 1)
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """Some chains apart from each other in a skewed box, wrapped, two frames, and their beads."""
     folder = tmp_path_factory.mktemp("chains")
-    build.write_topology(folder / "topol.top", MONOMERS, CHAINS)
-    topology = read_topology(folder / "topol.top")
-    mapping = load_mapping("ps-two-bead").resolve(topology)
-    rng = np.random.default_rng(3)
-    chains = build.build_chains(MONOMERS, CHAINS, rng)
-    places = np.array([[x, y, 0.0] for x in (0.0, 2.5) for y in (0.0, 2.4, 4.8)])
-    chains = chains - chains.mean(axis=1, keepdims=True) + places[:, None]
-    whole = chains.reshape(-1, 3)
-    for name, table, of in (
-        ("aa", atom_table(topology), lambda x: x),
-        ("cg", bead_table(mapping), lambda x: map_positions(mapping, x)),
-    ):
-        frames = [
-            Structure(of(whole + 0.003 * np.random.default_rng(k).normal(size=whole.shape)), BOX,
-                      time=5.0 * k)
-            for k in range(2)
-        ]  # fmt: skip
-        with open_writer(folder / f"{name}.gro", table) as writer:
-            writer.write(frames[0])
-        with open_writer(folder / f"{name}.trr", table) as writer:
-            for frame in frames:
-                writer.write(frame)
+    write_chains(folder)
     return folder
 
 
@@ -328,8 +303,9 @@ def test_a_defect_that_finishing_makes_is_refused_unless_it_is_to_be_kept(chains
         mirror_one_centre(positions, topology)
         return Finished(replace(structure, positions=positions), 21, 11, 10, 1, {}, {})
 
-    monkeypatch.setattr("deepbackmap.api.finish.finish_structure", turned)
-    monkeypatch.setattr("deepbackmap.api.finish.BONDS_OFF", 1.0)
+    module = importlib.import_module("deepbackmap.api.finish")  # the package shows the function
+    monkeypatch.setattr(module, "finish_structure", turned)
+    monkeypatch.setattr(module, "BONDS_OFF", 1.0)
     options = finish_options(300.0)
     strict = Finisher(topology, options, engine="openmm-cpu")
     with pytest.raises(InputError, match=r"no defect from finishing, found 1 new, .*stereocentre"):
