@@ -1,11 +1,12 @@
 """More frames of the packaged melt, for the packaged templates: loosen, cool, sample.
 
-    PYTHONPATH=tools python -m melt.fragments FOLDER [--threads 1]
+    PYTHONPATH=tools python -m melt.fragments FOLDER [--threads 1] [--templates TARGET]
 
 Every packaged frame is heated to 800 K for 40 ps, so that its backbone takes other conformations,
 cooled to 568 K for 40 ps and sampled there for 60 ps, a frame every 20 ps; constant volume, all
 bonds constrained, the settings of ``melt.run``. FOLDER/fragments.xtc then holds the packaged frames
-and these. A stage that is done is not done again.
+and these; with --templates, TARGET holds the templates of the packaged mappings, learned from them.
+A stage that is done is not done again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import deepbackmap
+from deepbackmap.api.baseline import learn
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import packaged_mappings
 from melt.run import HOT, TEMPERATURE, Stage, _md, run_stage
 
 HEAT, COOL, SAMPLE, EVERY = 40.0, 40.0, 60.0, 20.0
 """ps."""
 STEP = 0.002
 """ps."""
+KEPT = 1000
+"""Most fragments of one kind of bead."""
 
 
 def stages(name: str, seed: int) -> list[Stage]:
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("--gmx", default="gmx")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=2026, help="of the velocities")
+    parser.add_argument("--templates", type=Path, help="folder for the templates")
     o = parser.parse_args()
     o.folder.mkdir(parents=True, exist_ok=True)
     melt = Path(deepbackmap.__file__).parent / "packaged" / "melt"
@@ -68,6 +74,13 @@ def main() -> None:
         for number, frame in enumerate(joined):
             writer.write(replace(frame, time=float(number)))
     print(f"{o.folder / 'fragments.xtc'}: {len(joined)} frames")
+    for mapping in packaged_mappings() if o.templates else ():
+        found = learn(
+            melt / "aa.gro", o.folder / "fragments.xtc", topology=melt / "topol.top",
+            mapping=mapping, output=o.templates / f"{mapping}.npz", temperature=TEMPERATURE,
+            most=KEPT, force=True,
+        )  # fmt: skip
+        print(f"{mapping}: {sum(map(len, found.fragments))} fragments")
 
 
 if __name__ == "__main__":

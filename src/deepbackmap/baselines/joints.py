@@ -17,6 +17,23 @@ CONSTRAINT = 5e4
 
 
 @dataclass(frozen=True)
+class JointTerms:
+    """Terms of one kind."""
+
+    kind: str
+    """Name in ``forcefield.terms.FUNCTIONS``."""
+    atoms: Int64[np.ndarray, "t k"]
+    """Places in ``Joints.atoms``."""
+    parameters: Float64[np.ndarray, "t p"]
+
+    def energies(self, points: torch.Tensor) -> Float64[np.ndarray, "*batch"]:
+        """Sum over the terms, kJ/mol, for positions (..., u, 3)."""
+        parameters = torch.from_numpy(self.parameters)
+        found = FUNCTIONS[self.kind](points, torch.from_numpy(self.atoms), parameters)
+        return found.sum(dim=-1).numpy()
+
+
+@dataclass(frozen=True)
 class Joints:
     """Terms of one bead, on a list of the atoms that they have."""
 
@@ -26,8 +43,7 @@ class Joints:
     """Places in the list of atoms that the bead owns."""
     slot: Int64[np.ndarray, " o"]
     """Their places among the bead's owned atoms."""
-    terms: tuple[tuple[str, Int64[np.ndarray, "t k"], Float64[np.ndarray, "t p"]], ...]
-    """(name in ``FUNCTIONS``, atoms, parameters)."""
+    terms: tuple[JointTerms, ...]
 
 
 def find_joints(molecule: MoleculeType, owned: Sequence[int], *, inner: bool = False) -> Joints:
@@ -61,7 +77,7 @@ def find_joints(molecule: MoleculeType, owned: Sequence[int], *, inner: bool = F
         atoms,
         np.array([p for p, _ in own], dtype=np.int64),
         np.array([s for _, s in own], dtype=np.int64),
-        tuple((kind, local(t), p) for kind, t, p in terms),
+        tuple(JointTerms(kind, local(t), p) for kind, t, p in terms),
     )
 
 
@@ -98,9 +114,8 @@ def joint_energies(
     points = np.repeat(held[:, None], k, axis=1)
     points[:, :, joints.own] = placed[:, :, joints.slot]
     tensor = torch.from_numpy(points)
-    for kind, index, parameters in joints.terms:
-        found = FUNCTIONS[kind](tensor, torch.from_numpy(index), torch.from_numpy(parameters))
-        energy += found.sum(dim=-1).numpy()
+    for term in joints.terms:
+        energy += term.energies(tensor)
     return energy
 
 
@@ -117,8 +132,7 @@ def inner_energies(
     joints = find_joints(molecule, owned, inner=True)
     energy = np.zeros(len(fragments))
     tensor = torch.from_numpy(fragments[:, joints.slot])
-    for kind, index, parameters in joints.terms:
-        if kind != "bond":  # kept at their lengths, but for rounding
-            found = FUNCTIONS[kind](tensor, torch.from_numpy(index), torch.from_numpy(parameters))
-            energy += found.sum(dim=-1).numpy()
+    for term in joints.terms:
+        if term.kind != "bond":  # kept at their lengths, but for rounding
+            energy += term.energies(tensor)
     return energy

@@ -162,9 +162,9 @@ def read_templates(path: str | Path) -> TemplateSet:
 def match_site(templates: TemplateSet, site: Site, where: str) -> Fragments:
     """The fragments of a bead.
 
-    They have the same atoms, bonds and bead type. Among those, the kind that shares most of the
-    surrounding beads, then the one of the same parity, then the one with fewest others: a bead of a
-    short chain, whose two ends are both near, takes what fits it best.
+    They have the same atoms, bonds and bead type. Among those a kind of the same parity, which
+    tells the hand, comes first, then the one that shares most of the surrounding beads, then the
+    one with fewest others: a bead near both ends of a short chain takes what fits it best.
 
     Args:
         templates: the set.
@@ -186,9 +186,9 @@ def match_site(templates: TemplateSet, site: Site, where: str) -> Fragments:
             f"atoms of masses {site.pattern}, found only {known}"
         )
 
-    def quality(f: Fragments) -> tuple[int, bool, int]:
+    def quality(f: Fragments) -> tuple[bool, int, int]:
         shared = len(set(f.labels) & set(site.labels))
-        return shared, f.parity == site.parity, -len(f.labels)
+        return f.parity == site.parity, shared, -len(f.labels)
 
     return max(fitting, key=quality)
 
