@@ -240,8 +240,8 @@ def structure_map(methods=("model", "template", "paper", "baseline"), n=200):
     samples = ("reference", *methods)
     centres = np.array([[0.0, 0.0], [0.05, 0.02], [0.1, -0.1], [0.5, 0.3], [2.0, -0.8]])
     clouds = [rng.normal(centres[k % 5], [0.5, 0.35], (n, 2)) for k in range(len(samples))]
-    overlap = {"reference (halves)": Overlap(-1e-4, 0.61, 1000)}
-    overlap |= {m: Overlap(0.002 * 8**k, (0.22, 0.04, 0.001, 0.001)[k % 4], 1000)
+    overlap = {"reference (halves)": Overlap(-1e-4, 0.61, 1000, 0.001, "frames")}
+    overlap |= {m: Overlap(0.002 * 8**k, (0.22, 0.04, 0.001, 0.0)[k % 4], 1000, 0.001, "frames")
                 for k, m in enumerate(methods)}  # fmt: skip
     return StructureMap(
         samples=samples,

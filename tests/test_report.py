@@ -193,6 +193,17 @@ def test_the_worst_sentence_decides(levels, summary):
     assert re.findall(r"</b> is (\w+)</span>", text) == list(levels)
 
 
+def test_the_overlap_says_what_differs(html):
+    table = re.search(r"<table class=\"overlap\">.*?</table>", html, re.S)[0]
+    rows = [
+        re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>.*?</tr>", table, re.S)[1:]
+    ]
+    assert [row[-1] for row in rows] == ["seen", "seen", "differs", "differs", "differs"]
+    assert " ".join(rows[0]) == "reference (halves) −0.00010 0.0010 0.610 no difference seen"
+    assert "&lt; 0.0010" in table  # none of 1000 was as large
+    assert "1\u202f000 permutations of frames" in table
+
+
 # The table
 
 
@@ -227,13 +238,13 @@ def test_a_floor_of_zero_and_a_tie():
 def test_without_target_the_reference_is_what_to_be_near():
     row = figure("smallest distance", "contacts", ("a", "b"), unit="sigma", target=NAN,
                  reference=0.76, floor=NAN, values=(0.85, 0.70), error=NAN)  # fmt: skip
-    assert cells(table_of(row), "smallest distance") == ["0.760", "–", "0.850 –", "★ best: 0.700 –"]
+    assert cells(table_of(row), "smallest distance") == ["0.760", "–", "0.850", "★ best: 0.700"]
 
 
 def test_what_cannot_be_said_is_a_dash_and_never_best():
     row = figure("shift", "energies", ("a",), unit="", target=0.0, reference=NAN, floor=NAN,
                  values=(NAN,), error=NAN)  # fmt: skip
-    assert cells(table_of(row), "shift") == ["–", "–", "– –", "–"]  # and method b lacks it
+    assert cells(table_of(row), "shift") == ["–", "–", "–", "–"]  # and method b lacks it
 
 
 @pytest.mark.parametrize(
@@ -290,6 +301,7 @@ def test_numbers_read_back_within_their_digits(value, error):
         (5.83, NAN, "5.83"),
         (0.0, NAN, "0"),
         (0.0, 0.0, "0"),
+        (1.0, 3e-17, "1.00 ± 0"),
         (3.4e8, NAN, "3.4·10<sup>8</sup>"),
         (-2e-9, NAN, "−2.0·10<sup>−9</sup>"),
         (NAN, 0.1, "–"),
@@ -302,8 +314,8 @@ def test_numbers_have_the_digits_of_their_error(value, error, text):
 
 
 def test_ratios():
-    assert [ratio(v) for v in (0.4, 1.0, 9.96, 270.4, NAN, math.inf)] == [
-        "0.4×", "1.0×", "10×", "270×", "–", "floor 0",
+    assert [ratio(v) for v in (0.4, 1.0, 9.96, 270.4, 12533.0, NAN, math.inf)] == [
+        "0.4×", "1.0×", "10×", "270×", "12\u202f533×", "–", "floor 0",
     ]  # fmt: skip
 
 
@@ -376,9 +388,17 @@ def test_a_peak_far_above_the_reference_is_cut_and_named():
     low = np.full(40, 0.1)
     peak = np.where(np.arange(40) == 20, 4.0, 0.0)
     picture = drawn(low, method=peak)
-    assert "cut: peaks reach 40×" in picture
+    assert "cut: up to 40× the reference" in picture
     assert frame_of(picture)[3] == pytest.approx(0.25)
     assert "cut:" not in drawn(low, method=2.0 * low)
+    # what is not cut is whole, and a reference that stands far above the methods is cut likewise
+    both = svg.histogram("t", np.arange(41.0), low, np.full((2, 40), NAN),
+                         [svg.Line("p", "m0", peak), svg.Line("q", "m1", 3.9 * low)],
+                         x_label="x", y_label="y")  # fmt: skip
+    assert frame_of(both)[3] == pytest.approx(0.39 * 1.06)
+    spike = drawn(peak, method=low)
+    assert "cut: the reference reaches 40× the methods" in spike
+    assert frame_of(spike)[3] == pytest.approx(0.25)
     # the line itself keeps its height, so that it can be read
     _, _, _, top, _, down = frame_of(picture)
     assert (1 - corners(line_of(picture, "m0"))[:, 1].min() / down) * top == pytest.approx(

@@ -173,8 +173,9 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Overlap (MMD²)",
         "Squared maximum mean discrepancy between a sample and the reference, in the space "
         "of the kernel itself and not of the drawing: 0 where both come from the same "
-        "distribution (chance makes it slightly negative). p is the share of permutations of the "
-        "labels that differ at least as much: below 0.05 the two samples can be told apart.",
+        "distribution (chance makes it slightly negative). Labels are then exchanged at random: "
+        "“by chance” is what one such permutation in twenty exceeds, and p the share that is at "
+        "least as large as the discrepancy. Below 0.05 the sample differs from the reference.",
     ),
 )
 """In the order of the page; the first whose pattern is found in a figure's name explains it."""

@@ -11,6 +11,8 @@ NOTHING = "–"
 MINUS = "−"
 _SMALLEST, _LARGEST = 1e-5, 1e5
 """Outside, a number is written with a power of ten."""
+_ROUNDING = 1e-9
+"""Errors smaller than this share of their value come from rounding: they are none."""
 
 
 def plain(value: float, error: float = math.nan) -> str:
@@ -27,6 +29,8 @@ def plain(value: float, error: float = math.nan) -> str:
 
 def rich(value: float, error: float = math.nan) -> Markup:
     """The same for HTML: powers of ten as superscripts, the error behind ``±``."""
+    if error < _ROUNDING * abs(value):
+        error = 0.0
     number = _powers(plain(value, error))
     if not math.isfinite(value) or not math.isfinite(error):
         return number
@@ -42,7 +46,7 @@ def ratio(value: float) -> str:
         return NOTHING
     if math.isinf(value):
         return "floor 0"
-    return f"{value:.0f}×" if value >= 9.95 else f"{value:.1f}×"
+    return f"{value:,.0f}×".replace(",", "\u202f") if value >= 9.95 else f"{value:.1f}×"
 
 
 def _decimals(value: float, error: float) -> int:

@@ -184,6 +184,7 @@ def render_report(evaluation: Evaluation, structure_map: StructureMap | None) ->
         structure_map=structure_map,
         maps=_maps(structure_map, keys) if structure_map else (),
         overlaps=_overlaps(structure_map, keys) if structure_map else (),
+        permutations=_permutations(structure_map) if structure_map else "",
         molecules=[payload(shown) for _, shown in molecules],
         shown=[(view, len(shown.positions)) for view, shown in molecules],
         definitions=DEFINITIONS,
@@ -466,16 +467,23 @@ def _sample_css(name: str, keys: Mapping[str, Key]) -> str:
 
 def _overlaps(
     shown: StructureMap, keys: Mapping[str, Key]
-) -> list[tuple[str, Key | None, str, str, str]]:
-    """Sample, method, discrepancy, p-value and what they say together."""
+) -> list[tuple[str, Key | None, Markup, Markup, str, str]]:
+    """Sample, method, discrepancy, what chance gives, p-value and what they say together."""
     return [
         (
             name,
             keys.get(name),
-            plain(o.mmd2),
-            f"{'< ' if o.p_value == 0.0 else ''}"
-            f"{plain(o.p_value if o.p_value > 0.0 else 1.0 / o.permutations)}",
-            "can be told apart" if o.p_value < 0.05 else "cannot be told apart",
+            rich(o.mmd2),
+            rich(o.chance),
+            plain(o.p_value) if o.p_value > 0.0 else f"< {plain(1.0 / o.permutations)}",
+            "differs" if o.p_value < 0.05 else "no difference seen",
         )
         for name, o in shown.overlap.items()
     ]
+
+
+def _permutations(shown: StructureMap) -> str:
+    """What was exchanged to find out what chance gives."""
+    ways = {o.permuted: o.permutations for o in shown.overlap.values() if o.permuted}
+    words = (f"{n:,} permutations of {what}".replace(",", "\u202f") for what, n in ways.items())
+    return "; ".join(words)

@@ -22,13 +22,14 @@ from deepbackmap.report.numbers import MINUS
 SIZE = 372, 238
 """Pixels of a drawing, across and down."""
 LARGE = 744, 470
-LEFT, RIGHT, TOP, BOTTOM = 48, 8, 18, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 8, 18, 38
 FINE = 10
 """Units of a path in a pixel of the drawing."""
 CUT = 4.0
-"""How many times the reference's peak the axis may reach: beyond, peaks are cut and named."""
+"""How many times as high as the reference's a method's peak is drawn, and the other way round:
+beyond, it is cut and named, so that the lower lines keep a shape."""
 KEPT = 2.5
-"""Height of the axis then, in peaks of the reference: its own shape must stay visible."""
+"""Least height of a cut axis, in peaks of the lower lines."""
 _SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
     (),  # a disc
     ((0.0, -1.25), (1.15, 0.8), (-1.15, 0.8)),  # triangle
@@ -41,6 +42,7 @@ _SHAPES: tuple[tuple[tuple[float, float], ...], ...] = (
 )  # fmt: skip
 """Outlines of the markers by sample, with a radius of about one."""
 
+_HEADROOM = 1.06
 Values = Float64[np.ndarray, " b"]
 Places = Float64[np.ndarray, " at"]
 """Edges of the bins, one more than values, or as many points."""
@@ -148,7 +150,7 @@ def histogram(
     lines = [*methods, Line("reference", "ref", reference)]
     first, last = _occupied(line.values for line in lines)
     part = slice(first, last + 1)
-    top, peaks = _top(reference[part], [line.values[part] for line in lines])
+    top, peaks = _top(reference[part], [line.values[part] for line in methods])
     frame = Frame(float(edges[first]), float(edges[last + 1]), 0.0, top)
     steps = edges[first : last + 2]
     drawn = [_band(frame, steps, band[:, part], stepped=True)]
@@ -168,7 +170,7 @@ def curve(
 ) -> Markup:
     """A plot of functions of a distance; arguments as for ``histogram``."""
     lines = [*methods, Line("reference", "ref", reference)]
-    top, peaks = _top(reference, [line.values for line in lines])
+    top, peaks = _top(reference, [line.values for line in methods])
     frame = Frame(*_spread(float(r[0]), float(r[-1])), 0.0, top)
     drawn = [_band(frame, r, band, stepped=False)]
     drawn += [_path(frame, r, line, line.values, stepped=False) for line in lines]
@@ -240,12 +242,20 @@ def _occupied(rows: Iterable[Values]) -> tuple[int, int]:
 
 
 def _top(reference: Values, rows: Sequence[Values]) -> tuple[float, str]:
-    """Height of the axis, and what to say of the peaks above it."""
-    highest = max(_peak(row) for row in rows)
-    own = _peak(reference)
-    if own > 0.0 and highest > CUT * own:
-        return KEPT * own, f"cut: peaks reach {highest / own:.0f}× the reference’s"
-    return (1.06 * highest if highest > 0.0 else 1.0), ""
+    """Height of the axis, and what to say of the peaks above it.
+
+    Args:
+        reference: its densities.
+        rows: densities of the methods.
+    """
+    own, peaks = _peak(reference), [_peak(row) for row in rows]
+    highest = max(peaks, default=0.0)
+    if 0.0 < CUT * own < highest:
+        whole = max((p for p in peaks if p <= CUT * own), default=0.0)
+        return max(KEPT * own, _HEADROOM * whole), f"cut: up to {highest / own:.0f}× the reference"
+    if 0.0 < CUT * highest < own:
+        return KEPT * highest, f"cut: the reference reaches {own / highest:.0f}× the methods"
+    return _HEADROOM * max(own, highest) or 1.0, ""
 
 
 def _peak(row: Values) -> float:
@@ -353,7 +363,7 @@ def _axes(frame: Frame, x_label: str, y_label: str) -> Markup:
         *(_text("tx", frame.x(v), high + 15.0, t) for v, t in _labelled(across)),
         *(_text("ty", -5.0, frame.y(v) + 3.5, t) for v, t in _labelled(up)),
         _text("name", wide / 2, high + 31.0, x_label),
-        Markup('<text class="name" transform="translate(-38 {})rotate(-90)">{}</text>').format(
+        Markup('<text class="name" transform="translate(-44 {})rotate(-90)">{}</text>').format(
             high / 2, y_label
         ),
     ]
