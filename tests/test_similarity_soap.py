@@ -89,6 +89,7 @@ def test_rows_have_unit_length_and_come_frame_after_frame():
     np.testing.assert_array_equal(both[2:], features(top, other, [1]))
 
 
+@pytest.mark.slow  # each worker imports everything anew
 def test_workers_do_not_change_the_answer():
     top, frame = gas()
     two = dataclasses.replace(OPTIONS, workers=2)
