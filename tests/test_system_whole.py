@@ -111,6 +111,19 @@ def test_bonds_longer_than_half_the_cell_are_refused():
         make_whole(positions, BOX, system, source="a.gro")
 
 
+def test_broken_molecules_stay_together_where_they_are_judged():
+    """Not strict: the long bond goes to its nearest image, and the others are what they were."""
+    system = topology((molecule("M", 3, [(0, 1), (1, 2)]), 2))
+    rng = np.random.default_rng(1)
+    positions = random_walks(2, 3, [0, 0, 1], rng).reshape(-1, 3)
+    positions[4] += [1.3, 0, 0]
+    positions[5] += [1.3, 0, 0]
+    whole = make_whole(wrap(positions, BOX), BOX, system, strict=False)
+    for a, b in ((0, 1), (1, 2), (3, 4), (4, 5)):
+        nearest = minimum_image(positions[b] - positions[a], BOX)
+        assert np.allclose(whole[b] - whole[a], nearest)
+
+
 def test_wrong_number_of_atoms_is_refused():
     system = topology((molecule("M", 3, [(0, 1), (1, 2)]), 2))
     with pytest.raises(InputError, match=r"a\.gro: expected 6 atoms as in test\.top, found 5"):

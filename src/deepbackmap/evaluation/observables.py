@@ -166,7 +166,7 @@ def measure(
         checked = _checked(frame, plan, where)
         found: dict[str, np.ndarray] = {}
         if beads is not None and bead_frame is not None:
-            found = _bead_distances(checked, bead_frame, number, beads.mapping, trees, where)
+            found = _bead_distances(checked, bead_frame, number, beads.mapping, trees)
         return _measure_frame(plan, checked, found, where)
 
     with _one_thread():
@@ -336,14 +336,14 @@ def _bead_distances(
     number: int,
     mapping: SystemMapping,
     trees: tuple[BondTree, ...],
-    where: str,
 ) -> dict[str, Float64[np.ndarray, "1"]]:
     """Rms and largest distance between re-mapped beads and those that were given, nm."""
     if given.n != mapping.n_beads:
         raise InputError(
             f"beads, frame {number}: expected {mapping.n_beads} beads, found {given.n}."
         )
-    whole = make_whole(frame.positions, frame.box, mapping.topology, trees=trees, source=where)
+    # not strict: a molecule that is broken is judged, and its beads are found to be far
+    whole = make_whole(frame.positions, frame.box, mapping.topology, trees=trees, strict=False)
     apart = minimum_image(map_positions(mapping, whole) - given.positions, frame.box)
     squares = np.einsum("ij,ij->i", apart, apart)
     return {

@@ -120,9 +120,6 @@ def worst_molecules(
 
     Returns:
         Highest energy first, then those that are shown for a defect only.
-
-    Raises:
-        InputError: a molecule cannot be made whole.
     """
     above = excess(plan, reference, generated)
     wrong = inverted_of(plan, reference, generated)
@@ -139,7 +136,7 @@ def worst_molecules(
         reasons = [above.text(k, m)] if told else []
         reasons += [text for text, _ in marks if text]
         atoms = [a for _, found in marks for a in found]
-        view = _view(plan.topology, structures[k], m, f"{method}, frame {numbers[k]}")
+        view = _view(plan.topology, structures[k], m)
         views.append(
             replace(
                 view,
@@ -207,8 +204,8 @@ def _contact(plan: Plan, structure: Structure, molecule: int) -> Contacts:
     return found
 
 
-def _view(topology: Topology, structure: Structure, molecule: int, source: str) -> MoleculeView:
-    """A molecule, whole, without a word about it."""
+def _view(topology: Topology, structure: Structure, molecule: int) -> MoleculeView:
+    """A molecule, as whole as it can be, without a word about it."""
     index = int(topology.molecule_type_index()[molecule])
     kind = topology.molecule_types[index]
     start = int(topology.molecule_offsets()[molecule])
@@ -222,7 +219,7 @@ def _view(topology: Topology, structure: Structure, molecule: int, source: str) 
         reason="",
         atom_names=kind.atom_names,
         elements=element_symbols(kind.masses),
-        positions=make_whole(positions, structure.box, alone, source=source),
+        positions=make_whole(positions, structure.box, alone, strict=False),
         bonds=kind.bonds,
         marked=(),
     )

@@ -64,6 +64,7 @@ def make_whole(
     *,
     trees: tuple[BondTree, ...] | None = None,
     source: str = "structure",
+    strict: bool = True,
 ) -> Float64[np.ndarray, "n 3"]:
     """Moves atoms by lattice vectors so that every bond is its own shortest image.
 
@@ -76,12 +77,14 @@ def make_whole(
         topology: whose bonds are walked.
         trees: ``bond_trees(topology)``, if it is at hand.
         source: what to call the structure in an error.
+        strict: refuse what cannot be made whole; else such a bond goes to its nearest image, for
+            structures that are judged and may be broken.
 
     Returns:
         Positions in nm.
 
     Raises:
-        InputError: the number of atoms is not the topology's, a bond is longer than half the
+        InputError: the number of atoms is not the topology's, or, if ``strict``, a bond is longer than half the
             smallest height of the cell (so that nothing says which image is meant), or a molecule
             is bonded to its own periodic image (so that no arrangement makes it whole).
     """
@@ -99,8 +102,9 @@ def make_whole(
         stop = start + molecule.n_atoms * count
         copies = positions[start:stop].reshape(count, molecule.n_atoms, 3)
         walked = _walk(copies, box, tree)
-        _check_bonds(walked, box, molecule, tree, first_molecule, source)
-        _check_closures(walked, box, molecule, tree, first_molecule, source)
+        if strict:
+            _check_bonds(walked, box, molecule, tree, first_molecule, source)
+            _check_closures(walked, box, molecule, tree, first_molecule, source)
         whole[start:stop] = walked.reshape(-1, 3)
         start, first_molecule = stop, first_molecule + count
     return whole
