@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyedr
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from MDAnalysis.lib.formats.libmdaxdr import TRRFile
 
 from deepbackmap.dynamics.boxes import check_box, reduced
@@ -26,6 +26,7 @@ from deepbackmap.dynamics.containers import (
     Segment,
 )
 from deepbackmap.dynamics.gromacs_files import (
+    BOX_ORDER,
     Settings,
     coordinates_text,
     dynamic_start,
@@ -76,8 +77,8 @@ LINCS_ROW = re.compile(
 )
 """Two atoms, angle turned, length before and after, fixed length."""
 STEPS_TAKEN = re.compile(r"in (\d+) steps")
-PATIENCE = 5.0
-"""Seconds a child is given to end before it is killed."""
+SAME_BOX = 1e-6
+"""Relative change of lengths that is no more than the rounding of a file."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class GromacsEngine:
             start = replace(structure, positions=positions)
             outcome = self._compute(folder, start, None, variant, settings, hold)
             steps, energies = self._energies(outcome, structure, 1.0)
-            final = replace(self._frames(outcome, structure)[-1][0], time=structure.time)
+            final, _ = self._last(outcome, structure, 0.0)
         evaluations = _evaluations(outcome.output, options.steps)
         return Segment(final, None, steps, energies, (final,), evaluations)
 
@@ -163,13 +164,13 @@ class GromacsEngine:
             variant = self._variant(hold)
             outcome = self._compute(folder, start, velocities, variant, settings, hold)
             steps, energies = self._energies(outcome, structure, options.timestep)
-            frames = self._frames(outcome, structure)
-        last, final_velocities = frames[-1]
+            time = options.steps * options.timestep
+            last, final_velocities = start, velocities  # without steps GROMACS writes no last frame
+            if options.steps:
+                last, final_velocities = self._last(outcome, structure, time)
+            frames = self._frames(outcome, structure) if options.frames_every else (last,)
         self._check_constraints(last, options)
-        wanted = [f for f, _ in frames[1:]] if options.frames_every else [last]
-        if options.frames_every and options.steps % options.frames_every:
-            wanted = wanted[:-1]  # the last frame is written whether it was asked for or not
-        return Segment(last, final_velocities, steps, energies, tuple(wanted), options.steps + 1)
+        return Segment(last, final_velocities, steps, energies, frames, options.steps + 1)
 
     def _variant(
         self, hold: Hold | None, bond_constant: float | None = None, nonbonded: bool = True
@@ -209,7 +210,7 @@ class GromacsEngine:
         prepare = ["grompp", "-f", "run.mdp", "-c", "conf.gro", "-p", "topol.top", *reference]
         self._call(folder, start, real, [*prepare, "-o", "run.tpr", "-po", "out.mdp"])
         run = ["mdrun", "-deffnm", "run", "-ntmpi", "1", "-ntomp", str(self._threads)]
-        output = self._call(folder, start, real, [*run, "-cpt", "-1", "-pin", "off", "-reprod"])
+        output = self._call(folder, start, real, [*run, "-c", "run.g96", "-pin", "off", "-reprod"])
         return Outcome(folder, output, real)
 
     def _call(
@@ -231,7 +232,9 @@ class GromacsEngine:
             try:
                 code = child.wait()
             finally:
-                _end(child)
+                # after an interruption nothing of what it would still write is wanted
+                child.kill()
+                child.wait()
             said.seek(0)
             output = said.read()
         if code != 0 or NOT_FINITE in output:
@@ -283,33 +286,44 @@ class GromacsEngine:
         found.setdefault("volume", np.full_like(time, cell_volume(structure.box)))
         return np.rint(time / timestep).astype(np.int64), found
 
-    def _frames(
-        self, outcome: Outcome, start: Structure
-    ) -> list[tuple[Structure, Float64[np.ndarray, "n 3"] | None]]:
-        """Frames, molecules whole and in the start's own box where the volume is constant."""
-        found = []
+    def _frames(self, outcome: Outcome, start: Structure) -> tuple[Structure, ...]:
+        """The frames that were asked for, without the start."""
         with TRRFile(str(outcome.folder / "run.trr")) as file:
-            for frame in file:
-                if not frame.hasx:
-                    continue
-                positions = np.array(frame.x, dtype=np.float64)[outcome.real]
-                if not np.isfinite(positions).all():
-                    raise EngineError(
-                        f"expected finite positions, found none for "
-                        f"{self._atoms.largest(positions)} at step {frame.step}"
-                    )
-                # the file holds the reduced form, which differs by lattice vectors only
-                scale = np.cbrt(cell_volume(np.array(frame.box, dtype=np.float64)))
-                ratio = scale / np.cbrt(cell_volume(start.box))
-                box = start.box if abs(ratio - 1.0) < 1e-6 else start.box * ratio
-                whole = make_whole(positions, box, self._topology, trees=self._trees)
-                velocities = None
-                if frame.hasv:
-                    velocities = np.array(frame.v, dtype=np.float64)[outcome.real]
-                found.append((Structure(whole, box, start.time + float(frame.time)), velocities))
-        if not found:
-            raise EngineError("expected GROMACS to write a frame, found none")
-        return found
+            return tuple(
+                self._frame(outcome, start, np.array(f.x), np.array(f.box), float(f.time))
+                for f in file
+                if f.hasx and f.step > 0
+            )
+
+    def _last(
+        self, outcome: Outcome, start: Structure, time: float
+    ) -> tuple[Structure, Float64[np.ndarray, "n 3"] | None]:
+        """The last frame, which trajectories hold only where their interval divides the steps."""
+        blocks = read_g96(outcome.folder / "run.g96")
+        velocities = blocks.get("VELOCITY")
+        last = self._frame(outcome, start, blocks["POSITION"], blocks["BOX"], time)
+        return last, None if velocities is None else velocities[outcome.real]
+
+    def _frame(
+        self,
+        outcome: Outcome,
+        start: Structure,
+        positions: Float[np.ndarray, "p 3"],
+        box: Float[np.ndarray, "3 3"],
+        time: float,
+    ) -> Structure:
+        """A frame as ours: atoms alone, molecules whole, the start's own lattice vectors."""
+        positions = positions[outcome.real].astype(np.float64)
+        if not np.isfinite(positions).all():
+            raise EngineError(
+                f"expected finite positions, found none for {self._atoms.largest(positions)} "
+                f"after {time:g} ps"
+            )
+        # GROMACS has the reduced form, which is the same lattice, and scales it as a whole
+        ratio = float(np.cbrt(cell_volume(box.astype(np.float64)) / cell_volume(start.box)))
+        lattice = start.box if abs(ratio - 1.0) < SAME_BOX else start.box * ratio
+        whole = make_whole(positions, lattice, self._topology, trees=self._trees)
+        return Structure(whole, lattice, start.time + time)
 
     def _check_constraints(self, last: Structure, options: Dynamics) -> None:
         fixed = Constraints.of(self._topology, bonds=options.constrain)
@@ -337,17 +351,6 @@ def _ending(code: int) -> str:
     return f"it was stopped by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ends a child that is still running, first kindly."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
 def _real(topology: Topology, mapping: SystemMapping | None) -> Bool[np.ndarray, " p"]:
     """Which particles of GROMACS are atoms, where each molecule's beads follow its atoms."""
     marks = [np.zeros(0, dtype=bool)]
@@ -367,6 +370,23 @@ def _interleave(
     found = np.empty((len(real), 3))
     found[real] = atoms
     found[~real] = sites
+    return found
+
+
+def read_g96(path: Path) -> dict[str, Float64[np.ndarray, "_ 3"]]:
+    """Blocks of a .g96 file: POSITION / nm, VELOCITY / nm ps-1 if there is one, and BOX / nm."""
+    found: dict[str, Float64[np.ndarray, "_ 3"]] = {}
+    for block in path.read_text().split("\nEND"):
+        name, *lines = block.strip().splitlines() or [""]
+        if name == "BOX":
+            values = np.zeros((3, 3))
+            words = [float(w) for line in lines for w in line.split()]
+            for (i, j), value in zip(BOX_ORDER, words, strict=False):  # three for a brick
+                values[i, j] = value
+            found[name] = values
+        elif name in ("POSITION", "VELOCITY"):
+            # 24 columns of names, which may have blanks in them
+            found[name] = np.array([[float(w) for w in line[24:].split()] for line in lines])
     return found
 
 

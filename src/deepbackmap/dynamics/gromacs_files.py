@@ -170,15 +170,14 @@ def dynamics_settings(
     options: Dynamics, interactions: Interactions, box: Float64[np.ndarray, "3 3"]
 ) -> Settings:
     """Settings of dynamics with all bonds constrained or none."""
-    frames = options.frames_every or max(options.steps, 1)
     return {
         "integrator": "sd" if options.thermostat == "langevin" else "md",
         "nsteps": str(options.steps),
         "dt": f"{options.timestep:.9g}",
         "nstcalcenergy": str(options.every),
         "nstenergy": str(options.every),
-        "nstxout": str(frames),
-        "nstvout": str(frames),
+        "nstxout": str(options.frames_every),
+        "nstvout": str(options.frames_every),
         "nstlog": str(max(options.steps, 1)),
         **_nonbonded(interactions, box, moving=True),
         **_thermostat(options),
@@ -222,16 +221,19 @@ def _nonbonded(
 ) -> Settings:
     cutoff = f"{interactions.cutoff:.9g}"
     outside = interactions.reaction_field_epsilon
-    field = {"coulombtype": "cut-off"}
-    if outside is not None:
+    if outside is None:
+        field = {"coulombtype": "cut-off", "coulomb-modifier": "none"}
+    elif outside == 1.0:
+        # the same interaction, which GROMACS wants under this name
+        field = {"coulombtype": "cut-off", "coulomb-modifier": "potential-shift"}
+    else:
         # GROMACS understands 0 as a conductor
-        value = 0.0 if math.isinf(outside) else outside
-        field = {"coulombtype": "reaction-field", "epsilon-rf": f"{value:.9g}"}
+        value = f"{0.0 if math.isinf(outside) else outside:.9g}"
+        field = {"coulombtype": "reaction-field", "coulomb-modifier": "none", "epsilon-rf": value}
     return {
         "cutoff-scheme": "verlet",
         **_pair_list(interactions.cutoff, box, moving=moving),
         **field,
-        "coulomb-modifier": "none",
         "rcoulomb": cutoff,
         "vdwtype": "cut-off",
         "vdw-modifier": "none",
