@@ -360,3 +360,25 @@ def rotation(start, end):
     axis, cosine = np.cross(start, end), float(start @ end)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + cross + cross @ cross / (1.0 + cosine)
+
+
+def test_backmap_and_finish_in_one_go(chains):
+    given = ("cg.gro", "-p", "topol.top", "--sweeps", 0, "--relaxation", 10)
+    outcome = command("backmap", *given, "-o", "out.gro", "--finish", "--finish-steps", 10,
+                      "--engine", "openmm-cpu", "--temperature", 500)  # fmt: skip
+    assert outcome.code == 0, outcome
+    summary = json.loads((chains / "out.gro.json").read_text())["summary"]
+    assert summary["finish"]["dynamics"] == 11
+    assert summary["finish"]["temperature"] == 500
+    assert summary["finish"]["before"]["bond_deviation"] > 0.005
+    with read_frames("out.gro") as source:
+        found = Inspector(read_topology("topol.top")).inspect(source[0])
+    assert found.bond_deviation < 0.0015  # .gro rounds to 0.001 nm
+    # the other figures are of what was written
+    assert summary["checks"]["closest_contact"] == pytest.approx(
+        summary["finish"]["after"]["closest_contact"], abs=1e-6
+    )
+    assert "force evaluations" in outcome.out
+    plain = command("backmap", *given, "-o", "plain.gro")
+    assert plain.code == 0, plain
+    assert "finish" not in plain.out

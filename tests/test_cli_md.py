@@ -172,6 +172,6 @@ def test_a_folder_that_is_there_is_kept(melt):
     (melt / "out").mkdir()
     (melt / "out" / "mine.txt").write_text("mine")
     given = ("md", "--start", "a=aa.gro", "-p", "topol.top", "-o", "out", *GOOD)
-    assert "out: expected no folder of that name" in refused(*given)
-    assert "out: expected a folder of an earlier run" in refused(*given, "--force")
+    assert "out: expected no such folder, found one" in refused(*given)
+    assert "out: expected a folder with md.json to replace" in refused(*given, "--force")
     assert (melt / "out" / "mine.txt").read_text() == "mine"

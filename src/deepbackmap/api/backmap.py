@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,8 @@ from tqdm import tqdm
 import deepbackmap
 from deepbackmap.api.checks import Checker, Checks
 from deepbackmap.api.devices import choose_device
+from deepbackmap.api.files import beside
+from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import tacticity
@@ -59,6 +59,9 @@ class Summary:
     relaxation: int
     temperature: float
     """Target temperature, K."""
+    finish: FinishSummary | None = None
+    """What was done to the structures after sampling; None: nothing. All other figures are of
+    what was written."""
 
     def to_text(self) -> str:
         """Some lines for a person."""
@@ -80,6 +83,8 @@ class Summary:
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
         lines += [f"  inverted: {name}" for name in c.inverted_named]
+        if self.finish is not None:
+            lines += ["", "finish", *(f"  {x}" for x in self.finish.to_text().splitlines()[1:])]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +92,8 @@ class Summary:
         values = asdict(self)
         if not math.isfinite(self.checks.closest_contact):
             values["checks"]["closest_contact"] = None
+        if self.finish is not None:
+            values["finish"] = self.finish.to_dict()
         return values
 
 
@@ -107,6 +114,8 @@ def backmap(
     relaxation: int | None = None,
     batch: int | None = None,
     device: str = "auto",
+    finish_steps: int | None = None,
+    engine: str = "auto",
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -134,6 +143,9 @@ def backmap(
         relaxation: steps of thermal relaxation of each block after each sweep; 0: none.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
+        finish_steps: of dynamics with which every frame is finished as ``api.finish`` does, at the
+            target temperature, after a little minimisation; None: none.
+        engine: of that, as ``dynamics.engines.open_engine`` knows them.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -162,14 +174,17 @@ def backmap(
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
+        finisher = _finisher(atoms, finish_steps, options, loaded, engine)
         started = time.perf_counter()
         with (
-            _beside(record) as part,
+            beside(record) as part,
             writer,
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 made = _sample(sampler, frame, number, source, bar.count)
+                if finisher is not None:
+                    made = finisher.finish(made, number, str(source.path))
                 writer.write(made)
                 checker.add(made, frame, number)
                 bar.next_frame()
@@ -177,6 +192,8 @@ def backmap(
                 checker.result(), len(source), atoms, time.perf_counter() - started, options,
                 loaded, path,
             )  # fmt: skip
+            if finisher is not None:
+                summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
             part.write_text(_record(summary, options, beads, trajectory, topology, mapping,
                 output, frames, where), encoding="utf-8")  # fmt: skip
@@ -242,6 +259,18 @@ def handedness_of(system: SystemMapping, spec: ModelSpec) -> Handedness | None:
     if not sign.any():
         return None
     return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
+
+
+def _finisher(
+    topology: Topology, steps: int | None, options: SamplingOptions, model: Model, engine: str
+) -> Finisher | None:
+    """What finishes the sampled structures, if that is asked for."""
+    if steps is None:
+        return None
+    temperature = options.temperature or model.spec.temperature
+    return Finisher(
+        topology, finish_options(temperature, steps=steps), engine=engine, seed=options.seed
+    )
 
 
 def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:
@@ -333,21 +362,6 @@ def _record(
         "summary": summary.to_dict(),
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A file to write that becomes ``path`` when all went well, and else nothing."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror or error}"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _contact(c: Checks) -> str:

@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 import deepbackmap
-from deepbackmap.api.backmap import _beside, _contact, _stereo
+from deepbackmap.api.backmap import _contact, _stereo
 from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.api.files import beside
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
@@ -182,7 +183,7 @@ def baseline(
         checker = Checker(system, handedness)
         started, evaluations = time.perf_counter(), 0
         with (
-            _beside(record) as part,
+            beside(record) as part,
             writer,
             tqdm(total=len(source), unit="frame", disable=not progress) as bar,
         ):

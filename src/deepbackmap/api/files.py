@@ -1,4 +1,4 @@
-"""Inputs with and without names, and folders that appear whole or not at all."""
+"""Inputs with and without names, and files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def open_beads(path: str | Path, system: SystemMapping, frames: str | None = Non
         source.close()
         raise
     return source
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A file to write that becomes ``path`` when all went well, and else nothing.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError as error:
+        if error.filename != str(aside):
+            raise  # of something else that is done meanwhile
+        raise InputError(
+            f"{path}: expected a place to write to, found: {error.strerror or error}"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def check_folder(path: Path, force: bool, mark: str) -> None:

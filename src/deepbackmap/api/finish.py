@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 import deepbackmap
-from deepbackmap.api.backmap import _beside
+from deepbackmap.api.files import beside, open_atoms, open_beads
 from deepbackmap.api.inspection import Inspection, Inspector
 from deepbackmap.dynamics.containers import Hold
 from deepbackmap.dynamics.engines import open_engine
@@ -36,10 +36,9 @@ from deepbackmap.io.trajectory import (
     atom_table,
     open_writer,
     read_frames,
-    read_positions,
 )
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
-from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
+from deepbackmap.mapping.match import check_atoms
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
@@ -47,8 +46,6 @@ NAMED = 10
 """Most defects of a kind that are named; all are counted."""
 HOLD_CONSTANT = 100_000.0
 """kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
-WITHOUT_NAMES = (".xtc", ".trr", ".dcd")
-"""Files that hold coordinates only."""
 BONDS_OFF = 0.002
 """nm: a constrained bond that is farther from its length means that the engine failed."""
 
@@ -262,7 +259,7 @@ def finish(
         )  # fmt: skip
         with (
             _beads_of(beads, system, source) as held,
-            _beside(record) as part,
+            beside(record) as part,
             writer,
             _Bar(len(source), options, progress) as bar,
         ):
@@ -566,7 +563,7 @@ def _beads_of(
     if path is None or system is None:
         yield None
         return
-    with _open_beads(Path(path), system) as beads:
+    with open_beads(path, system) as beads:
         most = int(source.frames.max())
         if most >= len(beads):
             raise InputError(
@@ -576,20 +573,10 @@ def _beads_of(
         yield beads
 
 
-def _open_beads(path: Path, system: SystemMapping) -> FrameSource:
-    """All frames of a file of beads, whose names are compared if it has any."""
-    if path.suffix.lower() in WITHOUT_NAMES:
-        return read_positions(path, bead_table(system))
-    beads = read_frames(path)
-    check_beads(system, beads.table, str(path))
-    return beads
-
-
 def _reference(path: str | Path | None, topology: Topology) -> Structure | None:
     if path is None:
         return None
-    with read_frames(path) as source:
-        check_atoms(topology, source.table, str(path))
+    with open_atoms(path, None, topology) as source:
         return source[0]
 
 

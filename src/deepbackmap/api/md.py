@@ -10,13 +10,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import platform
 import re
-import shutil
 import time as clock
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 import deepbackmap
+from deepbackmap.api.files import check_folder, new_folder, open_atoms
 from deepbackmap.api.inspection import Inspector
 from deepbackmap.dynamics.constraints import thermal_velocities
 from deepbackmap.dynamics.containers import (
@@ -43,13 +41,12 @@ from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.system import TERMS
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping.match import check_atoms
+from deepbackmap.io.trajectory import atom_table, open_writer
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import make_whole
 
-WITHOUT_NAMES = (".xtc", ".trr", ".dcd")
-"""Files that hold coordinates only."""
+RECORD = "md.json"
+"""A file that every folder of a run holds."""
 COUNTED = tuple(term for term in TERMS if term != "bond")
 """Terms of the potential energy that are compared: bonds are held, so that theirs is rounding."""
 INSIDE = 2.0
@@ -222,13 +219,14 @@ def md(
     atoms = read_topology(topology)
     if not (atoms.c12 > 0.0).any():
         raise InputError(f"{topology}: expected Lennard-Jones parameters, found none above 0")
+    check_folder(Path(output), force, RECORD)
     began = clock.perf_counter()
     frames = {name: _start(Path(path), structure, frame, atoms) for name, path in starts.items()}
     runner = open_engine(atoms, atom_table(atoms), name=engine, threads=threads)
     options = _dynamics(runner, temperature, time, pressure, seed)
     inspector = Inspector(atoms)
     velocities = start_velocities(atoms, temperature, seed)
-    with _folder(Path(output), force) as part:
+    with new_folder(Path(output), force, RECORD) as part:
         band = None
         if reference is not None:
             band = reference_band(atoms, structure, reference, reference_frames, progress=progress)
@@ -293,8 +291,7 @@ def reference_band(
     forcefield = ForceField.from_topology(
         topology, cutoff=settings.cutoff, reaction_field_epsilon=settings.reaction_field_epsilon
     )
-    with _open(Path(reference), structure, frames) as source:
-        check_atoms(topology, source.table, str(reference))
+    with open_atoms(reference, structure, topology, frames) as source:
         if len(source) < 2:
             raise InputError(
                 f"{reference}: expected at least 2 frames to tell a spread from, found 1"
@@ -332,19 +329,9 @@ def _check(
             )
 
 
-def _open(path: Path, structure: str | Path | None, frames: str | None) -> Any:
-    """Frames of a file, with names from the structure where it has none."""
-    if path.suffix.lower() not in WITHOUT_NAMES:
-        return read_frames(path, frames=frames)
-    if structure is None:
-        raise InputError(f"{path}: expected a structure with the names of its atoms, found none")
-    return read_frames(structure, path, frames=frames)
-
-
 def _start(path: Path, structure: str | Path | None, frame: int, topology: Topology) -> Structure:
     """One start, whole."""
-    with _open(path, structure, str(frame)) as source:
-        check_atoms(topology, source.table, str(path))
+    with open_atoms(path, structure, topology, str(frame)) as source:
         found = source[0]
     where = f"{path} frame {frame}"
     return replace(
@@ -460,29 +447,6 @@ def first_inside(means: Float64[np.ndarray, " w"], band: Band) -> float | None:
     return None if last + 1 == len(means) else WINDOW * (last + 1)
 
 
-@contextmanager
-def _folder(path: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill that becomes ``path`` when all went well, and else nothing."""
-    if path.exists() and not force:
-        raise InputError(f"{path}: expected no folder of that name, found one (force replaces it)")
-    # so that force never removes a folder of something else
-    if path.exists() and not (path / "md.json").is_file():
-        raise InputError(f"{path}: expected a folder of an earlier run to replace, found another")
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.mkdir()
-        yield aside
-        if path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror or error}"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
 def _write(
     folder: Path, summary: MdSummary, segments: Mapping[str, Segment], options: Dynamics
 ) -> None:
@@ -557,7 +521,7 @@ def _write_json(
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "summary": summary.to_dict(),
     }
-    (folder / "md.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _text(path: str | Path | None) -> str | None:

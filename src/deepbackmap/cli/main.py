@@ -143,6 +143,11 @@ def backmap(
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")
     ] = None,
     device: Device = "auto",
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Equilibrate afterwards, as the verb finish does.")
+    ] = False,
+    finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
+    engine: Engine = "auto",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -154,7 +159,8 @@ def backmap(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
             candidates=candidates, choice=choice, relaxation=relaxation, batch=batch,
-            device=device, force=force, progress=_progress(quiet),
+            device=device, finish_steps=finish_steps if finish else None, engine=engine,
+            force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
