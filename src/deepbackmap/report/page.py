@@ -476,7 +476,7 @@ def _overlaps(
             rich(o.mmd2),
             rich(o.chance),
             plain(o.p_value) if o.p_value > 0.0 else f"< {plain(1.0 / o.permutations)}",
-            "differs" if o.p_value < 0.05 else "no difference seen",
+            "yes" if o.p_value < 0.05 else "not seen",
         )
         for name, o in shown.overlap.items()
     ]

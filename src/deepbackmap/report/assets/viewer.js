@@ -84,7 +84,7 @@ const Viewer = (() => {
       const density = Math.max(2, window.devicePixelRatio || 1);
       if (c.width !== Math.round(w * density)) { c.width = Math.round(w * density); c.height = Math.round(h * density); }
       const g = c.getContext("2d"), theme = this.theme(), { e, s, b, m } = this.data;
-      g.setTransform(density, 0, 0, density, 0, 0); g.clearRect(0, 0, w, h); g.lineCap = "round";
+      g.setTransform(density, 0, 0, density, 0, 0); g.clearRect(0, 0, w, h); g.lineCap = "round"; g.imageSmoothingQuality = "high";
       const at = (this.at = this.project(w, h));
       const seen = (i) => this.hydrogens || s[e[i]] !== "H" || m.includes(i);
       let near = -1e9, far = 1e9;
