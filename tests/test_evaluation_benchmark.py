@@ -11,14 +11,18 @@ import pytest
 from evaluation_systems import reference_folder
 
 
-@pytest.fixture(scope="module")
-def quality():
-    path = Path(__file__).parents[1] / "benchmarks" / "quality.py"
-    spec = importlib.util.spec_from_file_location("quality_benchmark", path)
+def benchmark(name):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def quality():
+    return benchmark("quality")
 
 
 def test_smoke_run(quality, tmp_path, capsys):
@@ -76,3 +80,21 @@ def test_ours_is_made_from_the_first_beads(quality, tmp_path, monkeypatch):
             "temperature": 313.0,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "cell", "good"),
+    [(0.0422, "0.042", True), (0.0436, "0.042", False), (0.2999, "0.30", True),
+     (-8.14, "-8.1", True), (48.8, "50 %", False), (0.79, "0.8 %", True), (0.17, "0", False),
+     (0.0, "nothing", False)],
+)  # fmt: skip
+def test_figures_agree_within_what_is_printed(value, cell, good):
+    assert benchmark("evaluate").agrees(value, cell) is good
+
+
+def test_evaluating_two_frames_is_timed(monkeypatch, capsys):
+    monkeypatch.setattr("deepbackmap.evaluation.comparison.SPLITS", 3)
+    monkeypatch.setattr("deepbackmap.evaluation.comparison.RESAMPLES", 3)
+    data = str(reference_folder().parent)
+    assert benchmark("evaluate").main(["--smoke", "--data", data]) == 0
+    assert capsys.readouterr().out.startswith("4 frames of 5832 atoms without structure map: ")

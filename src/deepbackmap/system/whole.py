@@ -84,9 +84,10 @@ def make_whole(
         Positions in nm.
 
     Raises:
-        InputError: the number of atoms is not the topology's, or, if ``strict``, a bond is longer than half the
-            smallest height of the cell (so that nothing says which image is meant), or a molecule
-            is bonded to its own periodic image (so that no arrangement makes it whole).
+        InputError: the number of atoms is not the topology's, or, if ``strict``, a bond is longer
+            than half the smallest height of the cell (so that nothing says which image is meant),
+            or a molecule is bonded to its own periodic image (so that no arrangement makes it
+            whole).
     """
     if len(positions) != topology.n_atoms:
         raise InputError(
