@@ -165,12 +165,13 @@ class GromacsEngine:
             outcome = self._compute(folder, start, velocities, variant, settings, hold)
             steps, energies = self._energies(outcome, structure, options.timestep)
             time = options.steps * options.timestep
-            last, final_velocities = start, velocities  # without steps GROMACS writes no last frame
-            if options.steps:
-                last, final_velocities = self._last(outcome, structure, time)
+            # without steps GROMACS writes no last frame
+            last, final = (
+                self._last(outcome, structure, time) if options.steps else (start, velocities)
+            )
             frames = self._frames(outcome, structure) if options.frames_every else (last,)
         self._check_constraints(last, options)
-        return Segment(last, final_velocities, steps, energies, frames, options.steps + 1)
+        return Segment(last, final, steps, energies, frames, options.steps + 1)
 
     def _variant(
         self, hold: Hold | None, bond_constant: float | None = None, nonbonded: bool = True
