@@ -39,7 +39,7 @@ EVALUATIONS = (0, 100, 250, 500, 1000, 3000)
 COLUMNS = ("score", "LJ per chain, shift of the mean", "LJ per chain", "dihedral energy, ratio",
            "angle energy, ratio", "improper energy, ratio", "g(r), mean absolute error",
            "inverted stereocentres", "bonds through rings")  # fmt: skip
-SCAN_MINIMISE, SCAN_BONDS, SCAN_STEPS = (0, 5, 20, 50), (1e5, 5e5), (100,)
+SCAN_MINIMISE, SCAN_BONDS, SCAN_STEPS = (0, 5, 10, 20, 50), (1e5, 3e5, 1e6), (100,)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--evaluations", default=",".join(map(str, EVALUATIONS)))
     parser.add_argument("--minimise", type=int, default=FinishOptions.minimise)
     parser.add_argument("--bond-constant", type=float, default=FinishOptions.bond_constant)
+    parser.add_argument("--friction", type=float, default=FinishOptions.friction, help="1/ps")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -143,6 +144,7 @@ def along(
             piece = Dynamics(
                 steps,
                 float(options.temperature),
+                friction=options.friction,
                 seed=seed_from(options.seed, number, n),
                 every=steps,
             )

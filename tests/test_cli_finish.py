@@ -18,7 +18,18 @@ from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from finish_systems import BOX, CHAINS, write_chains
 
-GOOD = ("--temperature", 500, "--steps", 10, "--engine", "openmm-cpu", "--threads", 1)
+GOOD = (
+    "--temperature",
+    500,
+    "--steps",
+    10,
+    "--minimise",
+    20,
+    "--engine",
+    "openmm-cpu",
+    "--threads",
+    1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +253,7 @@ def test_chains_on_top_of_each_other_are_parted_and_counted(chains):
     assert "of molecule 1" in summary["before"]["closest_pair"]
     assert "of molecule 2" in summary["before"]["closest_pair"]
     assert summary["after"]["closest_contact"] > 0.6
-    assert summary["minimisation"] % 21 == 0
-    assert summary["minimisation"] > 21
+    assert summary["minimisation"] >= 21 + 41
 
 
 def test_a_start_that_the_engine_cannot_run_is_refused_with_its_contact(chains):

@@ -31,7 +31,7 @@ class NotingEngine:
     name = "noting"
     temperature = staticmethod(lambda step: np.full(len(step), 500.0))
 
-    def __init__(self, series=None, move=lambda x: x, fails=False):
+    def __init__(self, series=None, move=lambda x: x, fails=0):
         self.series = series or (lambda steps: np.random.default_rng(0).normal(size=len(steps)))
         self.move, self.fails = move, fails
         self.minimisations, self.runs, self.given, self.done = [], [], [], 0
@@ -43,6 +43,7 @@ class NotingEngine:
 
     def run(self, structure, options, velocities=None, hold=None):
         if self.fails:
+            self.fails -= 1
             raise EngineError("the bond of A and B came apart")
         self.runs.append(options)
         self.given.append(velocities)
@@ -109,13 +110,13 @@ def test_minimisation_goes_on_until_atoms_are_apart():
     engine = NotingEngine(move=part)
     done = finish(engine, frame(0.03))
     assert 1 < len(engine.minimisations) <= ROUNDS
-    assert done.minimisation == 20 * len(engine.minimisations)
+    assert done.minimisation == 10 * (2 ** len(engine.minimisations) - 1)
     assert CONTACTS.closest(done.structure).relative >= PARTED
 
 
 def test_atoms_that_cannot_be_parted_are_named():
     engine = NotingEngine()
-    with pytest.raises(CannotFinish, match=r"expected 200 force evaluations .* 0\.6 sigma") as info:
+    with pytest.raises(CannotFinish, match=r"expected 630 force evaluations .* 0\.6 sigma") as info:
         finish(engine, frame(0.03))
     assert len(engine.minimisations) == ROUNDS
     contact = info.value.contact
@@ -145,7 +146,35 @@ def test_atoms_in_one_place_across_the_boundary():
 
 def test_the_engine_s_sentence_is_passed_on():
     with pytest.raises(CannotFinish, match=r"^the bond of A and B came apart"):
-        finish(NotingEngine(fails=True))
+        finish(NotingEngine(fails=1), minimise=0)
+
+
+def test_a_start_that_fails_is_minimised_more_and_run_again():
+    engine = NotingEngine(fails=2)
+    done = finish(engine, steps=50)
+    assert [m.steps for m in engine.minimisations] == [10, 20, 40]
+    assert done.minimisation == 70
+    assert done.dynamics == 2 * 51 + 50  # runs that failed count in full
+    assert done.steps == 50
+    always = NotingEngine(fails=99)
+    with pytest.raises(CannotFinish, match="came apart"):
+        finish(always)
+    assert len(always.minimisations) == ROUNDS
+
+
+def test_a_run_that_fails_later_is_not_begun_again():
+    engine = NotingEngine(series=lambda step: 0.01 * step)
+    run = engine.run
+
+    def fail_later(*arguments):
+        if len(engine.runs) == 2:
+            engine.fails = 1
+        return run(*arguments)
+
+    engine.run = fail_later
+    with pytest.raises(CannotFinish, match="came apart"):
+        finish(engine, steps=200, until_settled=True)
+    assert len(engine.minimisations) == 1
 
 
 def test_energies_that_are_not_finite_are_an_error():

@@ -216,7 +216,7 @@ def finish(
         output: structure or trajectory to write.
         temperature: of the dynamics, K; there is no default.
         steps: of dynamics, 1 fs each.
-        minimise: force evaluations of a round of minimisation; there are more rounds while atoms
+        minimise: steps of minimisation before; more rounds follow, each twice as long, while atoms
             are too close.
         frames: which frames, "A:B:C"; all by default.
         until_settled: whether to go on until every term of the energy has settled.

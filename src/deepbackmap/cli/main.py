@@ -228,8 +228,8 @@ def finish_(
     ] = None,
     steps: Annotated[int, typer.Option(help="Of dynamics, 1 fs each.")] = 100,
     minimise: Annotated[
-        int, typer.Option(help="Force evaluations of a round of minimisation before; 0: none.")
-    ] = 20,
+        int, typer.Option(help="Steps of minimisation before, more while atoms are too close.")
+    ] = 10,
     frames: Frames = None,
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="Go on until every term's energy has settled.")

@@ -8,7 +8,7 @@ both and let the Lennard-Jones energy fall far below that of the reference.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,9 +30,10 @@ from deepbackmap.system import Structure, Topology
 COINCIDENT = 5e-4
 """nm: two atoms nearer than that have no direction in which to part (files round to 0.001 nm)."""
 PARTED = 0.6
-"""Sigma: minimisation goes on, round by round, while a pair is nearer than that."""
-ROUNDS = 10
-"""Most rounds of minimisation."""
+"""Sigma: minimisation goes on, round by round, while a pair is nearer than that or dynamics fails
+from the start."""
+ROUNDS = 6
+"""Most rounds of minimisation, each twice as long as the one before."""
 SAMPLES = 100
 """Energies recorded in the run that is asked for, at most twice as many."""
 SETTLING_INTERVAL = 10
@@ -49,10 +50,11 @@ class FinishOptions:
     """K."""
     steps: int = 100
     """Of dynamics."""
-    minimise: int = 20
-    """Force evaluations of a round of minimisation; 0: none."""
-    bond_constant: float = 500_000.0
-    """Stiffness of the bonds while minimising, kJ mol-1 nm-2."""
+    minimise: int = 10
+    """Steps of a first round of minimisation; 0: none. It only has to part what is too close: every
+    further step cools the structure, and dynamics needs longer to warm it up."""
+    bond_constant: float = 1_000_000.0
+    """Stiffness of the bonds while minimising, kJ mol-1 nm-2: they come to their lengths first."""
     timestep: float = 0.001
     """ps."""
     friction: float = 10.0
@@ -93,7 +95,7 @@ class Finished:
     minimisation: int
     """Force evaluations of it."""
     dynamics: int
-    """Force evaluations of it."""
+    """Force evaluations of it; a run that failed and was begun again counts in full."""
     steps: int
     """Of dynamics."""
     every: int
@@ -170,9 +172,13 @@ class CannotFinish(Exception):
     The caller names the frame and the atoms.
     """
 
-    def __init__(self, sentence: str, contact: Contact | None = None) -> None:
+    def __init__(
+        self, sentence: str, contact: Contact | None = None, *, at_start: bool = False
+    ) -> None:
         super().__init__(sentence)
         self.contact = contact
+        self.at_start = at_start
+        """Whether dynamics failed from the start, so that more minimisation may help."""
 
 
 def finish_structure(
@@ -197,53 +203,67 @@ def finish_structure(
         progress: called with the number of steps of dynamics after each piece.
 
     Raises:
-        CannotFinish: two atoms are in one place, minimisation does not part all atoms, or the
-            engine cannot go on.
+        CannotFinish: two atoms are in one place, all rounds of minimisation do not part all atoms
+            or make a structure that can be run, or the engine cannot go on.
     """
     together = contacts.coincident(structure)
     if together is not None:
         raise CannotFinish("expected atoms in places of their own, found two in one", together)
-    start, minimisation = _minimise(engine, contacts, structure, options, hold)
-    series = _run(engine, contacts, start, options, seed, hold, progress)
-    last = series.segments[-1]
-    return Finished(
-        structure=last.structure,
-        minimisation=minimisation,
-        dynamics=sum(s.force_evaluations for s in series.segments),
-        steps=series.steps,
-        every=series.every,
-        energies=series.energies(),
-        settled=series.settled(),
-    )
+    wasted = 0
+    failure: CannotFinish | None = None
+    for start, minimisation in _rounds(engine, contacts, structure, options, hold):
+        try:
+            series = _run(engine, contacts, start, options, seed, hold, progress)
+        except CannotFinish as error:
+            if not error.at_start:
+                raise
+            failure, wasted = error, wasted + options.steps + 1
+            continue
+        return Finished(
+            structure=series.segments[-1].structure,
+            minimisation=minimisation,
+            dynamics=wasted + sum(s.force_evaluations for s in series.segments),
+            steps=series.steps,
+            every=series.every,
+            energies=series.energies(),
+            settled=series.settled(),
+        )
+    assert failure is not None  # without one there was a round that ended well, or none did
+    raise failure
 
 
-def _minimise(
+def _rounds(
     engine: Engine,
     contacts: Contacts,
     structure: Structure,
     options: FinishOptions,
     hold: Hold | None,
-) -> tuple[Structure, int]:
-    """Rounds of minimisation until no pair is too close, and their force evaluations."""
+) -> Iterator[tuple[Structure, int]]:
+    """Structures with no pair too close, minimised more and more, and their force evaluations.
+
+    The first is wanted; what comes after it is for starts that cannot be run all the same.
+    """
     if not options.minimise:
-        return structure, 0
-    round_ = Minimisation(steps=options.minimise, bond_constant=options.bond_constant)
+        yield structure, 0
+        return
     evaluations = 0
-    for _ in range(ROUNDS):
+    for k in range(ROUNDS):
+        steps = options.minimise * 2**k
         try:
-            found = engine.minimise(structure, round_, hold)
+            found = engine.minimise(structure, Minimisation(steps, options.bond_constant), hold)
         except EngineError as error:
             raise CannotFinish(str(error)) from error
         structure = found.structure
         evaluations += found.force_evaluations
         closest = contacts.closest(structure)
         if closest is None or closest.relative >= PARTED:
-            return structure, evaluations
-    raise CannotFinish(
-        f"expected {evaluations} force evaluations of minimisation to part all atoms to "
-        f"{PARTED:g} sigma, found some closer",
-        closest,
-    )
+            yield structure, evaluations
+    if closest is not None and closest.relative < PARTED:
+        raise CannotFinish(
+            f"expected {evaluations} force evaluations of minimisation to part all atoms to "
+            f"{PARTED:g} sigma, found some closer",
+            closest,
+        )
 
 
 @dataclass
@@ -309,7 +329,7 @@ def _run(
         try:
             found = engine.run(structure, run, velocities, hold)
         except EngineError as error:
-            raise CannotFinish(str(error)) from error
+            raise CannotFinish(str(error), at_start=not series.segments) from error
         _check_energies(found, contacts)
         series.segments.append(found)
         series.steps += steps
