@@ -9,6 +9,8 @@ import pytest
 
 import deepbackmap
 import small_polystyrene
+from deepbackmap.baselines import surroundings
+from deepbackmap.baselines.joints import find_joints, joint_energies
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
 from deepbackmap.baselines.sites import find_sites
 from deepbackmap.baselines.superposition import random_turns, superpose
@@ -300,7 +302,7 @@ def methane(count):
     topology = Topology("gas", (molecule,), ((0, count),), ("C", "H"), 1e-3 * table, 1e-6 * table)
     text = "residues:\n  MET:\n    beads:\n      - {name: M, type: M, atoms: [C, H1, H2, H3, H4]}\n"
     system = MappingFile.from_text(text).resolve(topology)
-    centres = np.random.default_rng(0).uniform(0.0, 4.0, (count, 1, 3))
+    centres = np.random.default_rng(0).uniform(0.0, 2.0, (count, 1, 3))
     return system, Structure((centres + shape).reshape(-1, 3), 4.0 * np.eye(3))
 
 
@@ -308,3 +310,63 @@ def methane(count):
 def test_senseless_options_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         TemplateOptions(**options)
+
+
+def test_energies_of_pairs_are_those_of_their_beads(monkeypatch):
+    """Moving one bead of a pair costs what it costs alone, with the other where it is."""
+    monkeypatch.setattr(surroundings, "RANGE", 3.0)
+    monkeypatch.setattr(surroundings, "MOST", 10**6)
+    frame, system = small_polystyrene.atoms(2), small_polystyrene.mapping()
+    molecule, mapping = system.topology.molecule_types[0], system.molecules[0]
+    whole = small_polystyrene.beads(frame).positions
+    relative = frame.positions - whole[system.atom_owners()]
+    crowd = surroundings.Crowd(system, reach=0.3)
+    around = crowd.surroundings(whole, frame.box)
+    copies = np.arange(small_polystyrene.CHAINS)
+    rng = np.random.default_rng(0)
+    bead, atoms, placed = {}, {}, {}
+    for k in (2, 3):
+        owned = np.flatnonzero(mapping.owner == k)
+        bead[k] = mapping.n_beads * copies + k
+        atoms[k] = molecule.n_atoms * copies[:, None] + owned
+        spread = rng.normal(0.0, 0.01, (small_polystyrene.CHAINS, 3, len(owned), 3))
+        placed[k] = relative[atoms[k]][:, None] + spread
+    rest = whole, relative, bead[2], mapping.owner, 0, 0
+    shift = (whole[bead[3]] - whole[bead[2]])[:, None, None]
+    there = relative[atoms[3]][:, None] + shift  # the second as it is, seen from the first
+    pair = find_joints(molecule, *(np.flatnonzero(mapping.owner == k).tolist() for k in (2, 3)))
+    alone = find_joints(molecule, np.flatnonzero(mapping.owner == 2).tolist())
+    both = np.concatenate([placed[2], np.repeat(there, 3, axis=1)], axis=2)
+    together, single = joint_energies(pair, both, *rest), joint_energies(alone, placed[2], *rest)
+    np.testing.assert_allclose(np.diff(together), np.diff(single), atol=1e-8)
+    full = crowd.energies(around, 0, relative, bead[2], atoms[2], placed[2])
+    without = crowd.energies(around, 0, relative, bead[2], atoms[2], placed[2], without=bead[3])
+    between = crowd.between(0, (atoms[2], atoms[3]), (placed[2], there))[:, :, 0]
+    assert np.abs(between).max() > 0.1  # or nothing was tested
+    np.testing.assert_allclose(full, without + between, rtol=1e-4, atol=1e-3)
+
+
+def test_clashes_cost_what_lennard_jones_says(monkeypatch):
+    """Against the force field's own energies, where no pair reaches the ceiling."""
+    monkeypatch.setattr(surroundings, "RANGE", 3.0)
+    monkeypatch.setattr(surroundings, "MOST", 10**6)
+    monkeypatch.setattr(surroundings, "CEILING", np.inf)
+    system, frame = methane(30)
+    # A cluster in a large box: every pair is within reach, in one image only.
+    frame = replace(frame, box=2.0 * frame.box)
+    beads = replace(frame, positions=map_positions(system, frame.positions))
+    crowd = surroundings.Crowd(system, reach=0.11)
+    around = crowd.surroundings(beads.positions, beads.box)
+    relative = frame.positions - np.repeat(beads.positions, 5, axis=0)
+    atoms = np.arange(150).reshape(30, 5)
+    placed = relative.reshape(30, 1, 5, 3)
+    found = crowd.energies(around, 0, relative, np.arange(30), atoms, placed)[:, 0]
+    x = frame.positions
+    gaps = np.linalg.norm(minimum_image(x[:, None] - x[None], frame.box), axis=2)
+    types = system.topology.atom_type_index()
+    c6, c12 = (t[types[:, None], types] for t in (system.topology.c6, system.topology.c12))
+    foreign = atoms[:, 0].repeat(5)[:, None] != atoms[:, 0].repeat(5)[None]
+    r = np.where(foreign, gaps, 1.0)
+    every = np.where(foreign, c12 / r**12 - c6 / r**6, 0.0).reshape(30, 5, 150).sum(axis=(1, 2))
+    assert gaps[foreign].min() > 0.05  # nearer ones count as this far apart
+    np.testing.assert_allclose(found, every, rtol=1e-3, atol=1e-4 * np.abs(every).mean())

@@ -46,21 +46,23 @@ class Joints:
     terms: tuple[JointTerms, ...]
 
 
-def find_joints(molecule: MoleculeType, owned: Sequence[int], *, inner: bool = False) -> Joints:
-    """Terms with atoms inside and outside a bead.
+def find_joints(molecule: MoleculeType, *beads: Sequence[int], inner: bool = False) -> Joints:
+    """Terms that join beads to each other or to the rest of a molecule.
 
     Args:
         molecule: the molecule type.
-        owned: atoms of the bead.
-        inner: the terms inside the bead instead.
+        beads: atoms of one or more beads.
+        inner: the terms inside the beads instead.
     """
-    inside = np.zeros(molecule.n_atoms, dtype=bool)
-    inside[list(owned)] = True
+    part = np.full(molecule.n_atoms, -1, dtype=np.int64)
+    for number, atoms in enumerate(beads):
+        part[list(atoms)] = number
+    owned = [atom for atoms in beads for atom in atoms]
     terms = []
     for kind, term in molecule.terms.items():
-        among = inside[term.atoms].sum(axis=1)
-        full = among == term.atoms.shape[1]
-        mixed = full if inner else (among > 0) & ~full
+        parts = part[term.atoms]
+        full = (parts == parts[:, :1]).all(axis=1)
+        mixed = (parts >= 0).any(axis=1) & (full if inner else ~full)
         parameters = term.parameters[mixed]
         if kind == "constraint":
             kind = "bond"

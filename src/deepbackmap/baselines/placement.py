@@ -3,7 +3,9 @@
 1. For every bead the fragments whose surrounding beads are most like those found, each turned about
    the bead by the best superposition (``superposition``).
 2. Sweeps along the chains: bead by bead one of these candidates is chosen by its energy with
-   everything placed around it, bonded terms between beads and Lennard-Jones with a ceiling.
+   everything placed around it, bonded terms between beads and Lennard-Jones with a ceiling. In the
+   first sweep each bead at an end of the bead graph chooses together with the bead that it is
+   bonded to: one cannot go to another conformation without the other.
 
 Energies inside a fragment are left out: fragments come from a simulation and carry them already,
 at its temperature T0. Where candidates are drawn at another temperature T, the weight
@@ -46,13 +48,15 @@ class TemplateOptions:
     """K: candidates are drawn with Boltzmann's weight; None takes the lowest energy."""
     decay: float = 0.2
     """Weight of a surrounding bead in the superposition, to the power of its bonds less one."""
+    misfit: float = 2000.0
+    """kJ mol-1 nm-2: what a fragment pays for beads around it that lie elsewhere."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.candidates < 1 or self.sweeps < 0:
+        if self.candidates < 1 or self.sweeps < 0 or not self.misfit >= 0.0:
             raise ValueError(
-                f"candidates, sweeps: expected at least 1 and 0, got {self.candidates} and "
-                f"{self.sweeps}"
+                f"candidates, sweeps, misfit: expected at least 1, 0 and 0, got "
+                f"{self.candidates}, {self.sweeps} and {self.misfit}"
             )
         if self.temperature is not None and not self.temperature > 0.0:
             raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
@@ -77,6 +81,8 @@ class _Choices:
     """Relative to the bead, nm, the best superposition first."""
     inner: Float64[np.ndarray, "m k"]
     """Energy inside each, kJ/mol."""
+    misfit: Float64[np.ndarray, "m k"]
+    """Weighted sum of squared distances of the beads around it from those found, nm^2."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,15 @@ class _Fit:
     joints: Joints
     inner: Float64[np.ndarray, " f"]
     """Energy inside each fragment, kJ/mol."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two bonded beads of a molecule type that choose together."""
+
+    first: int
+    second: int
+    joints: Joints
 
 
 class TemplatePlacer:
@@ -120,6 +135,9 @@ class TemplatePlacer:
             for k in range(len(mapping.molecules))
         )
         self._crowd = Crowd(mapping, reach=_reach(self._fits))
+        self._pairs = tuple(
+            self._pair_molecule(k) if k in used else () for k in range(len(mapping.molecules))
+        )
         self._beta, self._inner = _weights(options, templates)
 
     def place(self, beads: Structure, *, frame: int, source: str = "beads") -> Structure:
@@ -151,6 +169,8 @@ class TemplatePlacer:
             for run, per_bead in zip(self._runs, choices, strict=True):
                 for k in self._mapping.molecules[run.index].order.tolist():
                     self._choose(run, k, per_bead[k], whole, around, relative, (frame, sweep))
+                for pair in self._pairs[run.index] if sweep == 0 else ():
+                    self._choose_pair(run, pair, per_bead, whole, around, relative, frame)
         return replace(beads, positions=whole[owner] + relative)
 
     def _fit_molecule(self, templates: TemplateSet, index: int) -> tuple[_Fit, ...]:
@@ -175,6 +195,18 @@ class TemplatePlacer:
             )
         return tuple(fits)
 
+    def _pair_molecule(self, index: int) -> tuple[_Pair, ...]:
+        """Beads with one neighbour, each with that neighbour."""
+        bonds = self._mapping.molecules[index].bead_bonds
+        ends, counts = np.unique(bonds, return_counts=True)
+        single = set(ends[counts == 1].tolist())
+        molecule, fits = self._mapping.topology.molecule_types[index], self._fits[index]
+        return tuple(
+            _Pair(i, j, find_joints(molecule, fits[i].site.atoms, fits[j].site.atoms))
+            for i, j in bonds.tolist()
+            if i in single or j in single
+        )
+
     def _choices(
         self, run: _Run, k: int, whole: Float64[np.ndarray, "b 3"], frame: int
     ) -> _Choices:
@@ -188,14 +220,14 @@ class TemplatePlacer:
         turns, left = superpose(library[near], targets, fit.weights)
         best = np.argsort(left, axis=1, kind="stable")[:, :wanted]
         rows = np.arange(len(near))[:, None]
-        chosen, turns = near[rows, best], turns[rows, best]
+        chosen, turns, left = near[rows, best], turns[rows, best], left[rows, best]
         if len(fit.beads) < 2:  # the beads leave the angle about them, or all three, free
             keys = hash_counters(self._options.seed, frame, -1, torch.from_numpy(beads))
             draws = uniform(keys, 3 * chosen.shape[1]).numpy().astype(np.float64)
             axes = targets[:, 0] if len(fit.beads) else np.zeros((run.count, 3))
             turns = random_turns(axes, draws.reshape(*chosen.shape, 3)) @ turns
         atoms = np.einsum("mkij,mkaj->mkai", turns, fit.fragments.atoms[chosen])
-        return _Choices(atoms, fit.inner[chosen])
+        return _Choices(atoms, fit.inner[chosen], fit.weights.sum() * left)
 
     def _beads(self, run: _Run, k: int) -> Int64[np.ndarray, " m"]:
         """Bead ``k`` of every molecule of a run."""
@@ -230,13 +262,67 @@ class TemplatePlacer:
             self._mapping.molecules[run.index].owner, run.first_atom, run.first_bead,
         )  # fmt: skip
         energy += self._crowd.energies(around, run.index, relative, beads, atoms, choices.atoms)
-        energy = self._beta * energy + self._inner * choices.inner
+        energy = self._beta * energy + self._own(choices)
+        pick = self._pick(energy, beads, turn)
+        relative[atoms] = choices.atoms[np.arange(run.count), pick]
+
+    def _choose_pair(
+        self,
+        run: _Run,
+        pair: _Pair,
+        choices: Sequence[_Choices],
+        whole: Float64[np.ndarray, "b 3"],
+        around: Surroundings,
+        relative: Float64[np.ndarray, "n 3"],
+        frame: int,
+    ) -> None:
+        """Two bonded beads of every molecule take the best of all pairs of candidates, in place."""
+        first, second = choices[pair.first], choices[pair.second]
+        k, n = first.atoms.shape[1], second.atoms.shape[1]
+        beads = self._beads(run, pair.first), self._beads(run, pair.second)
+        atoms = self._atoms(run, pair.first), self._atoms(run, pair.second)
+        apart = (whole[beads[1]] - whole[beads[0]])[:, None, None]
+        lj = [
+            self._crowd.energies(around, run.index, relative, b, a, c.atoms, without=other)
+            for b, a, c, other in zip(beads, atoms, (first, second), beads[::-1], strict=True)
+        ]
+        energy = lj[0][:, :, None] + lj[1][:, None]
+        energy += self._crowd.between(run.index, atoms, (first.atoms, second.atoms + apart))
+        both = np.concatenate(
+            [
+                np.repeat(first.atoms[:, :, None], n, axis=2),
+                np.repeat((second.atoms + apart)[:, None], k, axis=1),
+            ],
+            axis=3,
+        ).reshape(run.count, k * n, -1, 3)
+        joined = joint_energies(
+            pair.joints, both, whole, relative, beads[0],
+            self._mapping.molecules[run.index].owner, run.first_atom, run.first_bead,
+        )  # fmt: skip
+        energy = self._beta * (energy + joined.reshape(run.count, k, n))
+        energy += self._own(first)[:, :, None] + self._own(second)[:, None]
+        pick = self._pick(energy.reshape(run.count, k * n), beads[1], (frame, -2))
+        rows = np.arange(run.count)
+        relative[atoms[0]] = first.atoms[rows, pick // n]
+        relative[atoms[1]] = second.atoms[rows, pick % n]
+
+    def _own(self, choices: _Choices) -> Float64[np.ndarray, "m k"]:
+        """What candidates cost by themselves, in units of the energy that is weighed with."""
+        return self._inner * choices.inner + self._beta * self._options.misfit * choices.misfit
+
+    def _pick(
+        self,
+        energy: Float64[np.ndarray, "m k"],
+        beads: Int64[np.ndarray, " m"],
+        turn: tuple[int, int],
+    ) -> Int64[np.ndarray, " m"]:
+        """The lowest, or one drawn by weight with random numbers of its own for each turn."""
         if self._options.temperature is not None:
             keys = hash_counters(self._options.seed, *turn, torch.from_numpy(beads))
             u = uniform(keys, energy.shape[1]).numpy().astype(np.float64)
             # The largest of logarithms of weights with Gumbel noise is a draw by weight.
-            energy += np.log(-np.log(u))
-        relative[atoms] = choices.atoms[np.arange(run.count), energy.argmin(axis=1)]
+            energy = energy + np.log(-np.log(u))
+        return energy.argmin(axis=1).astype(np.int64)
 
 
 def _runs(mapping: SystemMapping) -> tuple[_Run, ...]:

@@ -90,6 +90,7 @@ class Crowd:
         beads: Int64[np.ndarray, " m"],
         atoms: Int64[np.ndarray, "m a"],
         placed: Float64[np.ndarray, "m k a 3"],
+        without: Int64[np.ndarray, " m"] | None = None,
     ) -> Float64[np.ndarray, "m k"]:
         """Lennard-Jones energy of every candidate with the atoms around, kJ/mol.
 
@@ -100,8 +101,11 @@ class Crowd:
             beads: one bead in every copy of a molecule.
             atoms: its atoms.
             placed: candidates, relative to the bead, nm.
+            without: a bead of the same molecule whose atoms are left out.
         """
         near = around.beads[beads]
+        if without is not None:
+            near = np.where((near == without[:, None]) & around.same[beads], -1, near)
         others = np.where(near[..., None] >= 0, self._owned[near], -1)
         where = around.vectors[beads][:, :, None] + relative[others]
         square = np.where(others >= 0, (where**2).sum(axis=-1), np.inf)
@@ -121,6 +125,33 @@ class Crowd:
         towards = torch.from_numpy(where.astype(np.float32))
         energy = _lennard_jones(apart, towards, torch.from_numpy(c6), torch.from_numpy(c12))
         return energy.numpy().astype(np.float64)
+
+    def between(
+        self,
+        kind: int,
+        atoms: tuple[Int64[np.ndarray, "m a"], Int64[np.ndarray, "m b"]],
+        placed: tuple[Float64[np.ndarray, "m k a 3"], Float64[np.ndarray, "m l b 3"]],
+    ) -> Float64[np.ndarray, "m k l"]:
+        """Lennard-Jones energy of the candidates of two beads of a molecule, kJ/mol.
+
+        Args:
+            kind: molecule type.
+            atoms: of one bead and of the other.
+            placed: candidates of each, nm, in one frame of reference.
+        """
+        first, second = placed
+        there = np.ones(atoms[1].shape, dtype=bool)
+        c6, c12 = self._parameters(kind, atoms[0], atoms[1], there, there)
+        m, k, a, _ = first.shape
+        _, n, b, _ = second.shape
+        x = torch.from_numpy(first.astype(np.float32)).reshape(m, k * a, 3)
+        y = torch.from_numpy(second.astype(np.float32)).reshape(m, n * b, 3)
+        distance = torch.cdist(x, y).reshape(m, k, a, n, b)
+        shape = (m, 1, a, 1, b)
+        pair = _pair_energy(
+            distance, torch.from_numpy(c6).reshape(shape), torch.from_numpy(c12).reshape(shape)
+        )
+        return pair.sum(dim=(2, 4)).numpy().astype(np.float64)
 
     def _parameters(
         self,
@@ -153,10 +184,14 @@ def _owned_table(mapping: SystemMapping) -> Int64[np.ndarray, "b w"]:
 def _lennard_jones(
     placed: torch.Tensor, others: torch.Tensor, c6: torch.Tensor, c12: torch.Tensor
 ) -> torch.Tensor:
-    """Energy of each candidate, pairs limited to ``CEILING``, (m, k)."""
+    """Energy of each candidate, (m, k)."""
     m, k, a, _ = placed.shape
     distance = torch.cdist(placed.reshape(m, k * a, 3), others).reshape(m, k, a, -1)
-    inverse = distance.clamp_min(0.05).square_().reciprocal_()
+    return _pair_energy(distance, c6[:, None], c12[:, None]).sum(dim=(2, 3))
+
+
+def _pair_energy(distance: torch.Tensor, c6: torch.Tensor, c12: torch.Tensor) -> torch.Tensor:
+    """Lennard-Jones of pairs, at most ``CEILING``; overwrites the distances."""
+    inverse = distance.clamp_min_(0.05).square_().reciprocal_()
     inverse = inverse * inverse * inverse
-    energy = (c12[:, None] * inverse - c6[:, None]) * inverse
-    return energy.clamp_max_(CEILING).sum(dim=(2, 3))
+    return ((c12 * inverse - c6) * inverse).clamp_max_(CEILING)
