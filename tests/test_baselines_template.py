@@ -302,7 +302,7 @@ def methane(count):
     topology = Topology("gas", (molecule,), ((0, count),), ("C", "H"), 1e-3 * table, 1e-6 * table)
     text = "residues:\n  MET:\n    beads:\n      - {name: M, type: M, atoms: [C, H1, H2, H3, H4]}\n"
     system = MappingFile.from_text(text).resolve(topology)
-    centres = np.random.default_rng(0).uniform(0.0, 2.0, (count, 1, 3))
+    centres = np.random.default_rng(0).uniform(0.0, 2.8, (count, 1, 3))
     return system, Structure((centres + shape).reshape(-1, 3), 4.0 * np.eye(3))
 
 
