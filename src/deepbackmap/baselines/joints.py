@@ -69,14 +69,14 @@ def find_joints(molecule: MoleculeType, *beads: Sequence[int], inner: bool = Fal
             parameters = np.column_stack([parameters, np.full(len(parameters), CONSTRAINT)])
         if mixed.any():
             terms.append((kind, term.atoms[mixed], parameters))
-    atoms = np.unique(
+    used = np.unique(
         np.concatenate([np.zeros(0, dtype=np.int64), *(t.ravel() for _, t, _ in terms)])
     )
-    place = {int(a): k for k, a in enumerate(atoms)}
+    place = {int(a): k for k, a in enumerate(used)}
     own = [(place[a], slot) for slot, a in enumerate(owned) if a in place]
     local = np.vectorize(place.__getitem__, otypes=[np.int64])
     return Joints(
-        atoms,
+        used,
         np.array([p for p, _ in own], dtype=np.int64),
         np.array([s for _, s in own], dtype=np.int64),
         tuple(JointTerms(kind, local(t), p) for kind, t, p in terms),
