@@ -45,6 +45,8 @@ LENGTHS = 0.25
 longer than the longest, of the reference."""
 MAP_FRAMES = 50
 """Most frames of a sample that the structure map draws from, evenly spaced; bounds memory."""
+MAP_PAIRED = 8
+"""Fewest frame numbers that all samples have for the structure map to use only those."""
 WORKERS = 8
 """Most threads by default; each holds the pairs of one frame."""
 
@@ -292,7 +294,7 @@ def _map(
     from deepbackmap.similarity.options import MapOptions
     from deepbackmap.similarity.structure_map import map_structures
 
-    samples = {name: _spread(s) for name, s in {REFERENCE: source, **methods}.items()}
+    samples = _map_frames(source, methods)
     try:
         found = map_structures(topology, samples, MapOptions(seed=seed))
     except InputError as error:
@@ -304,11 +306,28 @@ def _map(
     return _Map(found, "", export)
 
 
-def _spread(source: FrameSource) -> list[tuple[int, Structure]]:
-    """At most ``MAP_FRAMES`` frames, evenly spaced, with their numbers."""
-    count = min(len(source), MAP_FRAMES)
-    chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)).tolist()
-    return [(int(source.frames[k]), source[k]) for k in chosen]
+def _map_frames(
+    source: FrameSource, methods: Mapping[str, FrameSource]
+) -> dict[str, list[tuple[int, Structure]]]:
+    """The frames of every sample that the map draws from, with their numbers.
+
+    Frames of one number share their beads, so that the test of overlap is sharper where all
+    samples have the same numbers: they are taken where there are ``MAP_PAIRED`` of them.
+    """
+    sources = {REFERENCE: source, **methods}
+    common = set.intersection(*(set(s.frames.tolist()) for s in sources.values()))
+    return {
+        name: _spread(s, common if len(common) >= MAP_PAIRED else set(s.frames.tolist()))
+        for name, s in sources.items()
+    }
+
+
+def _spread(source: FrameSource, numbers: set[int]) -> list[tuple[int, Structure]]:
+    """At most ``MAP_FRAMES`` of the frames with those numbers, evenly spaced."""
+    places = [k for k, number in enumerate(source.frames.tolist()) if number in numbers]
+    count = min(len(places), MAP_FRAMES)
+    chosen = np.unique(np.linspace(0, len(places) - 1, count).round().astype(int)).tolist()
+    return [(int(source.frames[places[k]]), source[places[k]]) for k in chosen]
 
 
 def _with_note(evaluation: Evaluation, note: str) -> Evaluation:

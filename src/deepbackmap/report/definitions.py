@@ -78,8 +78,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "energy-ratio",
         "Energy by term, ratio",
-        "Mean energy that a kind of term carries in the generated structures, divided by the "
-        "same of the reference. 1 is right; below 1 the structure is too cold in this term, above "
+        "Energy that a kind of term carries in the generated structures, median over frames, divided "
+        "by the same of the reference. 1 is right; below 1 the structure is too cold in this term, above "
         "1 it is strained.",
         r"energy.*ratio|ratio.*energy",
     ),
