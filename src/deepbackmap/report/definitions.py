@@ -78,9 +78,9 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "energy-ratio",
         "Energy by term, ratio",
-        "Energy that a kind of term carries in the generated structures, median over frames, divided "
-        "by the same of the reference. 1 is right; below 1 the structure is too cold in this term, above "
-        "1 it is strained.",
+        "Energy that a kind of term carries in the generated structures, median over frames, "
+        "divided by the same of the reference. 1 is right; below 1 the structure is too cold in "
+        "this term, above 1 it is strained.",
         r"energy.*ratio|ratio.*energy",
     ),
     Definition(
