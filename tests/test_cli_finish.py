@@ -192,6 +192,7 @@ REFUSALS = {
     "cold": (("--temperature", 0), "temperature: expected a number above 0, found 0"),
     "not a number": (("--temperature", "nan"), "temperature: expected a number above 0"),
     "steps": (("--temperature", 300, "--steps", 0), "steps: expected at least 1, found 0"),
+    "friction": (("--temperature", 300, "--friction", 0), "friction: expected a number above 0"),
     "engine": (("--temperature", 300, "--engine", "lammps"), "engine: expected one of"),
     "seed": (("--temperature", 300, "--seed", -1), "seed: expected a whole number from 0"),
     "hold": (("--temperature", 300, "--hold-beads"), "hold-beads: expected a mapping"),

@@ -187,6 +187,7 @@ def finish(
     temperature: float | None,
     steps: int = FinishOptions.steps,
     minimise: int = FinishOptions.minimise,
+    friction: float = FinishOptions.friction,
     frames: str | None = None,
     until_settled: bool = False,
     max_steps: int = FinishOptions.max_steps,
@@ -218,6 +219,7 @@ def finish(
         steps: of dynamics, 1 fs each.
         minimise: steps of minimisation before; more rounds follow, each twice as long, while atoms
             are too close.
+        friction: of the dynamics, 1/ps.
         frames: which frames, "A:B:C"; all by default.
         until_settled: whether to go on until every term of the energy has settled.
         max_steps: most steps then.
@@ -242,7 +244,7 @@ def finish(
         InputError: an input is wrong or does not fit the others, or a structure cannot be finished;
             then no output is left.
     """
-    options = finish_options(temperature, steps=steps, minimise=minimise,
+    options = finish_options(temperature, steps=steps, minimise=minimise, friction=friction,
         until_settled=until_settled, max_steps=max_steps)  # fmt: skip
     atoms = read_topology(topology)
     record = Path(f"{output}.json")

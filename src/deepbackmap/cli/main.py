@@ -230,6 +230,7 @@ def finish_(
     minimise: Annotated[
         int, typer.Option(help="Steps of minimisation before, more while atoms are too close.")
     ] = 10,
+    friction: Annotated[float, typer.Option(help="Of the dynamics, 1/ps.")] = 20.0,
     frames: Frames = None,
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="Go on until every term's energy has settled.")
@@ -267,10 +268,10 @@ def finish_(
 
         summary = finish(
             structure, trajectory, topology=topology, output=output, temperature=temperature,
-            steps=steps, minimise=minimise, frames=frames, until_settled=until_settled,
-            max_steps=max_steps, hold_beads=hold_beads, mapping=mapping, beads=beads,
-            hold_constant=hold_constant, reference=reference, engine=engine, threads=threads,
-            seed=seed, strict=strict, keep_defects=keep_defects, force=force,
+            steps=steps, minimise=minimise, friction=friction, frames=frames,
+            until_settled=until_settled, max_steps=max_steps, hold_beads=hold_beads,
+            mapping=mapping, beads=beads, hold_constant=hold_constant, reference=reference,
+            engine=engine, threads=threads, seed=seed, strict=strict, keep_defects=keep_defects, force=force,
             progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:

@@ -57,8 +57,9 @@ class FinishOptions:
     """Stiffness of the bonds while minimising, kJ mol-1 nm-2: they come to their lengths first."""
     timestep: float = 0.001
     """ps."""
-    friction: float = 10.0
-    """1/ps."""
+    friction: float = 20.0
+    """1/ps. Minimised structures are cold, and it is the thermostat that warms them: a hundred steps
+    at 10/ps are not enough."""
     until_settled: bool = False
     """Go on until every term of the energy has settled."""
     max_steps: int = 20_000
