@@ -271,8 +271,8 @@ def finish_(
             steps=steps, minimise=minimise, friction=friction, frames=frames,
             until_settled=until_settled, max_steps=max_steps, hold_beads=hold_beads,
             mapping=mapping, beads=beads, hold_constant=hold_constant, reference=reference,
-            engine=engine, threads=threads, seed=seed, strict=strict, keep_defects=keep_defects, force=force,
-            progress=_progress(quiet),
+            engine=engine, threads=threads, seed=seed, strict=strict,
+            keep_defects=keep_defects, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)

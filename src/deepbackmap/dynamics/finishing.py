@@ -58,8 +58,8 @@ class FinishOptions:
     timestep: float = 0.001
     """ps."""
     friction: float = 20.0
-    """1/ps. Minimised structures are cold, and it is the thermostat that warms them: a hundred steps
-    at 10/ps are not enough."""
+    """1/ps. Minimised structures are cold, and it is the thermostat that warms them: at 10/ps a
+    hundred steps are not enough."""
     until_settled: bool = False
     """Go on until every term of the energy has settled."""
     max_steps: int = 20_000
