@@ -38,7 +38,8 @@ def test_demo(packaged, tmp_path):
         assert "gmx grompp: not installed here" in done.out
     names = {p.name for p in out.iterdir()}
     assert names >= {"topol.top", "PS.itp", "cg.gro", "cg.xtc", "aa.xtc", "aa.gro",
-                     "aa.xtc.json", "comparison.txt", "check.mdp"}  # fmt: skip
+                     "aa.xtc.json", "comparison.txt", "check.mdp", "reference.xtc"}  # fmt: skip
+    assert "<html" in (out / "evaluation" / "report.html").read_text()
     kept = contents(out)
     again = command("demo", "-o", out)
     assert (again.code, again.err.count("\n")) == (2, 1)

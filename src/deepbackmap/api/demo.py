@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from deepbackmap.api.backmap import Summary, backmap
+from deepbackmap.api.evaluate import evaluate
 from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
@@ -70,7 +71,8 @@ class Demo:
             f"{self.generated.n_generated} frames against {self.generated.n_reference} others of "
             "the same simulation; the right column is the simulation itself, which nothing beats"
         )
-        tail = [f"gmx grompp: {self.grompp}", f"files in {self.folder}"]
+        page = self.folder / "evaluation" / "report.html"
+        tail = [f"gmx grompp: {self.grompp}", f"files in {self.folder}; open {page}"]
         return "\n".join([self.summary.to_text(), head, *lines, *tail]) + "\n"
 
 
@@ -85,7 +87,8 @@ def demo(
     """Backmaps packaged beads of a polystyrene melt and compares the atoms with the simulation's.
 
     The folder then holds the topology and the beads that went in, the atoms that came out, one
-    frame of them as a structure, and the comparison as text.
+    frame of them as a structure, other frames of the simulation (``reference.xtc``), the comparison
+    as text, and as a page in ``evaluation/report.html``.
 
     Args:
         output: folder to write to.
@@ -112,12 +115,26 @@ def demo(
         force=force,
         progress=progress,
     )
-    generated, floor, first = _compare(melt, folder, path)
-    with open_writer(
-        folder / "aa.gro", atom_table(read_topology(folder / "topol.top")), force=force
-    ) as writer:
-        writer.write(first)
-    grompp = _grompp(folder, read_spec(path).temperature)
+    generated, floor, first, others = _compare(melt, folder, path)
+    table, temperature = (
+        atom_table(read_topology(folder / "topol.top")),
+        read_spec(path).temperature,
+    )
+    for name, frames in (("aa.gro", [first]), ("reference.xtc", others)):
+        with open_writer(folder / name, table, force=force) as writer:
+            for frame in frames:
+                writer.write(frame)
+    evaluate(
+        folder / "reference.xtc",
+        {"backmapped": folder / "aa.xtc"},
+        structure=folder / "aa.gro",
+        topology=folder / "topol.top",
+        output=folder / "evaluation",
+        temperature=temperature,
+        force=force,
+        progress=progress,
+    )
+    grompp = _grompp(folder, temperature)
     result = Demo(folder, summary, generated, floor, grompp)
     (folder / "comparison.txt").write_text(result.to_text(), encoding="utf-8")
     return result
@@ -141,8 +158,11 @@ def _prepare(melt: Path, folder: Path, force: bool) -> None:
         ) from error
 
 
-def _compare(melt: Path, folder: Path, model: Path) -> tuple[QualityTable, QualityTable, Structure]:
-    """Tables of the generated and of the true atoms, and the first generated frame."""
+def _compare(
+    melt: Path, folder: Path, model: Path
+) -> tuple[QualityTable, QualityTable, Structure, list[Structure]]:
+    """Tables of the generated and of the true atoms, the first generated frame, and the frames
+    that both are compared with."""
     topology = read_topology(folder / "topol.top")
     mapping = MappingFile.from_text(read_spec(model).mapping, str(model)).resolve(topology)
     truth = _frames(melt / "aa.gro", melt / "aa.xtc")
@@ -154,7 +174,7 @@ def _compare(melt: Path, folder: Path, model: Path) -> tuple[QualityTable, Quali
     def table(frames: Sequence[Structure]) -> QualityTable:
         return tabulate(plan, others, measure(plan, frames, beads=Beads(beads, mapping)))
 
-    return table(made), table(truth[:FRAMES]), made[0]
+    return table(made), table(truth[:FRAMES]), made[0], truth[FRAMES:]
 
 
 def _frames(structure: Path, trajectory: Path) -> list[Structure]:
