@@ -12,12 +12,12 @@ from deepbackmap.dynamics.finishing import (
     PARTED,
     ROUNDS,
     CannotFinish,
-    Contacts,
     FinishOptions,
     finish_structure,
     interval,
     seed_from,
 )
+from deepbackmap.forcefield.contacts import Contacts
 from deepbackmap.system import Structure
 
 TOPOLOGY = small_polystyrene.mapping(chains=2).topology

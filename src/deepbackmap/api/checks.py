@@ -11,7 +11,7 @@ import numpy as np
 
 from deepbackmap.evaluation import Plan, rings, tacticity
 from deepbackmap.evaluation.plan import atom_name
-from deepbackmap.forcefield.nonbonded import LennardJonesTable, neighbour_pairs
+from deepbackmap.forcefield.contacts import Contacts
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.system import Structure
@@ -61,8 +61,7 @@ class Checker:
         self._mapping = mapping
         self._topology = mapping.topology
         self._plan = Plan.from_topology(mapping.topology)
-        self._sigma = LennardJonesTable.from_topology(mapping.topology).sigma.numpy()
-        self._types = mapping.topology.atom_type_index()
+        self._contacts_of = Contacts(mapping.topology)
         self._centres = tacticity.find_centres(mapping)
         self._expected = tacticity.expected_signs(self._centres, pattern)
         self._frames = 0
@@ -112,22 +111,11 @@ class Checker:
         )
 
     def _contacts(self, frame: Structure, number: int) -> None:
-        if not self._sigma.any():
-            return
-        reach = min(1.0, self._closest) * float(self._sigma.max())
-        excluded = self._plan.forcefield.exclusions
-        for pairs in neighbour_pairs(frame.positions, frame.box, reach):
-            i, j = pairs.T
-            vectors = minimum_image(frame.positions[j] - frame.positions[i], frame.box)
-            scale = self._sigma[self._types[i], self._types[j]]
-            near = np.full(len(pairs), math.inf)
-            np.divide(np.linalg.norm(vectors, axis=1), scale, out=near, where=scale > 0)
-            near[near < 1.0] += np.where(excluded.contains(pairs[near < 1.0]), math.inf, 0.0)
-            k = int(near.argmin()) if len(near) else 0
-            if len(near) and near[k] < min(1.0, self._closest):
-                self._closest = float(near[k])
-                self._pair = tuple(atom_name(self._topology, int(x[k])) for x in (i, j))
-                self._pair_frame = number
+        found = self._contacts_of.closest(frame)
+        if found is not None and found.relative < self._closest:
+            self._closest = found.relative
+            self._pair = tuple(atom_name(self._topology, k) for k in (found.first, found.second))
+            self._pair_frame = number
 
     def _handedness(self, frame: Structure, number: int) -> None:
         found = tacticity.signs(frame, self._centres)

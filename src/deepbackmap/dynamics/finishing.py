@@ -23,12 +23,9 @@ from deepbackmap.dynamics.containers import (
     Segment,
 )
 from deepbackmap.dynamics.settled import Settled, reached, settle_all
-from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, neighbour_pairs
-from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.system import Structure, Topology
+from deepbackmap.forcefield.contacts import Contact, Contacts
+from deepbackmap.system import Structure
 
-COINCIDENT = 5e-4
-"""nm: two atoms nearer than that have no direction in which to part (files round to 0.001 nm)."""
 PARTED = 0.6
 """Sigma: minimisation goes on, round by round, while a pair is nearer than that or dynamics fails
 from the start."""
@@ -76,18 +73,6 @@ class FinishOptions:
 
 
 @dataclass(frozen=True)
-class Contact:
-    """Two atoms."""
-
-    first: int
-    second: int
-    distance: float
-    """nm."""
-    relative: float
-    """In sigma; NaN for a pair that has none."""
-
-
-@dataclass(frozen=True)
 class Finished:
     """A structure that was finished, and what that took."""
 
@@ -115,56 +100,6 @@ class Finished:
     def unsettled(self) -> tuple[str, ...]:
         """Terms that have not settled."""
         return tuple(name for name, found in self.settled.items() if not found.settled)
-
-
-class Contacts:
-    """Finds atoms of one system that are too near each other."""
-
-    def __init__(self, topology: Topology) -> None:
-        self._sigma = LennardJonesTable.from_topology(topology).sigma.numpy()
-        self._types = topology.atom_type_index()
-        self._excluded = Exclusions(topology)
-
-    def coincident(self, structure: Structure) -> Contact | None:
-        """Two atoms in one place, bonded or not; None where there are none."""
-        found = self._nearest(structure, COINCIDENT, np.ones_like(self._sigma), excluded=True)
-        if found is None or found.distance >= COINCIDENT:
-            return None
-        return replace(found, relative=math.nan)
-
-    def closest(self, structure: Structure) -> Contact | None:
-        """The pair that is not excluded and closest in sigma; None where none is within one."""
-        reach = float(self._sigma.max(initial=0.0))
-        if not reach:
-            return None
-        found = self._nearest(structure, reach, self._sigma, excluded=False)
-        return None if found is None or found.relative >= 1.0 else found
-
-    def _nearest(
-        self,
-        structure: Structure,
-        reach: float,
-        scale: Float64[np.ndarray, "t t"],
-        *,
-        excluded: bool,
-    ) -> Contact | None:
-        """The pair of smallest scaled distance; whether excluded pairs are looked at as well."""
-        best: Contact | None = None
-        for pairs in neighbour_pairs(structure.positions, structure.box, reach):
-            if not excluded:
-                pairs = pairs[~self._excluded.contains(pairs)]
-            i, j = pairs.T
-            vectors = minimum_image(structure.positions[j] - structure.positions[i], structure.box)
-            distances = np.linalg.norm(vectors, axis=1)
-            unit = scale[self._types[i], self._types[j]]
-            near = np.full(len(pairs), math.inf)
-            np.divide(distances, unit, out=near, where=unit > 0.0)
-            if not len(near):
-                continue
-            k = int(near.argmin())
-            if math.isfinite(near[k]) and (best is None or near[k] < best.relative):
-                best = Contact(int(i[k]), int(j[k]), float(distances[k]), float(near[k]))
-        return best
 
 
 class CannotFinish(Exception):

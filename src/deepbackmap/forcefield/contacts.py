@@ -1,0 +1,78 @@
+"""The closest contact of a frame, and atoms that lie in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, neighbour_pairs
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.system import Structure, Topology
+
+COINCIDENT = 5e-4
+"""nm: two atoms nearer than that have no direction in which to part (files round to 0.001 nm)."""
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Two atoms."""
+
+    first: int
+    second: int
+    distance: float
+    """nm."""
+    relative: float
+    """In sigma; NaN for a pair that has none."""
+
+
+class Contacts:
+    """Finds atoms of one system that are too near each other."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._sigma = LennardJonesTable.from_topology(topology).sigma.numpy()
+        self._types = topology.atom_type_index()
+        self._excluded = Exclusions(topology)
+
+    def coincident(self, structure: Structure) -> Contact | None:
+        """Two atoms in one place, bonded or not; None where there are none."""
+        found = self._nearest(structure, COINCIDENT, np.ones_like(self._sigma), excluded=True)
+        if found is None or found.distance >= COINCIDENT:
+            return None
+        return replace(found, relative=math.nan)
+
+    def closest(self, structure: Structure) -> Contact | None:
+        """The pair that is not excluded and closest in sigma; None where none is within one."""
+        reach = float(self._sigma.max(initial=0.0))
+        if not reach:
+            return None
+        found = self._nearest(structure, reach, self._sigma, excluded=False)
+        return None if found is None or found.relative >= 1.0 else found
+
+    def _nearest(
+        self,
+        structure: Structure,
+        reach: float,
+        scale: Float64[np.ndarray, "t t"],
+        *,
+        excluded: bool,
+    ) -> Contact | None:
+        """The pair of smallest scaled distance; whether excluded pairs are looked at as well."""
+        best: Contact | None = None
+        for pairs in neighbour_pairs(structure.positions, structure.box, reach):
+            i, j = pairs.T
+            vectors = minimum_image(structure.positions[j] - structure.positions[i], structure.box)
+            distances = np.linalg.norm(vectors, axis=1)
+            unit = scale[self._types[i], self._types[j]]
+            near = np.full(len(pairs), math.inf)
+            np.divide(distances, unit, out=near, where=unit > 0.0)
+            least = math.inf if best is None else best.relative
+            nearer = np.flatnonzero(near < least)
+            if not excluded:  # looked up for the few that matter
+                nearer = nearer[~self._excluded.contains(pairs[nearer])]
+            if len(nearer):
+                k = int(nearer[near[nearer].argmin()])
+                best = Contact(int(i[k]), int(j[k]), float(distances[k]), float(near[k]))
+        return best
