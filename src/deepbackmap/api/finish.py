@@ -532,7 +532,7 @@ class _Bar:
 
     def count(self, steps: int) -> None:
         """So many steps are done; a run that goes on until settled takes more than planned."""
-        self._bar.total = max(self._bar.total, self._bar.n + steps)
+        self._bar.total = max(self._bar.total or 0, self._bar.n + steps)
         self._bar.update(steps)
 
     def next_frame(self) -> None:
