@@ -261,6 +261,30 @@ def test_options_that_make_no_sense(folder, options, complaint):
     no_trace(folder)
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--map-centres", "name QQ"], "expected the selection 'name QQ' to choose heavy atoms"),
+        (["--map-unit", "chain"], "map_unit: expected one of molecule, frame, found 'chain'"),
+    ],
+)
+def test_a_map_of_nothing(folder, options, complaint):
+    call = [x for x in arguments(folder, ("x", "aa.xtc")) if x != "--no-map"]
+    assert complaint in refused(*call, *options)
+    no_trace(folder)
+
+
+def test_a_map_around_chosen_centres(folder):
+    write(folder, "many.xtc", frames_of(folder) * 2)
+    call = arguments(folder, ("x", "many.xtc"), reference="many.xtc")
+    chosen = ("--map-centres", "type C_AR", "--map-unit", "frame")
+    assert command(*[x for x in call if x != "--no-map"], *chosen).code == 0
+    found = json.loads((folder / "out" / "metrics.json").read_text())["structure_map"]
+    assert found["settings"]["a structure"] == "frame"
+    assert found["settings"]["centres"] == "selection type C_AR"
+    assert found["overlap"]["x"]["mmd2"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_names_are_needed(folder):
     call = list(arguments(folder, ("x", "aa.xtc")))
     k = call.index("-s")

@@ -31,6 +31,8 @@ from deepbackmap.geometry.cell import cell_volume, shortest_lengths
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource
 from deepbackmap.mapping import load_mapping
+from deepbackmap.similarity.centres import find_centres
+from deepbackmap.similarity.options import STRUCTURES, MapOptions
 from deepbackmap.system import Structure, Topology
 
 METRICS = "metrics.json"
@@ -67,6 +69,8 @@ def evaluate(
     seed: int = 0,
     workers: int | None = None,
     structure_map: bool = True,
+    map_centres: str | None = None,
+    map_unit: str = "molecule",
     force: bool = False,
     progress: bool = True,
 ) -> Evaluation:
@@ -92,6 +96,9 @@ def evaluate(
         seed: of halves, bootstrap and structure map.
         workers: threads; the result does not depend on it. By default the number of cores.
         structure_map: whether to compare local environments as well.
+        map_centres: atoms that the map's environments are around, in MDAnalysis's selection
+            language; by default backbone atoms that carry a side group.
+        map_unit: what one point of the map is: ``molecule`` or ``frame``.
         force: whether to replace the folder of an earlier evaluation.
         progress: whether to show a bar on standard error.
 
@@ -106,6 +113,7 @@ def evaluate(
     check_folder(output, force, METRICS)
     atoms = read_topology(topology)
     _check_lennard_jones(atoms)
+    options = _map_options(atoms, map_centres, map_unit, seed) if structure_map else None
     with ExitStack() as stack:
         source = stack.enter_context(open_atoms(reference, structure, atoms, reference_frames))
         methods = {
@@ -124,7 +132,7 @@ def evaluate(
         evaluation = _evaluate(
             atoms, source, methods, given, temperature, seed, workers or _cores(), progress
         )
-        found = _map(atoms, source, methods, seed) if structure_map else _Map(None, "")
+        found = _map(atoms, source, methods, options) if options else _Map(None, "")
         if found.note:
             evaluation = _with_note(evaluation, found.note)
         _write(output, force, evaluation, found)
@@ -286,17 +294,29 @@ def _evaluate(
     return evaluate_samples(plan, right, samples, temperature=temperature, seed=seed)
 
 
+def _map_options(topology: Topology, centres: str | None, unit: str, seed: int) -> MapOptions:
+    """Options of the structure map; a selection that finds nothing is refused at once."""
+    if unit not in STRUCTURES:
+        raise InputError(f"map_unit: expected one of {', '.join(STRUCTURES)}, found '{unit}'")
+    if centres is not None:
+        find_centres(topology, centres)
+    return MapOptions(selection=centres, unit=unit, seed=seed)
+
+
 def _map(
-    topology: Topology, source: FrameSource, methods: Mapping[str, FrameSource], seed: int
+    topology: Topology,
+    source: FrameSource,
+    methods: Mapping[str, FrameSource],
+    options: MapOptions,
 ) -> _Map:
     """The structure map of some frames of all samples, or a note why there is none."""
+    # Here, because it brings dscribe, which takes seconds to import.
     from deepbackmap.similarity.chemiscope import export_chemiscope
-    from deepbackmap.similarity.options import MapOptions
     from deepbackmap.similarity.structure_map import map_structures
 
     samples = _map_frames(source, methods)
     try:
-        found = map_structures(topology, samples, MapOptions(seed=seed))
+        found = map_structures(topology, samples, options)
     except InputError as error:
         return _Map(None, f"There is no structure map: {error}.")
 

@@ -352,6 +352,13 @@ def evaluate_(
     seed: Annotated[int, typer.Option(help="Of halves, bootstrap and map.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
     no_map: Annotated[bool, typer.Option("--no-map", help="Leave out the structure map.")] = False,
+    map_centres: Annotated[
+        str | None,
+        typer.Option(help="Atoms the map looks around, as 'name CH'; side-group carriers."),
+    ] = None,
+    map_unit: Annotated[
+        str, typer.Option(help="What one point of the map is: molecule or frame.")
+    ] = "molecule",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -363,8 +370,8 @@ def evaluate_(
             reference, _named_files("generated", generated), structure=structure,
             topology=topology, output=output, beads=beads, mapping=mapping, frames=frames,
             reference_frames=reference_frames, bead_frames=bead_frames, temperature=temperature,
-            seed=seed, workers=workers, structure_map=not no_map, force=force,
-            progress=_progress(quiet),
+            seed=seed, workers=workers, structure_map=not no_map, map_centres=map_centres,
+            map_unit=map_unit, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(to_text(found), nl=False)
