@@ -111,6 +111,25 @@ def test_md_writes_energies_a_picture_a_record_and_starts(tmp_path, monkeypatch)
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_a_start_that_cannot_be_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    write_chains(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    lines = (tmp_path / "aa.gro").read_text().splitlines()
+    lines[3] = lines[3][:20] + lines[2][20:]  # the second atom where the first is
+    (tmp_path / "bad.gro").write_text("\n".join(lines) + "\n")
+    given = ("-p", "topol.top", "--pressure", "none", "--minimise", 50, "-o", "out", *GOOD)
+    said = refused("md", "--start", "bad=bad.gro", *given)
+    assert "start bad: expected atoms in places of their own" in said
+    assert not (tmp_path / "out").exists()
+    outcome = command("md", "--start", "bad=bad.gro", "--start", "good=aa.gro", *given)
+    assert outcome.code == 0, outcome
+    assert "bad   could not be run: expected atoms in places of their own" in outcome.out
+    summary = json.loads((tmp_path / "out" / "md.json").read_text())["summary"]
+    assert [run["name"] for run in summary["runs"]] == ["good"]
+    assert list(summary["failed"]) == ["bad"]
+    assert not (tmp_path / "out" / "bad").exists()
+
+
 @gromacs
 def test_gromacs_takes_what_is_written(melt, monkeypatch):
     given = ("-p", "topol.top", "--temperature", 568, "--engine", "gromacs", "--threads", 1)

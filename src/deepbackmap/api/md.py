@@ -126,6 +126,8 @@ class MdSummary:
     seconds: float
     band: Band | None
     runs: tuple[Run, ...]
+    failed: Mapping[str, str]
+    """Starts that could not be run, and why."""
 
     def to_text(self) -> str:
         """Some lines for a person."""
@@ -139,8 +141,9 @@ class MdSummary:
                 f"reference: {self.band.mean:.0f} kJ/mol, band {self.band.low:.0f} to "
                 f"{self.band.high:.0f} ({self.band.frames} frames, {INSIDE:g} sd)"
             )
-        wide = max(len(run.name) for run in self.runs)
+        wide = max(len(name) for name in (*(run.name for run in self.runs), *self.failed))
         lines += [f"{run.name:<{wide}}  {self._of(run)}" for run in self.runs]
+        lines += [f"{name:<{wide}}  could not be run: {why}" for name, why in self.failed.items()]
         return "\n".join([*lines, f"files in {self.folder}"]) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,7 +215,7 @@ def md(
         The summary.
 
     Raises:
-        InputError: an input is wrong, or a start cannot be run; then no folder is left.
+        InputError: an input is wrong, or no start can be run; then no folder is left.
     """
     _check(starts, temperature, time, pressure, minimise, seed)
     assert temperature is not None
@@ -230,9 +233,14 @@ def md(
         band = None
         if reference is not None:
             band = reference_band(atoms, structure, reference, reference_frames, progress=progress)
-        found: dict[str, _Done] = {}
+        found, failed = {}, {}
         for name, start in tqdm(frames.items(), unit="start", disable=not progress):
-            found[name] = _run(runner, inspector, name, start, options, velocities, minimise)
+            try:
+                found[name] = _run(runner, inspector, start, options, velocities, minimise)
+            except _CannotRun as error:
+                failed[name] = str(error)
+        if not found:
+            raise InputError("; ".join(f"start {name}: {why}" for name, why in failed.items()))
         runs = tuple(
             _judge(name, str(starts[name]), frame, done, options, band)
             for name, done in found.items()
@@ -240,7 +248,7 @@ def md(
         summary = MdSummary(
             folder=str(output), engine=runner.name, temperature=temperature, pressure=pressure,
             thermostat=_thermostat(options), time=time, seed=seed,
-            seconds=clock.perf_counter() - began, band=band, runs=runs,
+            seconds=clock.perf_counter() - began, band=band, runs=runs, failed=failed,
         )  # fmt: skip
         segments = {name: done.segment for name, done in found.items()}
         _write(part, summary, segments, options)
@@ -361,6 +369,11 @@ def _thermostat(options: Dynamics) -> str:
     return "v-rescale of 0.2 ps"
 
 
+class _CannotRun(Exception):
+    """A start cannot be run; one sentence. It is a finding about that start, so that the others
+    go on."""
+
+
 @dataclass(frozen=True)
 class _Done:
     """A run, and the structure that it began with."""
@@ -374,7 +387,6 @@ class _Done:
 def _run(
     engine: Engine,
     inspector: Inspector,
-    name: str,
     start: Structure,
     options: Dynamics,
     velocities: Float64[np.ndarray, "n 3"],
@@ -383,9 +395,8 @@ def _run(
     """Runs one start."""
     together = inspector.contacts.coincident(start)
     if together is not None:
-        raise InputError(
-            f"start {name}: expected atoms in places of their own, found "
-            f"{inspector.name_contact(together)}"
+        raise _CannotRun(
+            f"expected atoms in places of their own, found {inspector.name_contact(together)}"
         )
     evaluations = 0
     try:
@@ -395,9 +406,9 @@ def _run(
             start, evaluations = lowered.structure, lowered.force_evaluations
         segment = engine.run(start, options, velocities)
     except EngineError as error:
-        raise InputError(f"start {name}: {error}") from error
+        raise _CannotRun(str(error)) from error
     if not np.isfinite(potential(segment.energies)).all():
-        raise InputError(f"start {name}: expected finite energies, found some that are not")
+        raise _CannotRun("expected finite energies, found some that are not")
     return _Done(start, evaluations, segment)
 
 
