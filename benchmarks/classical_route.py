@@ -38,7 +38,7 @@ from deepbackmap.io.trajectory import atom_table, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
 from deepbackmap.system import Structure
 
-EVALUATIONS = (0, 100, 250, 500, 1000, 3000)
+EVALUATIONS = (0, 50, 100, 250, 500, 1000, 3000)
 COLUMNS = ("score", "LJ per chain, shift of the mean", "LJ per chain, shift of the median",
            "dihedral energy, ratio", "angle energy, ratio", "improper energy, ratio",
            "dihedral C-C-C-C", "angle C-C-C", "LJ per chain", "g(r), mean absolute error",
@@ -105,9 +105,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=12, help="of each (default 12)")
     parser.add_argument("--evaluations", default=",".join(map(str, EVALUATIONS)))
     parser.add_argument("--templates", type=Path, help="file; the packaged ones by default")
-    parser.add_argument("--minimise", type=int, default=20, help="force evaluations (default 20)")
+    parser.add_argument("--minimise", type=int, default=10, help="force evaluations (default 10)")
     parser.add_argument("--bond-constant", type=float, default=500_000.0)
-    parser.add_argument("--friction", type=float, default=10.0, help="1/ps (default 10)")
+    parser.add_argument("--friction", type=float, default=50.0, help="1/ps (default 50)")
     parser.add_argument("--hold", type=float, default=0.0, help="kJ mol-1 nm-2 on beads")
     parser.add_argument("--hold-until", type=int, default=10**9, help="force evaluations")
     parser.add_argument("--lowest", action="store_true", help="templates of lowest energy")
