@@ -290,9 +290,7 @@ def figure_s7(output: Path, temperature: int, runs: Path) -> None:
     (output / "figS7.png").write_bytes((runs / "energy.png").read_bytes())
     for run in summary["summary"]["runs"]:
         inside = run["inside_from"]
-        where = (
-            "not in the band at the end" if inside is None else f"in the band from {inside} ps on"
-        )
+        where = "not at the end" if inside is None else f"from {inside} ps on"
         print(f"{output.name}/figS7: {run['name']}: in the band {where}")
     for name, why in summary["summary"]["failed"].items():
         print(f"{output.name}/figS7: {name}: could not be run: {why}")
