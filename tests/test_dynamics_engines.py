@@ -377,7 +377,9 @@ def test_names_of_engines(monkeypatch):
 @pytest.mark.skipif(not has_gromacs(), reason="gmx is not installed")
 def test_an_interrupted_run_leaves_no_process_and_no_file(tmp_path):
     code = f"""
+import signal
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 from deepbackmap.dynamics.containers import Dynamics
 from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.io.topology import read_topology
