@@ -115,6 +115,7 @@ def backmap(
     batch: int | None = None,
     device: str = "auto",
     finish_steps: int | None = None,
+    keep_defects: bool = False,
     engine: str = "auto",
     force: bool = False,
     progress: bool = True,
@@ -145,6 +146,7 @@ def backmap(
         device: ``auto``, ``cpu`` or ``cuda``.
         finish_steps: of dynamics with which every frame is finished as ``api.finish`` does, at the
             target temperature, after a little minimisation; None: none.
+        keep_defects: whether to write structures in which finishing made a defect.
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
@@ -174,7 +176,7 @@ def backmap(
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
-        finisher = _finisher(atoms, finish_steps, options, loaded, engine)
+        finisher = _finisher(atoms, finish_steps, options, loaded, engine, keep_defects)
         started = time.perf_counter()
         with (
             beside(record) as part,
@@ -262,15 +264,21 @@ def handedness_of(system: SystemMapping, spec: ModelSpec) -> Handedness | None:
 
 
 def _finisher(
-    topology: Topology, steps: int | None, options: SamplingOptions, model: Model, engine: str
+    topology: Topology,
+    steps: int | None,
+    options: SamplingOptions,
+    model: Model,
+    engine: str,
+    keep_defects: bool,
 ) -> Finisher | None:
     """What finishes the sampled structures, if that is asked for."""
     if steps is None:
         return None
     temperature = options.temperature or model.spec.temperature
     return Finisher(
-        topology, finish_options(temperature, steps=steps), engine=engine, seed=options.seed
-    )
+        topology, finish_options(temperature, steps=steps), engine=engine, seed=options.seed,
+        keep_defects=keep_defects,
+    )  # fmt: skip
 
 
 def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:

@@ -42,6 +42,10 @@ Engine = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+KeepDefects = Annotated[
+    bool,
+    typer.Option("--keep-defects", help="Write structures in which finishing made defects too."),
+]
 
 
 def _version(wanted: bool | None) -> None:
@@ -147,6 +151,7 @@ def backmap(
         bool, typer.Option("--finish", help="Equilibrate afterwards, as the verb finish does.")
     ] = False,
     finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
+    keep_defects: KeepDefects = False,
     engine: Engine = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -159,8 +164,8 @@ def backmap(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
             candidates=candidates, choice=choice, relaxation=relaxation, batch=batch,
-            device=device, finish_steps=finish_steps if finish else None, engine=engine,
-            force=force, progress=_progress(quiet),
+            device=device, finish_steps=finish_steps if finish else None,
+            keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
@@ -256,9 +261,7 @@ def finish_(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse defects that were there before as well.")
     ] = False,
-    keep_defects: Annotated[
-        bool, typer.Option("--keep-defects", help="Write structures with new defects as well.")
-    ] = False,
+    keep_defects: KeepDefects = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
