@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from quality import data_folder
 
 from deepbackmap.api.baseline import find_templates
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
@@ -164,15 +164,6 @@ def run(options: argparse.Namespace) -> None:
         results[str(temperature)] = print_rows(plan, reference, proper, task, beads, made)
     options.work.mkdir(parents=True, exist_ok=True)
     (options.work / "classical-route.json").write_text(json.dumps(results, indent=2) + "\n")
-
-
-def data_folder(given: Path | None) -> Path:
-    """The folder of the reference data."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = (given or Path(os.environ.get("DEEPBACKMAP_DATA", beside))) / "sps"
-    if not (folder / "topol.top").is_file():
-        raise InputError(f"{folder}: expected the reference data (see --help), found no topol.top")
-    return folder
 
 
 def frame_marks(

@@ -23,6 +23,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from quality import data_folder
+
 from deepbackmap.api import evaluate
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Evaluation
@@ -83,15 +85,6 @@ def run(options: argparse.Namespace) -> None:
                 if value is not None:
                     good = "" if column == "floor" else "ok" if agrees(value, cell) else "DIFFERS"
                     print(f"| {name} | {temperature} | {column} | {cell} | {value:.4f} | {good} |")
-
-
-def data_folder(given: Path | None) -> Path:
-    """The folder of the reference data."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = (given or Path(os.environ.get("DEEPBACKMAP_DATA", beside))) / "sps"
-    if not (folder / "topol.top").is_file():
-        raise InputError(f"{folder}: expected the reference data (see --help), found no topol.top")
-    return folder
 
 
 def one(

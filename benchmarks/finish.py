@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from quality import data_folder
 
 from deepbackmap.dynamics.containers import Dynamics, Engine, EngineError, Minimisation
 from deepbackmap.dynamics.engines import open_engine
@@ -104,15 +104,6 @@ def run(options: argparse.Namespace) -> None:
         results[name] = print_rows(plan, reference, proper, rows)
     if options.output:
         options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-
-
-def data_folder(given: Path | None) -> Path:
-    """The folder of the reference data."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = (given or Path(os.environ.get("DEEPBACKMAP_DATA", beside))) / "sps"
-    if not (folder / "topol.top").is_file():
-        raise InputError(f"{folder}: expected the reference data (see --help), found no topol.top")
-    return folder
 
 
 def curve(options: argparse.Namespace, engine: Engine, frames: Sequence[Structure]) -> list:

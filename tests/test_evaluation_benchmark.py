@@ -13,6 +13,7 @@ from evaluation_systems import reference_folder
 
 def benchmark(name):
     path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    sys.path.insert(0, str(path.parent))  # as for a script that is run: they import each other
     spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there

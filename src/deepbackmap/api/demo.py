@@ -116,10 +116,8 @@ def demo(
         progress=progress,
     )
     generated, floor, first, others = _compare(melt, folder, path)
-    table, temperature = (
-        atom_table(read_topology(folder / "topol.top")),
-        read_spec(path).temperature,
-    )
+    table = atom_table(read_topology(folder / "topol.top"))
+    temperature = read_spec(path).temperature
     for name, frames in (("aa.gro", [first]), ("reference.xtc", others)):
         with open_writer(folder / name, table, force=force) as writer:
             for frame in frames:

@@ -20,7 +20,6 @@ import deepbackmap
 from deepbackmap.api.files import beside, open_atoms, open_beads
 from deepbackmap.api.inspection import Inspection, Inspector
 from deepbackmap.dynamics.containers import Hold
-from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.dynamics.finishing import (
     CannotFinish,
     Finished,
@@ -342,6 +341,9 @@ class Finisher:
         self._strict, self._keep = strict, keep_defects
         self._trees: tuple[BondTree, ...] = bond_trees(topology)
         self._inspector = Inspector(topology, reference)
+        # Here, so that verbs that run no engine need not wait for OpenMM.
+        from deepbackmap.dynamics.engines import open_engine
+
         self._engine = open_engine(
             topology, atom_table(topology), name=engine, threads=threads, mapping=hold
         )

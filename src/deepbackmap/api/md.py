@@ -34,7 +34,6 @@ from deepbackmap.dynamics.containers import (
     Minimisation,
     Segment,
 )
-from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.dynamics.finishing import FinishOptions, seed_from
 from deepbackmap.dynamics.gromacs_files import write_gromacs_inputs
 from deepbackmap.errors import InputError
@@ -225,6 +224,9 @@ def md(
     check_folder(Path(output), force, RECORD)
     began = clock.perf_counter()
     frames = {name: _start(Path(path), structure, frame, atoms) for name, path in starts.items()}
+    # Here, so that verbs that run no engine need not wait for OpenMM.
+    from deepbackmap.dynamics.engines import open_engine
+
     runner = open_engine(atoms, atom_table(atoms), name=engine, threads=threads)
     options = _dynamics(runner, temperature, time, pressure, seed)
     inspector = Inspector(atoms)
