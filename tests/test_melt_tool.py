@@ -158,6 +158,25 @@ def test_same_seed_same_chain_and_other_seed_another():
     assert not np.allclose(one, other)
 
 
+def test_long_chain_grows_with_the_right_handedness_and_apart_from_itself():
+    n = 24
+    x = build.build_chain(n, np.random.default_rng(11))
+    chain = build.chain_topology(n)
+    np.testing.assert_array_equal(build.chain_signs(x), build.expected_signs(n))
+    assert build.pierced_rings(x[None], n, None) == []
+    lengths = [np.linalg.norm(x[i] - x[j]) for i, j in chain.bonds]
+    kinds = [tuple(sorted((chain.types[i], chain.types[j]))) for i, j in chain.bonds]
+    np.testing.assert_allclose(lengths, [build.LENGTHS[kind] for kind in kinds], atol=1e-9)
+    far = np.triu(np.ones((len(x), len(x)), dtype=bool), build.ATOMS_PER_MONOMER * 4)
+    far[:, -2:] = False  # hydrogens of both ends, numbered last
+    assert _distances(x)[far].min() >= 0.16
+
+
+def test_too_few_tries_for_a_long_chain_are_reported():
+    with pytest.raises(RuntimeError, match="no self-avoiding conformer of 24 monomers in 2 tries"):
+        build.build_chain(24, np.random.default_rng(11), max_tries=2)
+
+
 def test_placed_chains_are_apart_across_the_boundary_and_rigid():
     rng = np.random.default_rng(3)
     chains = build.build_chains(3, 4, rng)
@@ -242,6 +261,18 @@ def test_protocol_ends_with_the_asked_production_at_568_k():
     assert float(last.settings["dt"]) * int(last.settings["nsteps"]) == pytest.approx(2000.0)
     assert last.settings["ref-t"] == "568.0"
     assert last.settings["constraints"] == "all-bonds"
+
+
+def test_stages_before_equilibration_can_be_shortened():
+    def times(**lengths):
+        found = stages(equilibration=1.0, production=2.0, seed=1, **lengths)
+        at = {s.name: float(s.settings.get("dt", 0)) * int(s.settings["nsteps"]) for s in found}
+        lengths = pytest.approx([at["relax"], at["compress"], at["anneal"]])
+        return lengths, found[2].settings["ref-p"], found[3].settings["annealing-time"]
+
+    assert times() == ([20, 120, 400], "500", "0 150 400")
+    short = times(relaxation=5, compression=60, pressure=2e3, hot_time=100, cooling=60)
+    assert short == ([5, 60, 160], "2000", "0 100 160")
 
 
 def test_inside_moves_whole_chains():

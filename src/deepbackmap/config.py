@@ -13,6 +13,8 @@ import yaml
 
 from deepbackmap.errors import InputError
 from deepbackmap.networks import NetworkOptions
+from deepbackmap.networks.points import PointNetworkOptions
+from deepbackmap.representation.points import PointOptions
 from deepbackmap.representation.voxel import VoxelOptions
 from deepbackmap.training.options import DataOptions, TrainingOptions
 
@@ -21,10 +23,20 @@ from deepbackmap.training.options import DataOptions, TrainingOptions
 class TrainConfig:
     """Everything that ``deepbackmap train`` reads."""
 
+    representation: str = "voxel"
+    """``voxel`` (the paper's) or ``points``; only the sections of that one count."""
     data: DataOptions = field(default_factory=DataOptions)
     voxel: VoxelOptions = field(default_factory=VoxelOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
+    points: PointOptions = field(default_factory=PointOptions)
+    point_network: PointNetworkOptions = field(default_factory=PointNetworkOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        if self.representation not in ("voxel", "points"):
+            raise ValueError(
+                f"representation: expected 'voxel' or 'points', got '{self.representation}'"
+            )
 
 
 _PATHS = ("topology", "structure", "trajectory", "beads")

@@ -84,6 +84,12 @@ END_SIGN = 1
 
 BOX_MARGIN = 0.30
 """Least distance between atoms of two chains as placed, nm."""
+FIRST_BLOCK = 10
+"""Monomers that are drawn at once, and drawn anew until they do not run into each other."""
+STEP = 2
+"""Monomers by which a longer chain grows from there; each step is tested before the next."""
+PATIENCE = 60
+"""Failed draws of one step after which the step before it is given up as well."""
 
 
 @dataclass(frozen=True)
@@ -326,12 +332,17 @@ def _two_more(centre: Array, first: Array, second: Array) -> tuple[Array, Array]
     return np.cos(half) * out + np.sin(half) * normal, np.cos(half) * out - np.sin(half) * normal
 
 
-def _grow_backbone(n_carbons: int, p_trans: float, rng: np.random.Generator) -> Array:
+def _grow_backbone(
+    n_carbons: int, p_trans: float, rng: np.random.Generator, start: Array | None = None
+) -> Array:
+    """Draw a backbone, or draw the rest of one that starts with ``start``."""
     bond = LENGTHS["C", "C"]
     theta = np.radians(ANGLES["C", "C", "C"][0])
     points = [np.zeros(3), np.array([bond, 0.0, 0.0])]
     turn = np.pi - theta
     points.append(points[1] + bond * np.array([np.cos(turn), np.sin(turn), 0.0]))
+    if start is not None:
+        points = list(start)
     while len(points) < n_carbons:
         state = rng.choice([180.0, 65.0, -65.0], p=[p_trans, (1 - p_trans) / 2, (1 - p_trans) / 2])
         torsion = np.radians(state + rng.normal(0.0, 8.0))
@@ -428,13 +439,24 @@ def _closest(x: Array, topology: ChainTopology, separation: int = 3) -> float:
     for i, j in topology.bonds:
         step[i, j] = step[j, i] = True
     for _ in range(separation):
-        linked = linked @ step
+        linked = linked.astype(np.float32) @ step.astype(np.float32) > 0  # fast, unlike bool @ bool
     for m in range(n // ATOMS_PER_MONOMER):
         r = ring(m)[0]
         linked[r : r + 11, r : r + 11] = True
     gaps = np.linalg.norm(x[:, None] - x[None], axis=-1)
     gaps[linked] = np.inf
     return float(gaps.min())
+
+
+def _self_avoiding(spine: Array, min_gap: float, rng: np.random.Generator) -> Array | None:
+    """The atoms of the chain with this backbone, or None if it runs into itself."""
+    far = np.linalg.norm(spine[:, None] - spine[None], axis=-1)
+    if (far[np.triu_indices(len(spine), 4)] < 0.36).any():
+        return None
+    n_monomers = len(spine) // 2
+    x = _dress(spine, n_monomers, rng)
+    apart = _closest(x, chain_topology(n_monomers)) >= min_gap
+    return x if apart and not pierced_rings(x[None], n_monomers, None) else None
 
 
 def build_chain(
@@ -446,12 +468,15 @@ def build_chain(
 ) -> Array:
     """Build one syndiotactic chain with random backbone conformers.
 
+    Up to ``FIRST_BLOCK`` monomers are drawn as a whole. Of longer chains hardly any draw avoids
+    itself, so they grow by ``STEP`` monomers at a time, and back by as many at a dead end.
+
     Args:
         n_monomers: monomers in the chain, at least 2.
         rng: random generator.
         p_trans: probability of trans before the self-avoidance test.
         min_gap: smallest distance allowed between atoms more than three bonds apart, nm.
-        max_tries: conformers to try.
+        max_tries: conformers to try, those of a part of the chain included.
 
     Returns:
         Positions, nm, shape (16 n + 2, 3).
@@ -459,14 +484,22 @@ def build_chain(
     Raises:
         RuntimeError: if every conformer ran into itself.
     """
-    topology = chain_topology(n_monomers)
+    grown: list[Array] = []
+    misses = 0
     for _ in range(max_tries):
-        spine = _grow_backbone(2 * n_monomers, p_trans, rng)
-        far = np.linalg.norm(spine[:, None] - spine[None], axis=-1)
-        if (far[np.triu_indices(len(spine), 4)] < 0.36).any():
-            continue
-        x = _dress(spine, n_monomers, rng)
-        if _closest(x, topology) >= min_gap and not pierced_rings(x[None], n_monomers, None):
+        start = grown[-1] if grown else None
+        size = min(FIRST_BLOCK if start is None else len(start) // 2 + STEP, n_monomers)
+        spine = _grow_backbone(2 * size, p_trans, rng, start)
+        x = _self_avoiding(spine, min_gap, rng)
+        if x is None:
+            misses += 1
+            if grown and misses >= PATIENCE:
+                grown.pop()
+                misses = 0
+        elif size < n_monomers:
+            grown.append(spine)
+            misses = 0
+        else:
             centred: Array = x - x.mean(axis=0)
             return centred
     raise RuntimeError(f"no self-avoiding conformer of {n_monomers} monomers in {max_tries} tries")

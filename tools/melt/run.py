@@ -2,6 +2,8 @@
 
     PYTHONPATH=tools python -m melt.run FOLDER [--equilibration NS] [--production NS] [--threads 2]
 
+The stages before those two have lengths of their own, in ps: --relaxation, --compression,
+--hot, --cooling; --pressure, in bar, sets how fast the chains are pressed together.
 FOLDER must hold what ``build.py`` writes. A stage whose ``.gro`` is there is skipped and a
 stage that was cut short goes on from its checkpoint, so the command can be repeated.
 After the start and after every stage the chains are checked: no bond through a ring, every
@@ -90,23 +92,34 @@ def _md(name: str, time: float, step: float, *extra: dict[str, str]) -> Stage:
     return Stage(name, settings)
 
 
-def stages(equilibration: float, production: float, seed: int) -> list[Stage]:
-    """The protocol; times in ns."""
+def stages(
+    equilibration: float,
+    production: float,
+    seed: int,
+    *,
+    relaxation: float = 20.0,
+    compression: float = 120.0,
+    pressure: float = 500.0,
+    hot_time: float = 150.0,
+    cooling: float = 250.0,
+) -> list[Stage]:
+    """The protocol; times of equilibration and production in ns, of those before in ps; bar."""
     at = {"ref-t": f"{TEMPERATURE}"}
     hot = {"ref-t": f"{HOT}"}
+    press = {"ref-p": f"{pressure:g}", "tau-p": "1.0"}
     draw = {"gen-vel": "yes", "gen-temp": "300", "gen-seed": f"{seed}"}
     cool = {
         "annealing": "single",
         "annealing-npoints": "3",
-        "annealing-time": "0 150 400",
+        "annealing-time": f"0 {hot_time:g} {hot_time + cooling:g}",
         "annealing-temp": f"{HOT} {HOT} {TEMPERATURE}",
     }
     frames = {"nstxout-compressed": "500", "compressed-x-precision": "10000"}
     return [
         Stage("em", MINIMISE),
-        _md("relax", 20, 0.0005, at, draw),
-        _md("compress", 120, 0.001, hot, NPT, {"ref-p": "500", "tau-p": "1.0"}),
-        _md("anneal", 400, 0.002, hot, NPT, cool),
+        _md("relax", relaxation, 0.0005, at, draw),
+        _md("compress", compression, 0.001, hot, NPT, press),
+        _md("anneal", hot_time + cooling, 0.002, hot, NPT, cool),
         _md("equil", 1000 * equilibration, 0.002, at, NPT),
         _md("prod", 1000 * production, 0.002, at, NPT, frames),
     ]
@@ -155,13 +168,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--gmx", default="gmx")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--relaxation", type=float, default=20.0, help="ps, dilute")
+    parser.add_argument("--compression", type=float, default=120.0, help="ps")
+    parser.add_argument("--pressure", type=float, default=500.0, help="bar, of the compression")
+    parser.add_argument("--hot", type=float, default=150.0, help="ps of annealing at 800 K")
+    parser.add_argument("--cooling", type=float, default=250.0, help="ps from there to 568 K")
     parser.add_argument("--equilibration", type=float, default=0.8, help="ns")
     parser.add_argument("--production", type=float, default=1.5, help="ns")
     parser.add_argument("--seed", type=int, default=2026, help="of the velocities")
     options = parser.parse_args()
     previous = "start"
     check(options.folder / "start.gro")
-    for stage in stages(options.equilibration, options.production, options.seed):
+    protocol = stages(
+        options.equilibration,
+        options.production,
+        options.seed,
+        relaxation=options.relaxation,
+        compression=options.compression,
+        pressure=options.pressure,
+        hot_time=options.hot,
+        cooling=options.cooling,
+    )
+    for stage in protocol:
         run_stage(stage, previous, options.folder, options.gmx, options.threads)
         previous = stage.name
 

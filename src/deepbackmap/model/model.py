@@ -15,7 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from deepbackmap.errors import InputError
+from deepbackmap.model.points import PointGenerator
 from deepbackmap.networks import NetworkOptions, build_generator
+from deepbackmap.networks.points import PointNetworkOptions
+from deepbackmap.representation.points import PointOptions, Vocabulary
 from deepbackmap.representation.voxel import VoxelOptions
 
 FORMAT = "deepbackmap-model-1"
@@ -33,8 +36,20 @@ class ModelSpec:
     """Of the training frames, K."""
     reach: float
     """No owned atom was farther from its bead in training, nm."""
+    representation: str = "voxel"
+    """``voxel``: densities on a grid, atom by atom (the paper); ``points``: all atoms of a block at
+    once, as a flow. Only the options of the one that is named count."""
     voxel: VoxelOptions = field(default_factory=VoxelOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
+    points: PointOptions = field(default_factory=PointOptions)
+    point_network: PointNetworkOptions = field(default_factory=PointNetworkOptions)
+    vocabulary: Vocabulary | None = None
+    """Slots of the point representation."""
+    temperatures: tuple[float, ...] = ()
+    """Of all training frames, K, where these are not all at ``temperature``."""
+    rigid: bool = False
+    """Whether all bonds of the training frames have the topology's lengths: then the structures
+    made have them too."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Data, seed, iterations, versions, scores: whatever a reader wants to know."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +60,14 @@ class ModelSpec:
     @property
     def bead_cutoff(self) -> float:
         """Beads within this distance may see each other's atoms, nm."""
+        if self.representation == "points":
+            return self.points.cutoff + 2 * self.reach
         return self.voxel.radius + self.reach
+
+    @property
+    def seen_from_bead(self) -> float:
+        """Half of the least height of a box, nm."""
+        return self.points.cutoff if self.representation == "points" else self.voxel.radius
 
     @property
     def channels(self) -> int:
@@ -63,6 +85,10 @@ class Model:
 
 def new_generator(spec: ModelSpec) -> nn.Module:
     """A generator with fresh weights for a specification."""
+    if spec.representation == "points":
+        if spec.vocabulary is None:
+            raise ValueError("vocabulary: expected the slots of a point model, got none")
+        return PointGenerator(spec.vocabulary, spec.points, spec.atom_types, spec.point_network)
     return build_generator(spec.channels, len(spec.atom_types), spec.network)
 
 
@@ -88,6 +114,16 @@ def _spec_from(text: str) -> ModelSpec:
     raw = json.loads(text)
     raw["voxel"] = VoxelOptions(**raw["voxel"])
     raw["network"] = NetworkOptions(**raw["network"])
+    raw["points"] = PointOptions(**raw.get("points", {}))
+    raw["point_network"] = PointNetworkOptions(**raw.get("point_network", {}))
+    raw["temperatures"] = tuple(raw.get("temperatures", ()))
+    if raw.get("vocabulary") is not None:
+        raw["vocabulary"] = Vocabulary(
+            **{
+                part: {t: tuple(names) for t, names in found.items()}
+                for part, found in raw["vocabulary"].items()
+            }
+        )
     raw["atom_types"], raw["bead_types"] = tuple(raw["atom_types"]), tuple(raw["bead_types"])
     for name in ("provenance", "defaults", "handedness"):
         if not isinstance(raw.get(name, {}), dict):

@@ -20,9 +20,12 @@ class SamplingOptions:
     """``lowest``: the candidate of lowest energy (the paper's). ``boltzmann``: one drawn with
     weight exp(-U/kT) at ``temperature``. ``reweight``: with weight exp(-U (1/kT - 1/kT0)), T0
     being the temperature of training: the exact correction of a model that is exact at T0."""
+    steps: int = 10
+    """Steps along the flow of a point model; voxel models place atom by atom."""
     relaxation: int = 0
-    """Steps of thermal relaxation of each block at the end of each sweep (without sweeps: of the
-    first pass); 0: none. See ``sampling.relaxation``."""
+    """Voxel models: steps of thermal relaxation of each block at the end of each sweep (without sweeps: of the
+    first pass), ``sampling.relaxation``. Point models: steps of constrained dynamics of the whole
+    box, ``sampling.thermal``. 0: none."""
     temperature: float | None = None
     """Target temperature in K; None: that of training."""
     seed: int = 0
@@ -35,6 +38,8 @@ class SamplingOptions:
             raise ValueError(f"sweeps: expected 0 or more, got {self.sweeps}")
         if self.relaxation < 0:
             raise ValueError(f"relaxation: expected 0 or more, got {self.relaxation}")
+        if self.steps < 1:
+            raise ValueError(f"steps: expected 1 or more, got {self.steps}")
         if self.candidates < 1:
             raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
         if self.choice not in CHOICES:

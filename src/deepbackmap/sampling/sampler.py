@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -38,11 +36,10 @@ from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.voxel import VoxelCondition
 from deepbackmap.sampling.options import SamplingOptions
 from deepbackmap.sampling.order import colours, levels
+from deepbackmap.sampling.placing import Progress
 from deepbackmap.sampling.relaxation import relax
 from deepbackmap.sampling.stereo import Handedness, restore
 from deepbackmap.system import Structure
-
-Progress = Callable[[int], None]
 
 REPAIRS = 3
 """Tries to relax a stereocentre with the right hand."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -49,6 +49,80 @@ def seeded(seed: int, iteration: int, *rest: int) -> torch.Generator:
     """A CPU random generator named by integers."""
     value = int(hash_counters(seed, iteration, *rest)) & ((1 << 63) - 1)
     return torch.Generator().manual_seed(value)
+
+
+def apply_gradients(
+    fabric: Fabric, loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer, clip: float
+) -> Tensor:
+    """Backward, average the gradient over workers, step; returns the gradient's norm.
+
+    Gradients are averaged here rather than by a wrapped module because the penalty
+    differentiates twice and the unrolling calls the generator many times.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    parameters = [p for p in module.parameters() if p.grad is not None]
+    if fabric.world_size > 1:
+        flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+        reduced = fabric.all_reduce(flat, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        for p, g in zip(parameters, reduced.split([p.numel() for p in parameters]), strict=True):
+            p.grad = g.view_as(p)
+    norm = nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
+    optimiser.step()
+    return norm
+
+
+def rate_share(options: TrainingOptions, iteration: int) -> float:
+    """Part of the learning rate that an iteration takes: a rise, then half a cosine."""
+    share = min(1.0, (iteration + 1) / options.warmup) if options.warmup else 1.0
+    if options.decay:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(iteration / options.iterations, 1.0)))
+        share *= 0.01 + 0.99 * cosine
+    return share
+
+
+def follow(average: nn.Module, latest: nn.Module, decay: float, iteration: int) -> None:
+    """Move the averaged weights towards the latest ones, faster at first; 0: no average."""
+    if decay <= 0:
+        return
+    decay = min(decay, (1 + iteration) / (10 + iteration))
+    with torch.no_grad():
+        for mean, new in zip(average.parameters(), latest.parameters(), strict=True):
+            mean.lerp_(new, 1 - decay)
+
+
+class Learner(Protocol):
+    """What ``run`` trains: the voxel networks or the point generator."""
+
+    fabric: Fabric
+    options: TrainingOptions
+    iteration: int
+
+    def step(self) -> dict[str, Tensor]:
+        """One iteration."""
+        ...
+
+    def validate(self, data: Any) -> Metrics:
+        """Figures on held-out frames; ``validation_main`` is the one to watch."""
+        ...
+
+    def use(self, data: Any) -> None:
+        """The frames to train on."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that resuming needs."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        ...
+
+    @property
+    def result(self) -> nn.Module:
+        """The generator to save."""
+        ...
 
 
 class Trainer:
@@ -141,29 +215,6 @@ class Trainer:
         turned = batch.truth @ batch.turn.transpose(1, 2)
         return list(gaussian_basis(turned, self.spec.voxel).unbind(1))
 
-    def _apply(
-        self, loss: Tensor, module: nn.Module, optimiser: torch.optim.Optimizer, clip: float
-    ) -> Tensor:
-        """Backward, average the gradient over workers, step; returns the gradient's norm.
-
-        Gradients are averaged here rather than by a wrapped module because the penalty
-        differentiates twice and the unrolling calls the generator many times.
-        """
-        optimiser.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        parameters = [p for p in module.parameters() if p.grad is not None]
-        if self.fabric.world_size > 1:
-            flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
-            reduced = self.fabric.all_reduce(flat, reduce_op="mean")
-            assert isinstance(reduced, Tensor)
-            for p, g in zip(
-                parameters, reduced.split([p.numel() for p in parameters]), strict=True
-            ):
-                p.grad = g.view_as(p)
-        norm = nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
-        optimiser.step()
-        return norm
-
     # -- the two steps -----------------------------------------------------------------------
 
     def critic_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
@@ -183,7 +234,7 @@ class Trainer:
         on_real, on_fake = scores.chunk(2)
         wasserstein = critic_loss(on_real, on_fake, used, self.options.drift)
         loss = wasserstein + self.options.penalty * penalty
-        self._apply(loss, self.critic, self.critic_optimiser, 0.0)
+        apply_gradients(self.fabric, loss, self.critic, self.critic_optimiser, 0.0)
         return {"critic": wasserstein.detach(), "penalty": penalty.detach()}
 
     def generator_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
@@ -221,8 +272,10 @@ class Trainer:
         if shape > 0:
             parts["density"] = density_loss(densities, self._real_densities(batch), copies)
             loss = loss + shape * parts["density"]
-        norm = self._apply(loss, self.generator, self.generator_optimiser, o.clip)
-        self._update_average()
+        norm = apply_gradients(
+            self.fabric, loss, self.generator, self.generator_optimiser, o.clip
+        )
+        follow(self.average, self.generator, o.average, self.iteration)
         return {k: v.detach() for k, v in parts.items()} | {"gradient": norm}
 
     def _prior_arguments(self, batch: Batch, placed: Tensor) -> tuple[Any, ...]:
@@ -232,22 +285,9 @@ class Trainer:
         )
         return (self.data.terms, batch.terms, batch.clean, placed, batch.truth, masses)
 
-    def _update_average(self) -> None:
-        decay = self.options.average
-        if decay <= 0:
-            return
-        decay = min(decay, (1 + self.iteration) / (10 + self.iteration))
-        with torch.no_grad():
-            for mean, new in zip(
-                self.average.parameters(), self.generator.parameters(), strict=True
-            ):
-                mean.lerp_(new, 1 - decay)
-
     def _set_rates(self) -> None:
         o = self.options
-        share = 1.0
-        if o.decay:
-            share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self.iteration / o.iterations))
+        share = rate_share(o, self.iteration)
         for optimiser, rate in (
             (self.generator_optimiser, o.learning_rate),
             (self.critic_optimiser, o.critic_learning_rate),
@@ -301,7 +341,8 @@ class Trainer:
             values[f"distance_{weight_class}_{turn}"] = offset[batch.env.target_valid].mean()
             for name, value in values.items():
                 sums.setdefault(name, []).append(float(value))
-        return {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
+        found = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
+        return found | {"validation_main": found["validation_score_internal"]}
 
 
 class Log:
@@ -329,7 +370,7 @@ class Log:
         self._board.close()
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
+def save_checkpoint(trainer: Learner, path: Path) -> None:
     """Write the state aside, then rename: a checkpoint is whole or the one before."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -358,12 +399,12 @@ def _stop_on_signal() -> Iterator[list[bool]]:
 
 
 def run(
-    trainer: Trainer,
-    data: Frames,
-    validation: Frames | None,
+    trainer: Learner,
+    data: Any,
+    validation: Any,
     folder: Path,
     *,
-    on_checkpoint: Callable[[Trainer, Metrics], None],
+    on_checkpoint: Callable[[Learner, Metrics], None],
     progress: bool = True,
     stop_after: float | None = None,
 ) -> bool:
@@ -413,7 +454,7 @@ def run(
                     found = trainer.validate(validation)
                     log.write(i, found)
                     latest.update(found)
-                    bar.set_postfix(score=f"{found['validation_score_internal']:.4f}")
+                    bar.set_postfix(validation=f"{found['validation_main']:.4f}")
                 late = stop_after is not None and time.perf_counter() - started > stop_after
                 # Every worker must leave the loop at the same iteration.
                 stop = bool(

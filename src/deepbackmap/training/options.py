@@ -42,6 +42,15 @@ class TrainingOptions:
     beta2: float = 0.9
     decay: bool = False
     """Lower both rates to a hundredth along a half cosine."""
+    warmup: int = 0
+    """Iterations over which the rates rise from zero."""
+    weight_decay: float = 0.0
+    """Of the point generator (AdamW)."""
+    frames: int = 6
+    """Frames that a batch of the point generator is drawn from."""
+    settled: float = 0.0
+    """Part of the point generator's samples whose surroundings are finished, as in a Gibbs sweep;
+    in the others they are on the path like the block itself, as where a whole box is placed."""
     penalty: float = 0.1
     """Weight of the gradient penalty (Eq. 10)."""
     drift: float = 0.0
@@ -79,7 +88,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         counts = ("iterations", "batch", "critic_steps", "log_every", "checkpoint_every")
-        for name in (*counts, "validate_every"):
+        for name in (*counts, "validate_every", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 

@@ -1,0 +1,496 @@
+"""What a block sees as points: slots of atoms in a frame of three beads, and densities around them.
+
+The second representation beside the voxels. All atoms of a block are placed at once, in the frame
+that three beads fix, so no rotation is left. Every block of one bead type has the same *slots*: its
+own atoms, the atoms within a few bonds of them, and the beads before and after it along the
+molecule. Everything else around an atom is summed up in densities: for each class of neighbour the
+number of atoms at a distance, and the vector to them.
+
+A bead beside a left-handed stereocentre is looked at in a mirror (its frame is a left-handed one,
+and paired hydrogens swap their slots): the network meets one hand only, and learns from both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int32, Int64, UInt8
+from torch import Tensor
+
+from deepbackmap.errors import InputError
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.representation.environment import BeadFrames, Blocks
+from deepbackmap.representation.plan import BlockPlan
+
+
+@dataclass(frozen=True)
+class PointOptions:
+    """What a block sees."""
+
+    cutoff: float = 0.5
+    """Atoms within this distance of an atom enter its densities, nm."""
+    radial: int = 10
+    """Radial functions of the densities."""
+    chain: int = 6
+    """Beads of the molecule that are seen before and after the bead, in the order S."""
+    depth: int = 3
+    """Atoms of other beads within this many bonds of the block are seen one by one."""
+
+    def __post_init__(self) -> None:
+        for name in ("radial", "chain", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.cutoff > 0.2:
+            raise ValueError(f"cutoff: expected more than 0.2 nm, got {self.cutoff}")
+
+    def width(self, atom_types: int) -> int:
+        """Densities of an atom: radial functions x classes of neighbour."""
+        return self.radial * 2 * atom_types
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The slots that a model knows, by bead type; what it met in training and nothing else."""
+
+    own: dict[str, tuple[str, ...]]
+    """Atoms of a block: place in its heavy sequence, place among the hydrogens there, type."""
+    context: dict[str, tuple[str, ...]]
+    """Atoms around it: distance of their bead in the order S, then as in ``own``."""
+    variants: dict[str, tuple[str, ...]]
+    """Kinds of block that have statistics of their own: which slots and which frame they have."""
+
+
+@dataclass(frozen=True)
+class KindNames:
+    """Names by bead kind, from which slots are made."""
+
+    own: list[dict[str, int]]
+    """Slot → local atom, of every bead kind, as seen in its frame."""
+    context: list[dict[str, int]]
+    chain: list[dict[int, int]]
+    """Distance in the order S → local bead."""
+    variant: list[str]
+    hand: Int64[np.ndarray, "kb"]
+    """-1 where the bead is looked at in a mirror."""
+    bead_type: list[str]
+
+
+def _bonded(n: int, bonds: np.ndarray) -> list[list[int]]:
+    found: list[list[int]] = [[] for _ in range(n)]
+    for i, j in bonds.tolist():
+        found[i].append(j)
+        found[j].append(i)
+    return found
+
+
+def _atom_names(
+    plan: BlockPlan, kind: int, types: list[str], neighbours: list[list[int]]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Slot of each atom of a bead kind, and its slot in a mirror."""
+    heavy = [a for a in plan.heavy[kind].tolist() if a >= 0]
+    light = [a for a in plan.light[kind].tolist() if a >= 0]
+    names = {a: f"{k}.-:{types[a]}" for k, a in enumerate(heavy)}
+    mirrored = dict(names)
+    place = {a: k for k, a in enumerate(heavy)}
+    groups: dict[int, list[int]] = {}
+    for a in sorted(light):
+        carrier = next((place[b] for b in neighbours[a] if b in place), -1)
+        groups.setdefault(carrier, []).append(a)
+    for carrier, members in groups.items():
+        slots = [f"{carrier}.{k}:{types[a]}" for k, a in enumerate(members)]
+        names |= dict(zip(members, slots, strict=True))
+        # Two hydrogens of one carbon are mirror images of each other, whichever third there is.
+        swapped = [1, 0, *range(2, len(members))] if len(members) > 1 else [0]
+        mirrored |= {a: slots[k] for a, k in zip(members, swapped, strict=True)}
+    return names, mirrored
+
+
+def bead_signs(
+    mapping: SystemMapping, centres: Int64[np.ndarray, "c"], sign: Int64[np.ndarray, "c"]
+) -> tuple[dict[int, int], ...]:
+    """For each molecule type, the sign of the stereocentre of each bead that has one.
+
+    Args:
+        mapping: of the system.
+        centres: atoms of the system that are stereocentres.
+        sign: their hands, the same for all copies of a molecule type; 0 where it is not known.
+    """
+    topology = mapping.topology
+    index, offsets = topology.molecule_type_index(), topology.molecule_offsets()
+    found: list[dict[int, int]] = []
+    for t, beads in enumerate(mapping.molecules):
+        copies = np.flatnonzero(index == t)
+        signs: dict[int, int] = {}
+        if len(copies):
+            start, stop = offsets[copies[0]], offsets[copies[0] + 1]
+            for k in np.flatnonzero((centres >= start) & (centres < stop) & (sign != 0)).tolist():
+                signs.setdefault(int(beads.owner[centres[k] - start]), int(sign[k]))
+        found.append(signs)
+    return tuple(found)
+
+
+def _bead_hands(n: int, bonded: list[list[int]], own: dict[int, int]) -> np.ndarray:
+    """Hand of every bead: of its own stereocentre or that of the nearest bead that has one."""
+    hands = np.ones(n, dtype=np.int64)
+    for bead in range(n):
+        seen, queue = {bead}, deque([bead])
+        while queue:
+            current = queue.popleft()
+            if current in own:
+                hands[bead] = own[current]
+                break
+            for b in sorted(bonded[current]):
+                if b not in seen:
+                    seen.add(b)
+                    queue.append(b)
+    return hands
+
+
+def _within(start: list[int], neighbours: list[list[int]], depth: int) -> list[int]:
+    """Atoms outside ``start`` within ``depth`` bonds of it."""
+    distance = dict.fromkeys(start, 0)
+    queue = deque(start)
+    while queue:
+        atom = queue.popleft()
+        if distance[atom] == depth:
+            continue
+        for b in neighbours[atom]:
+            if b not in distance:
+                distance[b] = distance[atom] + 1
+                queue.append(b)
+    return [a for a, d in distance.items() if d > 0]
+
+
+def name_kinds(
+    mapping: SystemMapping,
+    plan: BlockPlan,
+    options: PointOptions,
+    hands: tuple[dict[int, int], ...],
+) -> KindNames:
+    """Names of the slots of every bead kind.
+
+    Args:
+        hands: for each molecule type, the sign of the stereocentre of each bead that has one.
+    """
+    own: list[dict[str, int]] = []
+    context: list[dict[str, int]] = []
+    chain: list[dict[int, int]] = []
+    variant: list[str] = []
+    hand: list[int] = []
+    bead_type: list[str] = []
+    for t, (molecule, beads) in enumerate(
+        zip(mapping.topology.molecule_types, mapping.molecules, strict=True)
+    ):
+        b0 = int(plan.bead_kinds[t])
+        neighbours = _bonded(molecule.n_atoms, molecule.bonds)
+        bonded = _bonded(beads.n_beads, beads.bead_bonds)
+        sign = _bead_hands(beads.n_beads, bonded, hands[t])
+        types = list(molecule.atom_types)
+        named = [_atom_names(plan, b0 + b, types, neighbours) for b in range(beads.n_beads)]
+        rank = plan.rank[b0 : b0 + beads.n_beads]
+        at = {int(r): b for b, r in enumerate(rank)}
+        for b in range(beads.n_beads):
+            side = int(sign[b] < 0)
+            mine = named[b][side]
+            own.append({name: a for a, name in mine.items()})
+            around = {}
+            for a in _within(list(mine), neighbours, options.depth):
+                owner = int(beads.owner[a])
+                around[f"{rank[owner] - rank[b]:+d}/{named[owner][side][a]}"] = a
+            context.append(around)
+            steps = [k for k in range(-options.chain, options.chain + 1) if k != 0]
+            chain.append({k: at[int(rank[b]) + k] for k in steps if int(rank[b]) + k in at})
+            axis = [int(rank[c] - rank[b]) if c >= 0 else 99 for c in plan.axis[b0 + b].tolist()]
+            variant.append(f"{','.join(sorted(mine.values()))}|{','.join(map(str, axis))}")
+            hand.append(int(sign[b]))
+            bead_type.append(beads.bead_types[b])
+    return KindNames(own, context, chain, variant, np.array(hand, dtype=np.int64), bead_type)
+
+
+def collect_vocabulary(names: KindNames) -> Vocabulary:
+    """Everything that occurs, sorted."""
+    own: dict[str, set[str]] = {}
+    context: dict[str, set[str]] = {}
+    variants: dict[str, set[str]] = {}
+    for k, t in enumerate(names.bead_type):
+        own.setdefault(t, set()).update(names.own[k])
+        context.setdefault(t, set()).update(names.context[k])
+        variants.setdefault(t, set()).add(names.variant[k])
+
+    def ordered(found: dict[str, set[str]]) -> dict[str, tuple[str, ...]]:
+        return {t: tuple(sorted(found[t])) for t in sorted(found)}
+
+    return Vocabulary(ordered(own), ordered(context), ordered(variants))
+
+
+@dataclass(frozen=True)
+class TypeTable:
+    """All beads of one bead type of a system. An atom or bead that is not there is the last of a
+    table (index n), so that it can be gathered like the others."""
+
+    beads: Int64[Tensor, "b"]
+    own: Int64[Tensor, "b s"]
+    context: Int64[Tensor, "b c"]
+    chain: Int64[Tensor, "b r"]
+    chain_hand: Float[Tensor, "b r"]
+    """Product of the hands of that bead and this one; 0: no such bead."""
+    variant: Int64[Tensor, "b"]
+
+
+@dataclass(frozen=True)
+class PointTables:
+    """The blocks of a system as slots."""
+
+    types: dict[str, TypeTable]
+    hand: Float[Tensor, "nb"]
+    atom_class: Int64[Tensor, "na"]
+    """Type of each atom (index into the model's)."""
+    atom_owner: Int64[Tensor, "na1"]
+    """Bead of each atom; the last row belongs to none."""
+    atom_molecule: Int64[Tensor, "na"]
+    n_atoms: int
+    n_beads: int
+
+
+def _kind_rows(
+    names: KindNames, vocabulary: Vocabulary, bead_type: str, kinds: list[int], chain: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Local own, context and chain slots and the variant of the bead kinds of one type."""
+    own_at = {name: k for k, name in enumerate(vocabulary.own[bead_type])}
+    context_at = {name: k for k, name in enumerate(vocabulary.context[bead_type])}
+    variant_at = {name: k for k, name in enumerate(vocabulary.variants[bead_type])}
+    steps = [k for k in range(-chain, chain + 1) if k != 0]
+    own = np.full((len(kinds), len(own_at)), -1, dtype=np.int64)
+    context = np.full((len(kinds), len(context_at)), -1, dtype=np.int64)
+    beads = np.full((len(kinds), len(steps)), -1, dtype=np.int64)
+    variant = np.zeros(len(kinds), dtype=np.int64)
+    for row, kind in enumerate(kinds):
+        if names.variant[kind] not in variant_at:
+            raise InputError(
+                f"bead of type {bead_type}: expected atoms and neighbours as in one of the "
+                f"{len(variant_at)} kinds of block of the model's training, found another: "
+                f"{names.variant[kind]}"
+            )
+        variant[row] = variant_at[names.variant[kind]]
+        for name, atom in names.own[kind].items():
+            own[row, own_at[name]] = atom
+        for name, atom in names.context[kind].items():
+            if name in context_at:  # what training never met is not seen
+                context[row, context_at[name]] = atom
+        for step, bead in names.chain[kind].items():
+            beads[row, steps.index(step)] = bead
+    return own, context, beads, variant
+
+
+def build_point_tables(
+    mapping: SystemMapping,
+    blocks: Blocks,
+    names: KindNames,
+    vocabulary: Vocabulary,
+    options: PointOptions,
+) -> PointTables:
+    """Slots of every bead of a system, on the device of ``blocks``.
+
+    Raises:
+        InputError: a kind of block that the vocabulary does not know.
+    """
+    device = blocks.device
+    n_atoms, n_beads = len(blocks.atom_kind), len(blocks.bead_kind)
+    kind_hand = torch.as_tensor(names.hand, device=device)
+    hand = kind_hand[blocks.bead_kind].to(torch.float32)
+    types = {}
+    kind_type = np.array(names.bead_type)
+    for bead_type in vocabulary.own:
+        kinds = np.flatnonzero(kind_type == bead_type).tolist()
+        if not kinds:
+            continue
+        rows = _kind_rows(names, vocabulary, bead_type, kinds, options.chain)
+        own, context, chain, variant = (torch.as_tensor(r, device=device) for r in rows)
+        place = torch.full((len(kind_type),), -1, dtype=torch.int64, device=device)
+        place[torch.as_tensor(kinds, device=device)] = torch.arange(len(kinds), device=device)
+        beads = torch.nonzero(place[blocks.bead_kind] >= 0).squeeze(1)
+        row = place[blocks.bead_kind[beads]]
+        atom0 = blocks.bead_first_atom[beads][:, None]
+        bead0 = blocks.bead_first_bead[beads][:, None]
+        chained = torch.where(chain[row] >= 0, chain[row] + bead0, n_beads)
+        hands = torch.cat([hand, hand.new_zeros(1)])
+        types[bead_type] = TypeTable(
+            beads=beads,
+            own=torch.where(own[row] >= 0, own[row] + atom0, n_atoms),
+            context=torch.where(context[row] >= 0, context[row] + atom0, n_atoms),
+            chain=chained,
+            chain_hand=hands[chained] * hand[beads][:, None],
+            variant=variant[row],
+        )
+    return PointTables(
+        types=types,
+        hand=hand,
+        atom_class=blocks.atom_type[blocks.atom_kind],
+        atom_owner=torch.cat([blocks.atom_owner, blocks.atom_owner.new_full((1,), n_beads)]),
+        atom_molecule=blocks.bead_molecule[blocks.atom_owner],
+        n_atoms=n_atoms,
+        n_beads=n_beads,
+    )
+
+
+def mirrored_frames(frames: BeadFrames, hand: Float[Tensor, "nb"]) -> BeadFrames:
+    """The same beads with the y axis of the local frame turned round where the hand is -1."""
+    rotation = frames.rotation.clone()
+    rotation[:, :, 1] *= hand[None, :, None]
+    return BeadFrames(frames.neighbours, frames.vectors, rotation, frames.whole)
+
+
+@dataclass(frozen=True)
+class AtomPairs:
+    """Neighbours of atoms by where their blocks' means are: fixed by the beads alone."""
+
+    other: Int32[Tensor, "na1 w"]
+    """Padded with the index behind the last atom, as the last row is."""
+    between: Float[Tensor, "na1 w 3"]
+    """From the bead of the one to the bead of the other, nm; far away where there is none."""
+    kind: UInt8[Tensor, "na1 w"]
+    """Class of the other: its type, shifted by the number of types in another molecule."""
+
+    def to(self, device: torch.device) -> AtomPairs:
+        """The same pairs on another device."""
+        return AtomPairs(self.other.to(device), self.between.to(device), self.kind.to(device))
+
+
+MARGIN = 0.05
+"""nm: pairs are listed this much beyond the cut-off, since atoms are not at their means."""
+FAR = 10.0
+"""nm, of pairs that are only padding."""
+
+
+def find_pairs(
+    tables: PointTables,
+    blocks: Blocks,
+    frames: BeadFrames,
+    mean: Float[Tensor, "na1 3"],
+    cutoff: float,
+    atom_types: int,
+    chunk: int = 128,
+) -> AtomPairs:
+    """Pairs of atoms of different blocks nearer than ``cutoff`` nm at mean positions.
+
+    Args:
+        tables: the blocks' slots.
+        blocks: of the same system.
+        frames: of one frame.
+        mean: mean positions relative to the atoms' beads, laboratory axes, with a last row.
+        cutoff: with a margin for how far atoms are from their means.
+        atom_types: how many there are.
+        chunk: beads worked on together; bounds memory.
+    """
+    n, device = tables.n_atoms, mean.device
+    atoms_of = blocks.owned[blocks.bead_kind]  # nb m, local
+    atoms_of = torch.where(atoms_of >= 0, atoms_of + blocks.bead_first_atom[:, None], n)
+    parts = [
+        _pairs_of(part, atoms_of, tables, frames, mean, cutoff, atom_types)
+        for part in torch.arange(tables.n_beads, device=device).split(chunk)
+    ]
+    width = max([p.other.shape[1] for _, p in parts], default=1)
+    other = torch.full((n + 1, width), n, dtype=torch.int32, device=device)
+    between = torch.full((n + 1, width, 3), FAR, device=device)
+    kind = torch.zeros(n + 1, width, dtype=torch.uint8, device=device)
+    for rows, found in parts:
+        w = found.other.shape[1]
+        other[rows, :w], between[rows, :w], kind[rows, :w] = found.other, found.between, found.kind
+    return AtomPairs(other, between, kind)
+
+
+def _pairs_of(
+    part: Int64[Tensor, "b"],
+    atoms_of: Int64[Tensor, "nb m"],
+    tables: PointTables,
+    frames: BeadFrames,
+    mean: Float[Tensor, "na1 3"],
+    cutoff: float,
+    atom_types: int,
+) -> tuple[Int64[Tensor, "r"], AtomPairs]:
+    """The pairs of the atoms of some beads, and which atoms these are."""
+    n = tables.n_atoms
+    near, step = frames.neighbours[0, part], frames.vectors[0, part]  # B K
+    there = near >= 0
+    there[:, 0] = False  # the block itself
+    # A bead so far away that no two atoms of the two blocks can meet need not be looked at.
+    candidates = torch.where(there[..., None], atoms_of[near.clamp_min(0)], n)
+    b, k, m = candidates.shape
+    place = (step[:, :, None] + mean[candidates]).reshape(b, k * m, 3)
+    candidates = candidates.reshape(b, k * m)
+    mine = atoms_of[part]
+    close = torch.cdist(mean[mine], place, compute_mode="donot_use_mm_for_euclid_dist") < cutoff
+    close &= (mine < n)[..., None] & (candidates < n)[:, None]
+    bead, slot, place_at = torch.nonzero(close, as_tuple=True)
+    counts = close.sum(-1).reshape(-1)
+    row = bead * m + slot
+    width = max(int(counts.max()), 1)
+    column = torch.arange(len(row), device=mean.device) - (counts.cumsum(0) - counts)[row]
+    found = candidates[bead, place_at]
+    other = torch.full((b * m, width), n, dtype=torch.int32, device=mean.device)
+    between = torch.full((b * m, width, 3), FAR, device=mean.device)
+    kind = torch.zeros(b * m, width, dtype=torch.uint8, device=mean.device)
+    other[row, column] = found.to(torch.int32)
+    between[row, column] = step[bead, torch.div(place_at, m, rounding_mode="floor")]
+    foreign = tables.atom_molecule[found] != tables.atom_molecule[mine[bead, slot]]
+    kind[row, column] = (tables.atom_class[found] + atom_types * foreign).to(torch.uint8)
+    valid = (mine < n).reshape(-1)
+    pairs = AtomPairs(other[valid], between[valid], kind[valid])
+    return mine.reshape(-1)[valid], pairs
+
+
+TABULATED = 4096
+"""Distances at which radial functions are tabulated; a distance takes the nearest."""
+
+
+def radial_table(options: PointOptions, device: torch.device) -> Float[Tensor, "d k"]:
+    """Gaussians from 0.15 nm to the cut-off, smoothly zero there; the last row is zero."""
+    distance = torch.linspace(0.0, options.cutoff, TABULATED, device=device)[:, None]
+    centres = torch.linspace(0.15, options.cutoff, options.radial, device=device)
+    spacing = (options.cutoff - 0.15) / max(options.radial - 1, 1)
+    bumps = torch.exp(-0.5 * ((distance - centres) / (0.8 * spacing)).square())
+    return bumps * (1.0 - (distance / options.cutoff).square()).clamp_min(0.0).sqrt()
+
+
+def densities(
+    positions: Float[Tensor, "na1 3"],
+    own: Float[Tensor, "b s 3"],
+    atoms: Int64[Tensor, "b s"],
+    rotation: Float[Tensor, "b 3 3"],
+    pairs: AtomPairs,
+    table: Float[Tensor, "d k"],
+    cutoff: float,
+    atom_types: int,
+) -> Float[Tensor, "b s f 4"]:
+    """Densities around the atoms of some blocks, vectors in the blocks' frames.
+
+    Args:
+        positions: of all atoms relative to their beads, laboratory axes, with a last row.
+        own: of the blocks' atoms, in the same way.
+        atoms: of the blocks; the index behind the last atom: none, whose densities are zero.
+        rotation: of the blocks' frames.
+        pairs: who is near whom.
+        table: ``radial_table``.
+        cutoff: of the table, nm.
+        atom_types: how many there are.
+    """
+    b, s = atoms.shape
+    flat = atoms.reshape(-1)
+    other = pairs.other[flat]  # n w
+    n, w = other.shape
+    vector = positions.index_select(0, other.reshape(-1)).view(n, w, 3)
+    vector = vector - own.reshape(-1, 1, 3) + pairs.between[flat]
+    squared = vector.square().sum(-1, keepdim=True)
+    inverse = squared.clamp_min(1e-8).rsqrt()
+    place = (squared * inverse).mul_((len(table) - 1) / cutoff).clamp_max_(len(table) - 1)
+    radial = table.index_select(0, place.to(torch.int32).reshape(-1)).view(n, w, -1)
+    four = torch.cat([torch.ones_like(inverse), vector * inverse], dim=-1)
+    classes = torch.eye(2 * atom_types, device=positions.device)
+    member = classes.index_select(0, pairs.kind[flat].reshape(-1).to(torch.int32))
+    weighted = (four[..., None] * member.view(n, w, 1, -1)).flatten(2)  # n w 4c
+    summed = (radial.transpose(1, 2) @ weighted).view(b, s, -1, 4, 2 * atom_types)
+    local = torch.einsum("bij,bskjc->bskci", rotation, summed[..., 1:, :])
+    return torch.cat([summed[..., 0, :, None], local], dim=-1).flatten(2, 3)
