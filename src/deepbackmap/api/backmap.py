@@ -29,13 +29,19 @@ from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.model import Model, ModelSpec, load_model
-from deepbackmap.sampling import Handedness, Sampler, SamplingOptions
+from deepbackmap.sampling import (
+    Handedness,
+    PointSampler,
+    Sampler,
+    SamplingOptions,
+    open_sampler,
+)
 from deepbackmap.system import Structure, Topology
 
 ENSEMBLE = 16
 """Candidates where a temperature is asked for and their number is not: to choose by weight needs
 some to choose from."""
-MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation")
+MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation", "steps", "batch")
 """Options that a model may have defaults for."""
 
 
@@ -57,6 +63,8 @@ class Summary:
     candidates: int
     choice: str
     relaxation: int
+    steps: int
+    """Along the flow of a point model; without meaning for others."""
     temperature: float
     """Target temperature, K."""
     finish: FinishSummary | None = None
@@ -112,6 +120,7 @@ def backmap(
     candidates: int | None = None,
     choice: str | None = None,
     relaxation: int | None = None,
+    steps: int | None = None,
     batch: int | None = None,
     device: str = "auto",
     finish_steps: int | None = None,
@@ -141,7 +150,9 @@ def backmap(
         sweeps: Gibbs sweeps after the first pass.
         candidates: ensemble drawn for each sequence of atoms.
         choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
-        relaxation: steps of thermal relaxation of each block after each sweep; 0: none.
+        relaxation: steps of thermal relaxation, of each block after each sweep (voxel models) or
+            of the whole box at the end (point models); 0: none.
+        steps: along the flow of a point model.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
         finish_steps: of dynamics with which every frame is finished as ``api.finish`` does, at the
@@ -162,8 +173,8 @@ def backmap(
     path = find_model(model)
     loaded = load_model(path)
     options = _options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
-        "choice": choice, "relaxation": relaxation, "batch": batch, "temperature": temperature,
-        "seed": seed})  # fmt: skip
+        "choice": choice, "relaxation": relaxation, "steps": steps, "batch": batch,
+        "temperature": temperature, "seed": seed})  # fmt: skip
     atoms = read_topology(topology)
     system = _mapping(mapping, loaded.spec, path).resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
@@ -172,7 +183,8 @@ def backmap(
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         try:
-            sampler = Sampler(loaded, system, options, where, handedness_of(system, loaded.spec))
+            hands = handedness_of(system, loaded.spec)
+            sampler = open_sampler(loaded, system, options, where, hands)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
@@ -205,7 +217,9 @@ def backmap(
 class _Bar:
     """One bar over all frames that counts beads."""
 
-    def __init__(self, sampler: Sampler, frames: int, beads: int, show: bool) -> None:
+    def __init__(
+        self, sampler: Sampler | PointSampler, frames: int, beads: int, show: bool
+    ) -> None:
         self._per_bead = max(1, sampler.placements // max(1, beads))
         self._beads, self._frames, self._frame, self._count = beads, frames, 0, 0
         self._bar = tqdm(total=frames * beads, unit="bead", disable=not show)
@@ -236,8 +250,10 @@ def _options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> Sampling
     """Options as given, else the model's own, else the package's."""
     values = {name: spec.defaults[name] for name in MODEL_DEFAULTS if name in spec.defaults}
     values |= {name: value for name, value in given.items() if value is not None}
-    # Relaxation is at the temperature asked for; without it only a choice among candidates is.
-    if given["temperature"] is not None and not values.get("relaxation"):
+    # Relaxation is at the temperature asked for, and so are point models; without either only a
+    # choice among candidates is.
+    fixed = spec.representation != "points" and not values.get("relaxation")
+    if given["temperature"] is not None and fixed:
         if given["choice"] is None:
             values["choice"] = "reweight"
         if given["candidates"] is None:
@@ -288,7 +304,7 @@ def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingF
 
 
 def _sample(
-    sampler: Sampler,
+    sampler: Sampler | PointSampler,
     frame: Structure,
     number: int,
     source: FrameSource,
@@ -334,6 +350,7 @@ def _summary(
         candidates=options.candidates,
         choice=options.choice,
         relaxation=options.relaxation,
+        steps=options.steps,
         temperature=options.temperature or model.spec.temperature,
     )
 

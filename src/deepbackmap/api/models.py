@@ -37,16 +37,11 @@ class ModelEntry:
     def to_text(self) -> str:
         """Some lines about it."""
         spec, came = self.spec, self.spec.provenance
-        voxel, network = spec.voxel, spec.network
         rows = [
             ("types", f"atoms {', '.join(spec.atom_types)}; beads {', '.join(spec.bead_types)}"),
             ("trained on", f"{_words(came, 'topology', 'trajectory')} at {spec.temperature:g} K"),
             ("training", _words(came, "trained_by", "iteration", "seed")),
-            (
-                "options",
-                f"{voxel.voxels}^3 voxels of {voxel.edge:g} nm, radius {voxel.radius:g} nm, "
-                f"frame {voxel.frame}, {network.channels} channels",
-            ),
+            ("options", _options(spec)),
             ("defaults", _pairs(spec.defaults)),
             ("scores", _pairs(self.scores)),
         ]
@@ -117,6 +112,20 @@ def _default_name() -> str:
     """What ``default.txt`` says."""
     note = _folder() / "default.txt"
     return note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+
+
+def _options(spec: ModelSpec) -> str:
+    if spec.representation == "points":
+        points, network = spec.points, spec.point_network
+        return (
+            f"points within {points.cutoff:g} nm, {points.chain} beads before and after, "
+            f"flow of width {network.width}"
+        )
+    voxel = spec.voxel
+    return (
+        f"{voxel.voxels}^3 voxels of {voxel.edge:g} nm, radius {voxel.radius:g} nm, "
+        f"frame {voxel.frame}, {spec.network.channels} channels"
+    )
 
 
 def _words(came: Mapping[str, Any], *names: str) -> str:

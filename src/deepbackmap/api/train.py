@@ -12,24 +12,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from tqdm import tqdm
 
 import deepbackmap
 from deepbackmap.api.devices import choose_device
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import tacticity
-from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.model import Model, ModelSpec, save_model
+from deepbackmap.representation.plan import build_plan
+from deepbackmap.representation.points import bead_signs, collect_vocabulary, name_kinds
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
 from deepbackmap.training.dataset import Frames, relative_positions
-from deepbackmap.training.loop import Metrics, Trainer, run
+from deepbackmap.training.flow import FlowFrames, FlowTrainer
+from deepbackmap.training.loop import Learner, Metrics, Trainer, run
 from deepbackmap.training.options import DataOptions
 
+HELD = 0.002
+"""nm: bonds whose rms deviation from the topology is below that were held in the data."""
+TIMESTEP = 0.002
+"""ps, of dynamics from training frames; all bonds are held."""
 REACH_MARGIN = 0.01
 """Added to the largest distance of an atom from its bead in training, nm."""
 
@@ -71,10 +79,21 @@ def train(
     mapping, train_frames, held_out = _read_data(options)
     fabric = _fabric(options.training.precision, device, devices)
     fabric.launch()
+    if options.representation == "points" and options.data.dynamics:
+        if fabric.is_global_zero:
+            run_dynamics(folder, mapping, train_frames, options.data, progress=progress)
+        fabric.barrier()
+        train_frames = _with_dynamics(folder, mapping, train_frames)
     spec = _specification(options, mapping, train_frames)
-    trainer = Trainer(fabric, spec, options.training)
+    points = options.representation == "points"
+    trainer: Learner = (FlowTrainer if points else Trainer)(fabric, spec, options.training)
 
-    def on_device(split: _Split) -> Frames:
+    def on_device(split: _Split) -> Frames | FlowFrames:
+        if points:
+            return FlowFrames(
+                spec, mapping, split.structures, fabric.device, beads=split.beads,
+                hands=_hands(mapping, spec), temperatures=split.temperatures,
+            )  # fmt: skip
         return Frames(
             spec,
             mapping,
@@ -84,7 +103,7 @@ def train(
             canonical=options.training.canonical,
         )
 
-    def save(trainer: Trainer, metrics: Metrics) -> None:
+    def save(trainer: Learner, metrics: Metrics) -> None:
         provenance = {**spec.provenance, "iteration": trainer.iteration, "metrics": dict(metrics)}
         model = Model(replace(spec, provenance=provenance), trainer.result)
         save_model(model, folder / "model.safetensors")
@@ -115,6 +134,8 @@ class _Split:
 
     structures: list[Structure]
     beads: list[np.ndarray]
+    temperatures: list[float]
+    """K."""
 
 
 def _fabric(precision: str, device: str, devices: int) -> Fabric:
@@ -141,7 +162,7 @@ def _check_folder(folder: Path, options: TrainConfig) -> None:
     if not (folder / "checkpoint.pt").exists():
         return
     before = load_train_config(known)
-    for part in ("data", "voxel", "network"):
+    for part in ("representation", "data", "voxel", "network", "points", "point_network"):
         if getattr(before, part) != getattr(options, part):
             raise InputError(
                 f"{folder}: expected a run with the same '{part}' section as asked for, found "
@@ -165,7 +186,7 @@ def _write_config(folder: Path, options: TrainConfig) -> None:
         ) from error
 
 
-def _restore(trainer: Trainer, path: Path) -> None:
+def _restore(trainer: Learner, path: Path) -> None:
     try:
         state = torch.load(path, map_location=trainer.fabric.device, weights_only=True)
     except Exception as error:  # torch raises many types for a damaged archive
@@ -201,9 +222,11 @@ def _read_data(options: TrainConfig) -> tuple[SystemMapping, _Split, _Split]:
         )
     topology = read_topology(data.topology)
     mapping = load_mapping(data.mapping).resolve(topology)
-    needed = 2 * options.voxel.radius
+    needed = 2 * (
+        options.points.cutoff if options.representation == "points" else options.voxel.radius
+    )
     held_out = _read_split(mapping, data, data.validate, needed) if data.validate else None
-    return mapping, _read_split(mapping, data, data.train, needed), held_out or _Split([], [])
+    return mapping, _read_split(mapping, data, data.train, needed), held_out or _Split([], [], [])
 
 
 def _read_split(mapping: SystemMapping, data: DataOptions, frames: str, needed: float) -> _Split:
@@ -226,7 +249,7 @@ def _read_split(mapping: SystemMapping, data: DataOptions, frames: str, needed: 
             if lowest < needed:
                 raise InputError(
                     f"{where}: expected a box at least {needed:.3f} nm high in every direction "
-                    f"(twice voxel.radius), found {lowest:.3f} nm"
+                    f"(twice the cut-off), found {lowest:.3f} nm"
                 )
             structures.append(frame)
             if not data.beads:
@@ -234,7 +257,8 @@ def _read_split(mapping: SystemMapping, data: DataOptions, frames: str, needed: 
                     frame.positions, frame.box, mapping.topology, trees=trees, source=where
                 )
                 mapped.append(map_positions(mapping, whole))
-    return _Split(structures, _read_beads(mapping, data, frames, len(structures)) or mapped)
+    beads = _read_beads(mapping, data, frames, len(structures)) or mapped
+    return _Split(structures, beads, [data.temperature] * len(structures))
 
 
 def _read_beads(
@@ -263,16 +287,22 @@ def _specification(options: TrainConfig, mapping: SystemMapping, split: _Split) 
     )
     centres = tacticity.find_centres(mapping)
     handedness = np.stack([tacticity.signs(s, centres) for s in split.structures])
+    pattern = tacticity.learn_pattern(centres, handedness)
     data = options.data
-    return ModelSpec(
+    spec = ModelSpec(
         atom_types=tuple(used),
         bead_types=tuple(beads),
         mapping=load_mapping(data.mapping).to_text(),
         temperature=data.temperature,
         reach=round(far + REACH_MARGIN, 3),
+        representation=options.representation,
         voxel=options.voxel,
         network=options.network,
-        handedness=tacticity.learn_pattern(centres, handedness),
+        points=options.points,
+        point_network=options.point_network,
+        temperatures=tuple(sorted(set(split.temperatures))),
+        rigid=_held(mapping, split),
+        handedness=pattern,
         provenance={
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,
@@ -286,3 +316,105 @@ def _specification(options: TrainConfig, mapping: SystemMapping, split: _Split) 
             "cores": os.cpu_count(),
         },
     )
+    if options.representation != "points":
+        return spec
+    plan = build_plan(mapping, spec.atom_types, spec.bead_types)
+    names = name_kinds(mapping, plan, options.points, _hands(mapping, spec))
+    return replace(spec, vocabulary=collect_vocabulary(names))
+
+
+def _hands(mapping: SystemMapping, spec: ModelSpec) -> tuple[dict[int, int], ...]:
+    """The hand of each bead that has a stereocentre, by molecule type."""
+    centres = tacticity.find_centres(mapping)
+    signs = tacticity.expected_signs(centres, spec.handedness)
+    return bead_signs(mapping, centres.atoms[:, 0], signs)
+
+
+def _held(mapping: SystemMapping, split: _Split) -> bool:
+    """Whether the frames' bonds all have the topology's lengths."""
+    kinds = [mapping.topology.expand_terms(k) for k in ("bond", "constraint")]
+    atoms = np.concatenate([t.atoms for t in kinds])
+    lengths = np.concatenate([t.parameters[:, 0] for t in kinds])
+    if not len(atoms):
+        return False
+    for frame in split.structures:
+        arms = minimum_image(frame.positions[atoms[:, 1]] - frame.positions[atoms[:, 0]], frame.box)
+        off = np.linalg.norm(arms, axis=1) - lengths
+        if np.sqrt(np.mean(off**2)) > HELD:
+            return False
+    return True
+
+
+def run_dynamics(
+    folder: Path, mapping: SystemMapping, split: _Split, data: DataOptions, *, progress: bool
+) -> None:
+    """More training frames by the force field's own dynamics from each that is given.
+
+    They are kept in the run's folder, frame by frame, so that a run that was stopped goes on.
+
+    Args:
+        folder: of the run.
+        mapping: of the system.
+        split: the training frames.
+        data: temperatures, length and interval.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        InputError: the engine is not there, or cannot run a frame.
+    """
+    from deepbackmap.dynamics.containers import Dynamics, EngineError
+    from deepbackmap.dynamics.engines import open_engine
+
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(mapping.topology, name=data.engine)
+    every = max(1, round(data.every / TIMESTEP))
+    steps = every * max(1, round(data.picoseconds / data.every))
+    for k, start in enumerate(
+        tqdm(split.structures, disable=not progress, unit="frame", desc="dynamics")
+    ):
+        target = folder / f"dynamics-{k:04d}.npz"
+        if target.exists():
+            continue
+        current, frames, temperatures = start, [], []
+        for temperature in data.temperatures():
+            try:
+                run = engine.run(
+                    current,
+                    Dynamics(
+                        steps=steps, temperature=temperature, timestep=TIMESTEP, friction=5.0,
+                        seed=k + 1, every=every, frames_every=every,
+                    ),
+                )  # fmt: skip
+            except EngineError as error:
+                raise InputError(f"dynamics of training frame {k}: {error}") from error
+            # The first frames of another temperature are still on the way to it.
+            kept = run.frames[-(steps // every) :]
+            kept = kept if temperature == data.temperature else kept[len(kept) // 3 :]
+            frames += [np.concatenate([f.positions, f.box]).astype(np.float32) for f in kept]
+            temperatures += [temperature] * len(kept)
+            current = run.structure
+        aside = folder / f".{target.name}.{os.getpid()}.tmp"
+        try:
+            with aside.open("wb") as out:
+                np.savez_compressed(out, frames=np.stack(frames), temperatures=temperatures)
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _with_dynamics(folder: Path, mapping: SystemMapping, split: _Split) -> _Split:
+    """The training frames and what dynamics made of them."""
+    structures, beads = list(split.structures), list(split.beads)
+    temperatures = list(split.temperatures)
+    trees = bond_trees(mapping.topology)
+    for k in range(len(split.structures)):
+        with np.load(folder / f"dynamics-{k:04d}.npz") as found:
+            for rows, temperature in zip(found["frames"], found["temperatures"], strict=True):
+                made = Structure(
+                    positions=rows[:-3].astype(np.float64), box=rows[-3:].astype(np.float64)
+                )
+                whole = make_whole(made.positions, made.box, mapping.topology, trees=trees)
+                structures.append(made)
+                beads.append(map_positions(mapping, whole))
+                temperatures.append(float(temperature))
+    return _Split(structures, beads, temperatures)

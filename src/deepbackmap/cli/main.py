@@ -141,7 +141,10 @@ def backmap(
         str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
     ] = None,
     relaxation: Annotated[
-        int | None, typer.Option(help="Steps of thermal relaxation after each sweep; the model's.")
+        int | None, typer.Option(help="Steps of thermal relaxation; the model's by default.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps along the flow of a point model; the model's.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")
@@ -163,7 +166,7 @@ def backmap(
         summary = run_backmapping(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation, batch=batch,
+            candidates=candidates, choice=choice, relaxation=relaxation, steps=steps, batch=batch,
             device=device, finish_steps=finish_steps if finish else None,
             keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
         )  # fmt: skip

@@ -1,10 +1,12 @@
 """The point generator: blocks as flows from their own Gaussian, conditional on what is around them.
 
-A block's atoms, whitened by the mean and covariance that blocks of its kind have in training, are
-u. The path between noise u0 and data u1 is u = cos(a) u0 + sin(a) u1 for a from 0 to pi/2: two equal
-Gaussians stay one on the way, so that the network's velocity -sin(a) u0 + cos(a) u1 only has to
-say what surroundings and shape change (stochastic interpolants: Albergo, Vanden-Eijnden, ICLR 2023,
-arXiv 2209.15571; the trigonometric path).
+A block's atoms, whitened by the mean and principal axes that blocks of its kind have in training,
+are u. The path between noise u0 and data u1 is u = cos(a) u0 + sin(a) u1 for a from 0 to pi/2: two
+equal Gaussians stay one on the way, so that the network only has to say what surroundings and
+shape change (stochastic interpolants: Albergo, Vanden-Eijnden, ICLR 2023, arXiv 2209.15571; the
+trigonometric path). It answers with the expected end of the path, from which the next place on it
+follows. At another temperature the noise is scaled by the root of the ratio: exact for harmonic
+degrees of freedom, however they are coupled.
 """
 
 from __future__ import annotations
@@ -91,9 +93,7 @@ class BlockFlow(nn.Module):
         self.register_buffer("chain_std", torch.ones(reach))
         self.register_buffer("density_std", torch.ones(width, 4))
 
-    def local(
-        self, u: Float[Tensor, "b d"], variant: Int64[Tensor, "b"]
-    ) -> Float[Tensor, "b s 3"]:
+    def local(self, u: Float[Tensor, "b d"], variant: Int64[Tensor, "b"]) -> Float[Tensor, "b s 3"]:
         """Positions in the blocks' frames, nm."""
         moved = (self.scale[variant] * u) @ self.modes.T
         return (self.mean[variant] + moved).unflatten(-1, (-1, 3))
@@ -165,7 +165,7 @@ class PointGenerator(nn.Module):
         self, states: Mapping[str, Tensor], tables: PointTables, rotation: Float[Tensor, "nb 3 3"],
         shrink: float = 1.0,
     ) -> Float[Tensor, "na1 3"]:  # fmt: skip
-        """Positions of all atoms relative to their beads, laboratory axes, with a last row of zeros.
+        """Positions of all atoms relative to their beads, laboratory axes; a last row of zeros.
 
         Args:
             states: whitened positions of all blocks of each bead type.

@@ -30,11 +30,11 @@ from deepbackmap.representation.plan import BlockPlan
 class PointOptions:
     """What a block sees."""
 
-    cutoff: float = 0.5
+    cutoff: float = 0.45
     """Atoms within this distance of an atom enter its densities, nm."""
     radial: int = 10
     """Radial functions of the densities."""
-    chain: int = 6
+    chain: int = 4
     """Beads of the molecule that are seen before and after the bead, in the order S."""
     depth: int = 3
     """Atoms of other beads within this many bonds of the block are seen one by one."""

@@ -1,4 +1,4 @@
-"""Placing the atoms: order, colouring, first pass, Gibbs sweeps, candidates (II B, II D 3); flows."""
+"""Placing the atoms: order, colours, first pass, Gibbs sweeps, candidates (II B, II D 3), flows."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from deepbackmap.model import Model
 from deepbackmap.model.points import (
     PointGenerator,
     Scene,
-
     make_scene,
     put,
     select,
@@ -111,9 +111,7 @@ class PointSampler:
             handedness.atoms[:, 0].cpu().numpy(), handedness.sign.cpu().numpy()
         )  # fmt: skip
         names = name_kinds(mapping, plan, spec.points, bead_signs(mapping, centres, sign))
-        self.tables = build_point_tables(
-            mapping, self.blocks, names, spec.vocabulary, spec.points
-        )
+        self.tables = build_point_tables(mapping, self.blocks, names, spec.vocabulary, spec.points)
         self.generator = model.generator.to(self.device).eval()
         self.temperature = options.temperature or spec.temperature
         self.heat = math.sqrt(self.temperature / spec.temperature)
@@ -210,7 +208,7 @@ class PointSampler:
         tables = self.tables
         states = {t: self._noise(t, table, at.number, 0) for t, table in tables.types.items()}
         angles = path_angles(self.options.steps)
-        for angle, following in zip(angles, angles[1:], strict=False):
+        for angle, following in pairwise(angles):
             rotation = at.scene.rotation
             seen = self.generator.spread(states, tables, rotation, shrink=math.sin(angle))
             states = {
@@ -254,7 +252,7 @@ class PointSampler:
         flow, turn = self.generator.flow(bead_type), at.scene.rotation[table.beads]
         state = self._noise(bead_type, table, at.number, sweep)
         angles = path_angles(self.options.steps)
-        for angle, following in zip(angles, angles[1:], strict=False):
+        for angle, following in pairwise(angles):
             own = flow.local(math.sin(angle) * state, table.variant) @ turn
             ends = self._ends(at, bead_type, table, state, angle, positions, own, True)
             state = _move(state, ends, angle, following)
@@ -283,6 +281,3 @@ def _move(
     """Along the path through a state and its expected end."""
     start = (state - math.sin(angle) * end) / math.cos(angle)
     return math.sin(following) * end + math.cos(following) * start
-
-
-

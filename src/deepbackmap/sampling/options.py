@@ -23,9 +23,9 @@ class SamplingOptions:
     steps: int = 10
     """Steps along the flow of a point model; voxel models place atom by atom."""
     relaxation: int = 0
-    """Voxel models: steps of thermal relaxation of each block at the end of each sweep (without sweeps: of the
-    first pass), ``sampling.relaxation``. Point models: steps of constrained dynamics of the whole
-    box, ``sampling.thermal``. 0: none."""
+    """Voxel models: steps of thermal relaxation of each block at the end of each sweep (without
+    sweeps: of the first pass), ``sampling.relaxation``. Point models: steps of constrained dynamics
+    of the whole box, ``sampling.thermal``. 0: none."""
     temperature: float | None = None
     """Target temperature in K; None: that of training."""
     seed: int = 0

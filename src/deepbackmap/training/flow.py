@@ -124,9 +124,7 @@ class FlowFrames:
         self.heat = [math.sqrt(t / spec.temperature) for t in temperatures]
         self._frames = [
             mirrored_frames(
-                build_bead_frames(
-                    c, s.box, blocks, mapping, cutoff=spec.bead_cutoff, plane=True
-                ),
+                build_bead_frames(c, s.box, blocks, mapping, cutoff=spec.bead_cutoff, plane=True),
                 self._host.hand,
             )
             for s, c in zip(structures, beads, strict=True)
@@ -480,5 +478,3 @@ def _on_path(
 def _joined(parts: Sequence[_Sample]) -> _Sample:
     columns = {n: torch.cat([getattr(p, n) for p in parts]) for n in _Sample.__dataclass_fields__}
     return _Sample(**columns)
-
-

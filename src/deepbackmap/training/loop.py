@@ -272,9 +272,7 @@ class Trainer:
         if shape > 0:
             parts["density"] = density_loss(densities, self._real_densities(batch), copies)
             loss = loss + shape * parts["density"]
-        norm = apply_gradients(
-            self.fabric, loss, self.generator, self.generator_optimiser, o.clip
-        )
+        norm = apply_gradients(self.fabric, loss, self.generator, self.generator_optimiser, o.clip)
         follow(self.average, self.generator, o.average, self.iteration)
         return {k: v.detach() for k, v in parts.items()} | {"gradient": norm}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -111,3 +112,30 @@ class DataOptions:
     """The CG trajectory of the same frames; empty: atoms are mapped."""
     temperature: float = 0.0
     """At which the frames were sampled, K."""
+    dynamics: str = ""
+    """Temperatures in K, with commas, at which the force field's own dynamics goes on from each
+    training frame; what it passes through is trained on as well (point models). Empty: none."""
+    picoseconds: float = 10.0
+    """Of that dynamics at each temperature, constant volume, bonds held."""
+    every: float = 1.0
+    """ps between two of its frames."""
+    engine: str = "auto"
+    """Of that dynamics, as ``dynamics.engines.open_engine`` knows them."""
+
+    def temperatures(self) -> tuple[float, ...]:
+        """Those of ``dynamics``."""
+        try:
+            found = tuple(float(t) for t in self.dynamics.split(",") if t.strip())
+        except ValueError:
+            found = (math.nan,)
+        if not all(t > 0 for t in found):
+            raise ValueError(
+                f"dynamics: expected temperatures in K with commas, got '{self.dynamics}'"
+            )
+        return found
+
+    def __post_init__(self) -> None:
+        self.temperatures()
+        for name in ("picoseconds", "every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a positive time, got {getattr(self, name)}")
