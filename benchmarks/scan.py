@@ -1,7 +1,9 @@
 """Which sweeps, candidates and choices are worth their time (docs/sampling.md).
 
     python benchmarks/scan.py --frames 2 --temperatures 568,313 \\
-        --sweeps 0,1,2 --candidates 1,4 --choices lowest,boltzmann --relaxation 0,40
+        --model ps-two-bead-568K --sweeps 0,1,2 --candidates 1,4 --choices lowest,boltzmann \\
+        --relaxation 0,40
+    python benchmarks/scan.py --frames 12 --sweeps 0 --candidates 1 --steps 6,10,20 --relaxation 0,20
 
 Prints one row a combination: score and some of its parts against all reference frames, and seconds
 a frame. With one candidate the choice means nothing and is left out.
@@ -24,7 +26,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile
 from deepbackmap.model import load_model
-from deepbackmap.sampling import Sampler, SamplingOptions
+from deepbackmap.sampling import SamplingOptions, open_sampler
 
 ROWS = {
     "score": "score",
@@ -56,35 +58,40 @@ def main() -> None:
     parser.add_argument("--candidates", default="1,4")
     parser.add_argument("--choices", default="lowest,boltzmann")
     parser.add_argument("--relaxation", default="0")
+    parser.add_argument("--steps", default="10", help="along the flow of a point model")
+    parser.add_argument("--first", type=int, default=1, help="every how many frames one is taken")
     arguments = parser.parse_args()
     folder = data_folder(None)
     topology = read_topology(folder / "topol.top")
     model = load_model(find_model(arguments.model))
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
     plan = Plan.from_topology(topology)
-    print("  T/K sweeps cand choice     relax  s/frame " + " ".join(f"{k:>9s}" for k in ROWS))
+    print("  T/K sweeps cand choice     relax  flow  s/frame " + " ".join(f"{k:>9s}" for k in ROWS))
     for temperature in _list(arguments.temperatures):
         names = [folder / f"test_{temperature}K_{kind}.xtc" for kind in ("aa", "cg")]
         reference = measure(plan, list(read_frames(folder / "aa.gro", names[0])))
-        chosen = f"0:{arguments.frames}"
+        chosen = f"0:{arguments.frames * arguments.first}:{arguments.first}"
         beads = list(read_frames(folder / "cg.gro", names[1], frames=chosen))
         cases = itertools.product(
             _list(arguments.sweeps),
             _list(arguments.candidates),
             arguments.choices.split(","),
             _list(arguments.relaxation),
+            _list(arguments.steps),
         )
-        for sweeps, candidates, choice, steps in cases:
+        for sweeps, candidates, choice, relaxation, steps in cases:
             if candidates == 1 and choice != arguments.choices.split(",")[0]:
                 continue
             options = SamplingOptions(
                 sweeps=sweeps,
                 candidates=candidates,
                 choice=choice,
-                relaxation=steps,
+                relaxation=relaxation,
+                steps=steps,
                 temperature=float(temperature),
             )
-            sampler = Sampler(model, mapping, options, "cpu", handedness_of(mapping, model.spec))
+            hands = handedness_of(mapping, model.spec)
+            sampler = open_sampler(model, mapping, options, "cpu", hands)
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]
             seconds = (time.perf_counter() - start) / len(beads)
@@ -93,7 +100,8 @@ def main() -> None:
             values = {row.name: row.value for row in table} | {"score": table.score}
             shown = choice if candidates > 1 else "-"
             print(
-                f"{temperature:5d} {sweeps:6d} {candidates:4d} {shown:10s} {steps:5d} "
+                f"{temperature:5d} {sweeps:6d} {candidates:4d} {shown:10s} {relaxation:5d} "
+                f"{steps:5d} "
                 f"{seconds:8.1f} "
                 + " ".join(f"{values.get(v, float('nan')):9.4f}" for v in ROWS.values()),
                 flush=True,

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.model import Model, ModelSpec, new_generator
 from deepbackmap.networks import NetworkOptions
+from deepbackmap.networks.points import PointNetworkOptions
 from deepbackmap.representation.environment import (
     BeadFrames,
     Blocks,
@@ -24,8 +26,16 @@ from deepbackmap.representation.environment import (
     gather_environment,
 )
 from deepbackmap.representation.plan import build_plan
+from deepbackmap.representation.points import (
+    KindNames,
+    PointOptions,
+    bead_signs,
+    collect_vocabulary,
+    name_kinds,
+)
 from deepbackmap.representation.voxel import VoxelOptions
 from deepbackmap.system import Structure
+from deepbackmap.training.flow import FlowFrames
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
@@ -149,6 +159,67 @@ def random_model(seed: int = 0, **voxel: object) -> Model:
     with torch.no_grad():
         generator.leave.weight.mul_(150.0)
         generator.noise.weight.mul_(30.0)
+    return Model(spec, generator.requires_grad_(False).eval())
+
+
+ALTERNATING = {"A:0": [1, -1]}
+"""Handedness of the chains that the builder makes."""
+POINTS = PointOptions(cutoff=0.4, radial=5, chain=2, depth=3)
+TINY_POINTS = PointNetworkOptions(width=16, blocks=1, channels=2, times=2)
+
+
+@cache
+def point_hands(
+    monomers: int = MONOMERS, chains: int = CHAINS, flip: int = 1
+) -> tuple[dict[int, int], ...]:
+    """Signs of the beads' stereocentres; those of the mirror image where ``flip`` is -1."""
+    system = mapping(monomers, chains)
+    centres = tacticity.find_centres(system)
+    signs = tacticity.expected_signs(centres, ALTERNATING)
+    return bead_signs(system, centres.atoms[:, 0], flip * signs)
+
+
+@cache
+def point_names(monomers: int = MONOMERS, chains: int = CHAINS, flip: int = 1) -> KindNames:
+    """Names of the slots of all kinds of bead."""
+    system, plan = mapping(monomers, chains), blocks(monomers, chains).plan
+    return name_kinds(system, plan, POINTS, point_hands(monomers, chains, flip))
+
+
+def point_specification(**changes: object) -> ModelSpec:
+    """What a tiny point model is; fields by keyword."""
+    known = {
+        "representation": "points",
+        "points": POINTS,
+        "point_network": TINY_POINTS,
+        "vocabulary": collect_vocabulary(point_names()),
+        "rigid": True,
+        "handedness": ALTERNATING,
+    }
+    return dataclasses.replace(specification(), **{**known, **changes})
+
+
+def point_frames(spec: ModelSpec, structures: list[Structure], **changes: object) -> FlowFrames:
+    """Training frames with the builder's hands."""
+    known = {
+        "beads": [beads(s).positions for s in structures],
+        "hands": point_hands(),
+        "temperatures": [spec.temperature] * len(structures),
+    }
+    return FlowFrames(spec, mapping(), structures, torch.device("cpu"), **{**known, **changes})
+
+
+@cache
+def point_model(seed: int = 0, size: float = 0.1) -> Model:
+    """A point model fitted on a few frames, with random weights that let it see its surroundings
+    (fresh ones answer zero)."""
+    spec = point_specification()
+    torch.manual_seed(seed)
+    generator = new_generator(spec)
+    point_frames(spec, [atoms(k) for k in range(4)]).fit(generator)
+    for name, weights in generator.named_parameters():
+        if name.endswith("leave.weight"):
+            nn.init.normal_(weights, std=size)
     return Model(spec, generator.requires_grad_(False).eval())
 
 

@@ -77,7 +77,8 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
         ("training: {batches: 3}", "unknown key 'training.batches', expected one of iterations,"),
         (
             "trainig: {}",
-            "unknown key 'trainig', expected one of representation, data, voxel, network, points, point_network, training",
+            "unknown key 'trainig', expected one of representation, data, voxel, network, points, "
+            "point_network, training",
         ),
         ("training: {prior: {begin: 3}}", "unknown key 'training.prior.begin', expected one of"),
         ("training: {batch: 3.5}", "'training.batch' expected int, found 3.5"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int32, UInt8
 from torch import Tensor
 
 from deepbackmap.forcefield import terms
@@ -22,37 +22,40 @@ from deepbackmap.forcefield.nonbonded import (
     ReactionField,
     neighbour_pairs,
 )
+from deepbackmap.forcefield.system import molecule_tables
 from deepbackmap.geometry.periodic import minimum_image
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Topology
-from deepbackmap.system.topology import TERM_COLUMNS
 
-CUTOFF = 0.75
+CUTOFF = 0.7
 """Of Lennard-Jones and Coulomb, nm. The attraction beyond it is smooth and hardly changes which way
-an atom is pushed; all pairs within 1.0 nm would cost 2.4 times as much."""
+an atom is pushed; all pairs within 1.0 nm would cost 2.9 times as much."""
 SKIN = 0.03
 """nm: pairs are listed this much beyond the cut-off, for the way that atoms go meanwhile."""
 SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
-PAIRS_AT_ONCE = 1 << 21
+PAIRS_AT_ONCE = 1 << 17
+"""Few enough that what a pass works on stays in the cache."""
 
 
 @dataclass(frozen=True)
 class PairList:
     """Pairs of atoms within reach, each once, without those that are excluded."""
 
-    first: Int64[Tensor, "p"]
-    second: Int64[Tensor, "p"]
-    shift: Float[Tensor, "p 3"]
+    first: Int32[Tensor, "p"]
+    second: Int32[Tensor, "p"]
+    shift: Float[Tensor, "3 p"]
     """Added to second - first, nm."""
-    kind: Int64[Tensor, "p"]
+    kind: UInt8[Tensor, "p"] | Int32[Tensor, "p"]
     """Row of the pair's parameters."""
 
     def parts(self) -> Iterator[PairList]:
         """In pieces of bounded size."""
         for k in range(0, len(self.first), PAIRS_AT_ONCE):
             part = slice(k, k + PAIRS_AT_ONCE)
-            yield PairList(self.first[part], self.second[part], self.shift[part], self.kind[part])
+            yield PairList(
+                self.first[part], self.second[part], self.shift[:, part], self.kind[part]
+            )
 
 
 class BoxForces:
@@ -69,12 +72,14 @@ class BoxForces:
         """
         self.topology, self.device, self.cutoff = topology, device, cutoff
         held = ("constraint", "bond") if rigid else ("constraint",)
-        self._terms: list[tuple[str, Tensor, Tensor]] = []
-        for kind in TERM_COLUMNS:
-            found = topology.expand_terms(kind)
-            if kind not in held and len(found.atoms):
-                parameters = torch.as_tensor(found.parameters, dtype=torch.float32, device=device)
-                self._terms.append((kind, torch.as_tensor(found.atoms, device=device), parameters))
+        self._terms = [
+            [
+                (terms.FUNCTIONS[t.kind], t.index.to(device), t.parameters.float().to(device))
+                for t in molecule_tables(molecule)
+                if t.kind not in held
+            ]
+            for molecule in topology.molecule_types
+        ]
         self._exclusions = Exclusions(topology)
         table = LennardJonesTable.from_topology(topology, dtype=torch.float32)
         # One row a pair of (type, charge) classes, so that a pair needs one look-up.
@@ -93,9 +98,14 @@ class BoxForces:
                 2.0 * field.k * product,
                 (SOFT * table.sigma[kinds][:, kinds]).square(),
             ],
-            dim=-1,
         )
-        self._pair_table = pair_table.reshape(-1, 5).to(device)
+        self._pair_table = pair_table.reshape(5, -1).to(device)
+        self._charged = bool(product.any())
+
+    @property
+    def reach(self) -> float:
+        """Pairs are listed up to this distance, nm."""
+        return self.cutoff + SKIN
 
     def list_pairs(
         self, positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"]
@@ -108,15 +118,15 @@ class BoxForces:
         """
         found = []
         lattice = torch.as_tensor(box)
-        for pairs in neighbour_pairs(positions, box, self.cutoff + SKIN):
-            kept = pairs[~self._exclusions.contains(pairs)]
-            i, j = kept.T
+        small = torch.uint8 if self._n_classes**2 < 256 else torch.int32
+        for pairs in neighbour_pairs(positions, box, self.reach):
+            i, j = pairs[~self._exclusions.contains(pairs)].T
             step = torch.from_numpy(positions[j] - positions[i])
             shift = (minimum_image(step, lattice) - step).to(torch.float32)
-            kind = self._classes[i] * self._n_classes + self._classes[j]
-            found.append((torch.from_numpy(i), torch.from_numpy(j), shift, torch.from_numpy(kind)))
-        columns = (torch.cat(c).to(self.device) for c in zip(*found, strict=True))
-        return PairList(*columns)
+            kind = torch.from_numpy(self._classes[i] * self._n_classes + self._classes[j])
+            found.append((_index(i), _index(j), shift.T, kind.to(small)))
+        columns = [torch.cat(c, dim=-1).contiguous() for c in zip(*found, strict=True)]
+        return PairList(*(c.to(self.device) for c in columns))
 
     def __call__(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> Float[Tensor, "n 3"]:
         """Forces in kJ/mol/nm.
@@ -125,37 +135,55 @@ class BoxForces:
             positions: nm, molecules whole.
             pairs: of the frame.
         """
-        forces = self._bonded(positions)
+        forces, columns = self._bonded(positions).T.contiguous(), positions.T.contiguous()
         for part in pairs.parts():
-            self._add_pairs(forces, positions, part)
-        return forces
+            self._add_pairs(forces, columns, part)
+        return forces.T.contiguous()
 
     def _bonded(self, positions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         with torch.enable_grad():
             x = positions.detach().requires_grad_(True)
-            energy = x.new_zeros(())
-            for kind, atoms, parameters in self._terms:
-                energy = energy + terms.FUNCTIONS[kind](x, atoms, parameters).sum()
+            energy, start = x.new_zeros(()), 0
+            for kind, count in self.topology.blocks:
+                size = self.topology.molecule_types[kind].n_atoms
+                copies = x[start : start + count * size].view(count, size, 3)
+                start += count * size
+                for function, atoms, parameters in self._terms[kind]:
+                    energy = energy + function(copies, atoms, parameters).sum()
             if not energy.requires_grad:
                 return torch.zeros_like(positions)
             (gradient,) = torch.autograd.grad(energy, x)
         return -gradient
 
     def _add_pairs(
-        self, forces: Float[Tensor, "n 3"], positions: Float[Tensor, "n 3"], pairs: PairList
+        self, forces: Float[Tensor, "3 n"], positions: Float[Tensor, "3 n"], pairs: PairList
     ) -> None:
-        vector = positions[pairs.second] - positions[pairs.first] + pairs.shift
-        square = vector.square().sum(-1)
-        c12, c6, charge, field, soft = self._pair_table[pairs.kind].unbind(-1)
-        square = torch.maximum(square, soft)
-        inverse2 = square.reciprocal()
+        """Component by component: arrays of single numbers go through memory fastest."""
+        vector = [
+            x.index_select(0, pairs.second).sub_(x.index_select(0, pairs.first)).add_(s)
+            for x, s in zip(positions, pairs.shift, strict=True)
+        ]
+        square = vector[0] * vector[0]
+        square.addcmul_(vector[1], vector[1]).addcmul_(vector[2], vector[2])
+        kind = pairs.kind.to(torch.int32)
+        c12, c6, charge, field, soft = (t.index_select(0, kind) for t in self._pair_table)
+        outside = square > self.cutoff**2
+        square = torch.maximum(square, soft, out=soft)
+        inverse2 = square.reciprocal_()
         inverse6 = inverse2 * inverse2 * inverse2
         # dU/dr / r of c12/r^12 - c6/r^6 + q (1/r + k r^2), with the factors in the table
-        slope = (c6 - c12 * inverse6) * inverse6 * inverse2 + field - charge * inverse2.pow(1.5)
-        slope = torch.where(square < self.cutoff**2, slope, 0.0)
-        push = slope[:, None] * vector
-        forces.index_add_(0, pairs.first, push)
-        forces.index_add_(0, pairs.second, push, alpha=-1)
+        slope = c6.addcmul_(c12, inverse6, value=-1.0).mul_(inverse6).mul_(inverse2)
+        if self._charged:
+            slope.add_(field).sub_(charge.mul_(inverse2).mul_(inverse2.sqrt()))
+        slope.masked_fill_(outside, 0.0)
+        for force, component in zip(forces, vector, strict=True):
+            component.mul_(slope)
+            force.index_add_(0, pairs.first, component)
+            force.index_add_(0, pairs.second, component.neg_())
+
+
+def _index(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.int32))
 
 
 def _charge_rows(topology: Topology) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ class ForceField:
             topology=topology,
             cutoff=cutoff,
             reaction_field=ReactionField.from_epsilon(cutoff, reaction_field_epsilon),
-            tables=tuple(_tables(m) for m in topology.molecule_types),
+            tables=tuple(molecule_tables(m) for m in topology.molecule_types),
             lennard_jones=LennardJonesTable.from_topology(topology),
             exclusions=Exclusions(topology),
             type_rows=torch.from_numpy(topology.atom_type_index()),
@@ -213,7 +213,7 @@ class ForceField:
                 yield pairs, excluded, terms.norm(minimum_image(vectors, box))
 
 
-def _tables(molecule: MoleculeType) -> tuple[TermTable, ...]:
+def molecule_tables(molecule: MoleculeType) -> tuple[TermTable, ...]:
     """Every bonded and 1-4 table of a molecule type."""
     found = [
         TermTable(terms.COUNTED_AS[kind], kind, *_tensors(listed))

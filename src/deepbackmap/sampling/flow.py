@@ -20,6 +20,7 @@ from torch import Tensor
 
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield.forces import BoxForces
+from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters, normal, uniform
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.model import Model
@@ -144,12 +145,13 @@ class PointSampler:
             progress: called with the number of blocks placed since the last call.
 
         Raises:
-            InputError: wrong number of beads.
+            InputError: wrong number of beads, or a box too small for the relaxation's cut-off.
         """
         if beads.n != len(self.blocks.bead_kind):
             raise InputError(
                 f"frame {frame}: expected {len(self.blocks.bead_kind)} beads, found {beads.n}"
             )
+        self._check_box(beads, frame)
         report = progress or (lambda n: None)
         at = self._look(beads, frame)
         states = self._flow(at, report)
@@ -162,6 +164,15 @@ class PointSampler:
         positions = whole[self.tables.atom_owner[:-1]] + relative.double()
         positions = self._exact(positions, whole, beads.box, frame)
         return Structure(positions=positions.cpu().numpy(), box=beads.box, time=beads.time)
+
+    def _check_box(self, beads: Structure, frame: int) -> None:
+        lowest = float(cell_heights(beads.box).min())
+        if self.forces is not None and lowest < 2 * self.forces.reach:
+            raise InputError(
+                f"frame {frame}: expected a box at least {2 * self.forces.reach:.3f} nm high in "
+                f"every direction (twice the relaxation's cut-off), found {lowest:.3f} nm; "
+                "relaxation 0 does without"
+            )
 
     def _look(self, beads: Structure, frame: int) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""

@@ -1,0 +1,138 @@
+"""Seconds and memory of placing atoms against the size of the box.
+
+    python benchmarks/box_size.py --copies 1,8,171
+    python benchmarks/box_size.py --smoke
+
+The packaged melt (1 944 atoms) or, where the reference data are at hand (see quality.py), one of
+the paper's boxes (5 832 atoms), repeated along its lattice vectors. Each size runs in a process
+of its own, whose peak memory is printed; seconds are of ``sample`` alone, after import and model load,
+the median of ``--repeats`` calls. No file is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+SMOKE = "1,2"
+
+
+def parse() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--copies", default="1,8,171")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--relaxation", type=int, help="the model's by default")
+    parser.add_argument("--steps", type=int, help="along the flow; the model's by default")
+    parser.add_argument("--sweeps", type=int, help="the model's by default")
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.smoke:
+        options.copies, options.repeats = SMOKE, 1
+    return options
+
+
+def shape_of(copies: int) -> tuple[int, int, int]:
+    """How often the box is repeated along each lattice vector: as near to a cube as it goes."""
+    best = (copies, 1, 1)
+    for a in range(1, copies + 1):
+        for b in range(1, copies // a + 1):
+            if copies % (a * b) == 0:
+                candidate = (a, b, copies // (a * b))
+                if max(candidate) < max(best):
+                    best = candidate
+    return best
+
+
+def one(options: argparse.Namespace) -> None:
+    """One size, in this process."""
+    import torch
+    from quality import data_folder
+
+    from deepbackmap.api.backmap import _options, handedness_of
+    from deepbackmap.api.models import find_model
+    from deepbackmap.errors import InputError
+    from deepbackmap.io.topology import read_topology
+    from deepbackmap.io.trajectory import read_frames
+    from deepbackmap.mapping import MappingFile
+    from deepbackmap.model import load_model
+    from deepbackmap.sampling import open_sampler
+    from deepbackmap.system import Structure
+
+    torch.set_num_threads(options.threads)
+    try:
+        folder = data_folder(None)
+    except InputError:
+        folder = Path(__file__).resolve().parents[1] / "src/deepbackmap/packaged/melt"
+    cg = "test_568K_cg.xtc" if (folder / "test_568K_cg.xtc").exists() else "cg.xtc"
+    topology = read_topology(folder / "topol.top")
+    ((kind, count),) = topology.blocks
+    copies = options.one
+    import dataclasses
+
+    topology = dataclasses.replace(topology, blocks=((kind, count * copies),))
+    with read_frames(folder / "cg.gro", folder / cg, frames="0:1") as source:
+        frame = source[0]
+    shape = shape_of(copies)
+    shifts = np.array([[a, b, c] for a in range(shape[0]) for b in range(shape[1])
+                       for c in range(shape[2])]) @ frame.box  # fmt: skip
+    beads = Structure(
+        positions=(frame.positions[None] + shifts[:, None]).reshape(-1, 3),
+        box=frame.box * np.array(shape)[:, None],
+    )
+    path = find_model(options.model)
+    model = load_model(path)
+    mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    names = ("sweeps", "candidates", "choice", "relaxation", "steps", "batch")
+    given = {n: getattr(options, n, None) for n in names} | {"temperature": None, "seed": 0}
+    sampler = open_sampler(
+        model, mapping, _options(model.spec, str(path), given), "cpu",
+        handedness_of(mapping, model.spec),
+    )  # fmt: skip
+    seconds = []
+    for k in range(options.repeats):
+        start = time.perf_counter()
+        sampler.sample(beads, frame=k)
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"atoms": topology.n_atoms, "seconds": seconds, "peak": peak}))
+
+
+def main() -> None:
+    """All sizes, each in a process of its own."""
+    options = parse()
+    if options.one is not None:
+        one(options)
+        return
+    print(f"{'copies':>6} {'atoms':>9} {'seconds':>9} {'µs/atom':>8} {'peak MiB':>9}")
+    for copies in options.copies.split(","):
+        repeats = options.repeats if int(copies) < 50 else 1
+        arguments = [sys.executable, __file__, "--one", copies, "--repeats", str(repeats)]
+        arguments += ["--model", options.model, "--threads", str(options.threads)]
+        for name in ("relaxation", "steps", "sweeps"):
+            if getattr(options, name) is not None:
+                arguments += [f"--{name}", str(getattr(options, name))]
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        found = json.loads(done.stdout.splitlines()[-1])
+        median = float(np.median(found["seconds"]))
+        print(
+            f"{copies:>6} {found['atoms']:>9} {median:>9.2f} {1e6 * median / found['atoms']:>8.0f} "
+            f"{found['peak']:>9.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
