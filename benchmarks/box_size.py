@@ -5,8 +5,8 @@
 
 The packaged melt (1 944 atoms) or, where the reference data are at hand (see quality.py), one of
 the paper's boxes (5 832 atoms), repeated along its lattice vectors. Each size runs in a process
-of its own, whose peak memory is printed; seconds are of ``sample`` alone, after import and model load,
-the median of ``--repeats`` calls. No file is written.
+of its own, whose peak memory is printed; seconds are of ``sample`` alone, after import and model
+load, the median of ``--repeats`` calls. No file is written.
 """
 
 from __future__ import annotations

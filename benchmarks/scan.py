@@ -3,7 +3,7 @@
     python benchmarks/scan.py --frames 2 --temperatures 568,313 \\
         --model ps-two-bead-568K --sweeps 0,1,2 --candidates 1,4 --choices lowest,boltzmann \\
         --relaxation 0,40
-    python benchmarks/scan.py --frames 12 --sweeps 0 --candidates 1 --steps 6,10,20 --relaxation 0,20
+    python benchmarks/scan.py --frames 12 --sweeps 0 --candidates 1 --steps 6,10 --relaxation 0,20
 
 Prints one row a combination: score and some of its parts against all reference frames, and seconds
 a frame. With one candidate the choice means nothing and is left out.
