@@ -108,7 +108,7 @@ def _child(arguments: argparse.Namespace, copies: int, repeats: int) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="default")
+    parser.add_argument("--model", default="ps-two-bead-568K", help="a voxel model")
     parser.add_argument("--sweeps", type=int, default=1)
     parser.add_argument("--candidates", type=int, default=1)
     parser.add_argument("--relaxation", type=int, default=0)

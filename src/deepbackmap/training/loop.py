@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -92,6 +92,7 @@ def follow(average: nn.Module, latest: nn.Module, decay: float, iteration: int) 
             mean.lerp_(new, 1 - decay)
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What ``run`` trains: the voxel networks or the point generator."""
 
