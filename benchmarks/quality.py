@@ -32,6 +32,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
 
+PUBLISHED_MAPPING = "ps-two-bead"
 PUBLISHED = {"paper": "paper_deepbackmap", "paper's baseline": "paper_baseline"}
 SMOKE_REFERENCE = 2
 """Reference frames of a smoke run."""
@@ -49,6 +50,8 @@ class Task:
     """Generated frames of every column."""
     reference: str | None
     """Which reference frames, as a slice; all by default."""
+    mapped: str | None = None
+    """Another mapping than the published beads': these are then made from the test atoms."""
 
     def read(self, path: Path, frames: str | None) -> FrameSource:
         """Frames of a file with atoms or, if its name says so, beads."""
@@ -82,6 +85,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--ours", nargs="+", type=Path, help="generated atoms, one file for each temperature"
     )
     parser.add_argument("--model", default="default", help="model that makes them without --ours")
+    parser.add_argument(
+        "--mapping", default=PUBLISHED_MAPPING, help="of the beads; others are made from the atoms"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the model's random numbers")
     parser.add_argument("--data", type=Path, help="folder that holds sps")
     parser.add_argument("--output", type=Path, default=Path("quality.json"), help="JSON to write")
@@ -108,8 +114,9 @@ def run(options: argparse.Namespace) -> None:
     task = Task(
         folder=folder,
         plan=Plan.from_topology(topology),
-        mapping=load_mapping("ps-two-bead").resolve(topology),
+        mapping=load_mapping(options.mapping).resolve(topology),
         frames=options.frames,
+        mapped=None if options.mapping == PUBLISHED_MAPPING else options.mapping,
         reference=f"0:{SMOKE_REFERENCE}" if options.smoke else None,
     )
     results: dict[str, dict[str, object]] = {}
@@ -148,13 +155,14 @@ def one_temperature(
     files = {name: task.folder / f"{prefix}_{stem}.xtc" for name, stem in PUBLISHED.items()}
     seconds = None
     with tempfile.TemporaryDirectory() as scratch:
+        names, trajectory = bead_files(task, temperature, Path(scratch))
         if ours is None:
             ours = Path(scratch) / f"ours_{temperature}K.xtc"
-            seconds = generate(task, temperature, ours, model, seed)
+            seconds = generate(task, temperature, (names, trajectory), ours, model, seed)
         for name, path in {**files, "ours": ours}.items():
             with (
                 task.read(path, task.wanted()) as source,
-                task.read(task.folder / f"{prefix}_cg.xtc", task.wanted()) as beads,
+                read_frames(names, trajectory, frames=task.wanted()) as beads,
             ):
                 if len(source) != len(beads):
                     raise InputError(f"{path}: expected {len(beads)} frames, found {len(source)}")
@@ -164,15 +172,32 @@ def one_temperature(
     return columns, seconds
 
 
-def generate(task: Task, temperature: int, output: Path, model: str, seed: int) -> float:
+def bead_files(task: Task, temperature: int, scratch: Path) -> tuple[Path, Path]:
+    """Structure and trajectory of the beads of the test frames."""
+    prefix = f"test_{temperature}K"
+    if task.mapped is None:
+        return task.folder / "cg.gro", task.folder / f"{prefix}_cg.xtc"
+    from deepbackmap.api import map_trajectory
+
+    found = scratch / "cg.gro", scratch / f"{prefix}_cg.xtc"
+    for path, frames in zip(found, ("0:1", task.wanted()), strict=True):
+        map_trajectory(
+            task.folder / "aa.gro", task.folder / f"{prefix}_aa.xtc", task.folder / "topol.top",
+            task.mapped, path, frames=frames, progress=False,
+        )  # fmt: skip
+    return found
+
+
+def generate(
+    task: Task, temperature: int, beads: tuple[Path, Path], output: Path, model: str, seed: int
+) -> float:
     """Puts atoms back onto the test beads; returns the seconds that took, start to end."""
     # imported here: comparing files that are there needs no model
     from deepbackmap.api import backmap
 
     start = time.perf_counter()
     backmap(
-        task.folder / "cg.gro",
-        task.folder / f"test_{temperature}K_cg.xtc",
+        *beads,
         topology=task.folder / "topol.top",
         output=output,
         model=model,

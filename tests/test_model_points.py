@@ -100,9 +100,7 @@ def test_the_mean_is_where_zero_is(fitted):
     means = generator.means(data.tables, rotation)
     for t, table in data.tables.types.items():
         local = local_positions(means, table, rotation).flatten(1)
-        torch.testing.assert_close(
-            local, generator.flow(t).mean[table.variant], atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(local, generator.flow(t).mean[table.variant], atol=1e-6, rtol=0)
         states = {k: u[0] for k, u in data.whitened.items()}
         none = generator.spread(states, data.tables, rotation, shrink=0.0)
         torch.testing.assert_close(none, means, atol=1e-6, rtol=0)

@@ -76,9 +76,7 @@ class Seen:
         )  # fmt: skip
 
     def local(self, bead_type):
-        return local_positions(
-            self.relative, self.tables.types[bead_type], self.frames.rotation[0]
-        )
+        return local_positions(self.relative, self.tables.types[bead_type], self.frames.rotation[0])
 
     def context(self, bead_type):
         """Context atoms in the blocks' frames, and the beads of the chain."""
