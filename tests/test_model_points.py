@@ -1,4 +1,4 @@
-"""The point generator: whitening and back, one file and back, what the network's outer form says."""
+"""The point generator: whitening and back, a file and back, the outer form of the network."""
 
 import dataclasses
 import math
@@ -51,10 +51,9 @@ def test_local_and_whitened_undo_each_other(fitted):
         real = (flow.unscale[table.variant] > 0).to(torch.float32)
         u = torch.randn(real.shape, generator=torch.Generator().manual_seed(1)) * real
         place = flow.local(u, table.variant)
-        if bool((real == 1).all(1).any()):
-            full = (real == 1).all(1)
-            back = flow.whitened(place, table.variant)
-            torch.testing.assert_close(back[full], u[full], atol=2e-4, rtol=0)
+        back, full = flow.whitened(place, table.variant), (real == 1).all(1)
+        assert bool(full.any())
+        torch.testing.assert_close(back[full], u[full], atol=2e-4, rtol=0)
         again = flow.local(flow.whitened(place, table.variant), table.variant)
         torch.testing.assert_close(again, place, atol=1e-5, rtol=0)
 
@@ -64,7 +63,6 @@ def test_whitened_data_put_atoms_where_they_were(fitted):
     for k, frame in enumerate(shaken(k) for k in range(3)):
         found = data.positions(generator, k, None)
         assert bool((found[-1] == 0).all())
-        kept = point_frames(data.spec, [frame])
         # through the same labels of ring sides, whatever they were in the file
         where = {t: data.local(t)[k] for t in data.tables.types}
         for t, table in data.tables.types.items():
@@ -77,7 +75,6 @@ def test_whitened_data_put_atoms_where_they_were(fitted):
             whole.double().view(3, ATOMS, 3), torch.tensor(frame.positions).view(3, ATOMS, 3)
         )
         assert float(step.amin(2).max()) < 1e-5
-        assert len(kept) == 1
 
 
 def test_whitened_data_have_mean_zero_and_unit_width(fitted):
@@ -88,10 +85,10 @@ def test_whitened_data_have_mean_zero_and_unit_width(fitted):
             rows = u[:, table.variant == variant].flatten(0, 1)
             real = generator.flow(t).unscale[variant] > 0
             assert float(rows.mean(0).abs().max()) < 1e-3
-            assert bool((rows[:, ~real] == 0).all() or not bool((~real).any()))
+            assert bool((rows[:, ~real] == 0).all())
             # smaller than one where the floor of the widths counts, never larger
             assert float(rows[:, real].std(0).max()) < 1.001
-            assert float(rows[:, real].std(0).median()) > 0.0
+            assert float(rows[:, real].std(0).median()) > 0.5
 
 
 def test_the_mean_is_where_zero_is(fitted):

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from deepbackmap.api.backmap import handedness_of
 from deepbackmap.dynamics.constraints import Constraints

@@ -108,9 +108,6 @@ def test_ring_sides_point_one_way(data):
     axis = torch.linalg.eigh(sides.T @ sides)[1][:, -1]
     along = sides @ axis
     assert bool((along > 0).all() or (along < 0).all())
-    # the labels of the file do not
-    raw = [f.positions.reshape(3, ATOMS, 3) for f in STATES]
-    assert len(raw) * 9 == len(sides)
 
 
 def test_whitening_takes_its_statistics_from_the_frames_once(data):
@@ -138,8 +135,8 @@ def test_samples_are_on_their_paths(data):
     one = trainer(data)
     for seed in range(5):
         for t, sample in drawn(one, seed, frames=3).items():
-            assert len(sample.angle) == {"A": 9, "B": 9}[t] or len(sample.angle) == 12
-            assert 0 <= float(sample.angle.min())
+            assert len(sample.angle) == 12, t
+            assert float(sample.angle.min()) >= 0
             assert float(sample.angle.max()) < 0.5 * math.pi
             c, s = sample.angle.cos()[:, None], sample.angle.sin()[:, None]
             noise = (sample.noisy - s * sample.end) / (c * sample.heat[:, None])
@@ -164,12 +161,14 @@ def test_settled_surroundings_are_those_of_the_data(data):
     assert set(moving.fixed[:, -1].tolist()) == {0.0}
 
 
-def test_jitter_changes_what_is_seen_and_nothing_else(data):
+def test_jitter_changes_what_is_seen_and_not_the_blocks(data):
     one = trainer(data)
     plain, noisy = (drawn(one, 3, frames=1, jitter=j, settled=0.0)["B"] for j in (0.0, 0.01))
-    assert torch.equal(plain.noisy, noisy.noisy) or plain.noisy.shape == noisy.noisy.shape
-    assert not torch.equal(plain.fixed, noisy.fixed)
-    assert bool(torch.isfinite(noisy.seen).all())
+    # the same blocks in another order: by where their paths end
+    order, other = (s.end[:, 0].argsort() for s in (plain, noisy))
+    assert torch.equal(plain.noisy[order], noisy.noisy[other])
+    assert not torch.equal(plain.fixed[order], noisy.fixed[other])
+    assert float((plain.seen[order] - noisy.seen[other]).abs().max()) > 0.01
 
 
 # --- steps ----------------------------------------------------------------------------------------

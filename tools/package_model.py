@@ -1,7 +1,7 @@
 """Put a trained model into the package: weights, sampling defaults, measured scores, its log.
 
-    python tools/package_model.py runs/sps ps-two-bead-568K --defaults sweeps=2 candidates=1 \\
-        --scores "568 K=0.1" "313 K=0.1"
+    python tools/package_model.py runs/points ps-two-bead-points --default \\
+        --defaults steps=10 sweeps=0 relaxation=30 --scores "568 K=0.1" "313 K=0.1"
 
 The weights are those of the run's ``model.safetensors``; nothing about them is changed. The
 metrics log and the configuration are copied beside the model.
@@ -34,13 +34,15 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--defaults", nargs="*", default=[])
     parser.add_argument("--scores", nargs="*", default=[])
+    parser.add_argument("--default", action="store_true", help="used where no model is named")
     arguments = parser.parse_args()
     model = load_model(arguments.run / "model.safetensors")
     provenance = {**model.spec.provenance, "scores": pairs(arguments.scores)}
     spec = replace(model.spec, provenance=provenance, defaults=pairs(arguments.defaults))
     MODELS.mkdir(parents=True, exist_ok=True)
     save_model(Model(spec, model.generator), MODELS / f"{arguments.name}.safetensors")
-    (MODELS / "default.txt").write_text(f"{arguments.name}\n")
+    if arguments.default:
+        (MODELS / "default.txt").write_text(f"{arguments.name}\n")
     LOGS.mkdir(parents=True, exist_ok=True)
     shutil.copy(arguments.run / "metrics.jsonl", LOGS / f"{arguments.name}.jsonl")
 
