@@ -158,7 +158,7 @@ def one_temperature(
         names, trajectory = bead_files(task, temperature, Path(scratch))
         if ours is None:
             ours = Path(scratch) / f"ours_{temperature}K.xtc"
-            seconds = generate(task, temperature, (names, trajectory), ours, model, seed)
+            seconds = generate(task, temperature, ours, model, seed)
         for name, path in {**files, "ours": ours}.items():
             with (
                 task.read(path, task.wanted()) as source,
@@ -181,6 +181,8 @@ def bead_files(task: Task, temperature: int, scratch: Path) -> tuple[Path, Path]
 
     found = scratch / "cg.gro", scratch / f"{prefix}_cg.xtc"
     for path, frames in zip(found, ("0:1", task.wanted()), strict=True):
+        if path.exists():
+            continue
         map_trajectory(
             task.folder / "aa.gro", task.folder / f"{prefix}_aa.xtc", task.folder / "topol.top",
             task.mapped, path, frames=frames, progress=False,
@@ -188,16 +190,14 @@ def bead_files(task: Task, temperature: int, scratch: Path) -> tuple[Path, Path]
     return found
 
 
-def generate(
-    task: Task, temperature: int, beads: tuple[Path, Path], output: Path, model: str, seed: int
-) -> float:
+def generate(task: Task, temperature: int, output: Path, model: str, seed: int) -> float:
     """Puts atoms back onto the test beads; returns the seconds that took, start to end."""
     # imported here: comparing files that are there needs no model
     from deepbackmap.api import backmap
 
     start = time.perf_counter()
     backmap(
-        *beads,
+        *bead_files(task, temperature, output.parent),
         topology=task.folder / "topol.top",
         output=output,
         model=model,
