@@ -416,7 +416,6 @@ def test_wrong_options_are_refused_with_one_sentence(melt, tmp_path, override, w
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a key of no section is named with a dot before it")
 def test_messages_name_the_key_as_it_is_written(melt):
     with pytest.raises(InputError) as caught:
         load_train_config(melt / "train.yaml", ["representation=pixels"])

@@ -61,7 +61,7 @@ def _compose(cls: type, values: Any, where: str, key: str) -> Any:
     try:
         return cls(**arguments)
     except ValueError as error:
-        raise InputError(f"{where}: {key}.{error}") from error
+        raise InputError(f"{where}: {key + '.' if key else ''}{error}") from error
 
 
 def _scalar(wanted: type, value: Any, where: str, key: str) -> Any:

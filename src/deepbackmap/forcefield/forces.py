@@ -34,6 +34,8 @@ SKIN = 0.03
 """nm: pairs are listed this much beyond the cut-off, for the way that atoms go meanwhile."""
 SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
+CLOSEST = 0.05
+"""nm: pairs without a sigma exert no more force below that."""
 PAIRS_AT_ONCE = 1 << 17
 """Few enough that what a pass works on stays in the cache."""
 
@@ -96,7 +98,7 @@ class BoxForces:
                 6.0 * table.c6[kinds][:, kinds],
                 product,
                 2.0 * field.k * product,
-                (SOFT * table.sigma[kinds][:, kinds]).square(),
+                (SOFT * table.sigma[kinds][:, kinds]).clamp_min(CLOSEST).square(),
             ],
         )
         self._pair_table = pair_table.reshape(5, -1).to(device)
