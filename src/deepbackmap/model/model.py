@@ -65,11 +65,6 @@ class ModelSpec:
         return self.voxel.radius + self.reach
 
     @property
-    def seen_from_bead(self) -> float:
-        """Half of the least height of a box, nm."""
-        return self.points.cutoff if self.representation == "points" else self.voxel.radius
-
-    @property
     def channels(self) -> int:
         """Channels of the condition."""
         return self.voxel.channels(len(self.atom_types), len(self.bead_types))

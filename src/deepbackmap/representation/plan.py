@@ -84,7 +84,7 @@ def _pad(rows: list[list[int]]) -> Int64[np.ndarray, "n m"]:
     return table
 
 
-def _adjacency(n: int, pairs: np.ndarray) -> list[list[int]]:
+def adjacency(n: int, pairs: np.ndarray) -> list[list[int]]:
     """Neighbours of each node in the order in which the pairs are listed."""
     found: list[list[int]] = [[] for _ in range(n)]
     for i, j in pairs.tolist():
@@ -179,8 +179,8 @@ def _molecule_tables(
     rank = np.empty(n, dtype=np.int64)
     rank[mapping.order] = np.arange(n)
     heavy = molecule.heavy
-    neighbours = _adjacency(molecule.n_atoms, molecule.bonds)
-    bonded = _adjacency(n, mapping.bead_bonds)
+    neighbours = adjacency(molecule.n_atoms, molecule.bonds)
+    bonded = adjacency(n, mapping.bead_bonds)
     owned = [[int(a) for a in np.flatnonzero(mapping.owner == b)] for b in range(n)]
     sequences = [heavy_sequence(b, mapping.owner, rank, heavy, neighbours) for b in range(n)]
     light = [[a for a in atoms if not heavy[a]] for atoms in owned]

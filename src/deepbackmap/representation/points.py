@@ -23,7 +23,7 @@ from torch import Tensor
 from deepbackmap.errors import InputError
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.representation.environment import BeadFrames, Blocks
-from deepbackmap.representation.plan import BlockPlan
+from deepbackmap.representation.plan import BlockPlan, adjacency
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,6 @@ class KindNames:
     hand: Int64[np.ndarray, "kb"]
     """-1 where the bead is looked at in a mirror."""
     bead_type: list[str]
-
-
-def _bonded(n: int, bonds: np.ndarray) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in range(n)]
-    for i, j in bonds.tolist():
-        found[i].append(j)
-        found[j].append(i)
-    return found
 
 
 def _atom_names(
@@ -185,8 +177,8 @@ def name_kinds(
         zip(mapping.topology.molecule_types, mapping.molecules, strict=True)
     ):
         b0 = int(plan.bead_kinds[t])
-        neighbours = _bonded(molecule.n_atoms, molecule.bonds)
-        bonded = _bonded(beads.n_beads, beads.bead_bonds)
+        neighbours = adjacency(molecule.n_atoms, molecule.bonds)
+        bonded = adjacency(beads.n_beads, beads.bead_bonds)
         sign = _bead_hands(beads.n_beads, bonded, hands[t])
         types = list(molecule.atom_types)
         named = [_atom_names(plan, b0 + b, types, neighbours) for b in range(beads.n_beads)]
@@ -416,7 +408,6 @@ def _pairs_of(
     near, step = frames.neighbours[0, part], frames.vectors[0, part]  # B K
     there = near >= 0
     there[:, 0] = False  # the block itself
-    # A bead so far away that no two atoms of the two blocks can meet need not be looked at.
     candidates = torch.where(there[..., None], atoms_of[near.clamp_min(0)], n)
     b, k, m = candidates.shape
     place = (step[:, :, None] + mean[candidates]).reshape(b, k * m, 3)
