@@ -289,6 +289,8 @@ def test_values_under_the_pointer(browser, small, logarithmic):
         plot.scroll_into_view_if_needed()
         box = plot.locator(".data").bounding_box()
         page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.6 * box["height"])
+        # Until it is laid out its text has no line breaks, and the numbers run into each other.
+        page.locator("#readout").wait_for(state="visible")
         said = page.locator("#readout").inner_text().replace("\n", " ")
         low, high, *values = map(float, re.findall(r"(?<![\w.])\d+\.?\d*(?![\w.])", said))
         shown = next(d for d in result.distributions if d.group == "angles")
