@@ -36,11 +36,11 @@ class ModelSpec:
     """Of the training frames, K."""
     reach: float
     """No owned atom was farther from its bead in training, nm."""
+    voxel: VoxelOptions = field(default_factory=VoxelOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
     representation: str = "voxel"
     """``voxel``: densities on a grid, atom by atom (the paper); ``points``: all atoms of a block at
     once, as a flow. Only the options of the one that is named count."""
-    voxel: VoxelOptions = field(default_factory=VoxelOptions)
-    network: NetworkOptions = field(default_factory=NetworkOptions)
     points: PointOptions = field(default_factory=PointOptions)
     point_network: PointNetworkOptions = field(default_factory=PointNetworkOptions)
     vocabulary: Vocabulary | None = None
