@@ -12,6 +12,7 @@ load, the median of ``--repeats`` calls. No file is written.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -66,6 +67,7 @@ def one(options: argparse.Namespace) -> None:
     from deepbackmap.io.trajectory import read_frames
     from deepbackmap.mapping import MappingFile
     from deepbackmap.model import load_model
+    from deepbackmap.representation.environment import whole_beads
     from deepbackmap.sampling import open_sampler
     from deepbackmap.system import Structure
 
@@ -75,24 +77,25 @@ def one(options: argparse.Namespace) -> None:
     except InputError:
         folder = Path(__file__).resolve().parents[1] / "src/deepbackmap/packaged/melt"
     cg = "test_568K_cg.xtc" if (folder / "test_568K_cg.xtc").exists() else "cg.xtc"
-    topology = read_topology(folder / "topol.top")
-    ((kind, count),) = topology.blocks
+    single = read_topology(folder / "topol.top")
+    ((kind, count),) = single.blocks
     copies = options.one
-    import dataclasses
-
-    topology = dataclasses.replace(topology, blocks=((kind, count * copies),))
+    topology = dataclasses.replace(single, blocks=((kind, count * copies),))
     with read_frames(folder / "cg.gro", folder / cg, frames="0:1") as source:
         frame = source[0]
+    path = find_model(options.model)
+    model = load_model(path)
+    mapping_file = MappingFile.from_text(model.spec.mapping)
+    # whole first: a chain cut at the face of one box would be torn apart in a larger one
+    whole = whole_beads(frame.positions, frame.box, mapping_file.resolve(single))
     shape = shape_of(copies)
     shifts = np.array([[a, b, c] for a in range(shape[0]) for b in range(shape[1])
                        for c in range(shape[2])]) @ frame.box  # fmt: skip
     beads = Structure(
-        positions=(frame.positions[None] + shifts[:, None]).reshape(-1, 3),
+        positions=(whole[None] + shifts[:, None]).reshape(-1, 3),
         box=frame.box * np.array(shape)[:, None],
     )
-    path = find_model(options.model)
-    model = load_model(path)
-    mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    mapping = mapping_file.resolve(topology)
     names = ("sweeps", "candidates", "choice", "relaxation", "steps", "batch")
     given = {n: getattr(options, n, None) for n in names} | {"temperature": None, "seed": 0}
     sampler = open_sampler(
