@@ -38,6 +38,8 @@ class PointOptions:
     """Beads of the molecule that are seen before and after the bead, in the order S."""
     depth: int = 3
     """Atoms of other beads within this many bonds of the block are seen one by one."""
+    mirror: bool = True
+    """Look at beads beside a left-handed stereocentre in a mirror."""
 
     def __post_init__(self) -> None:
         for name in ("radial", "chain", "depth"):
@@ -75,6 +77,8 @@ class KindNames:
     variant: list[str]
     hand: Int64[np.ndarray, "kb"]
     """-1 where the bead is looked at in a mirror."""
+    sign: Int64[np.ndarray, "kb"]
+    """Hand of the bead's stereocentre, or of the nearest one."""
     bead_type: list[str]
 
 
@@ -172,6 +176,7 @@ def name_kinds(
     chain: list[dict[int, int]] = []
     variant: list[str] = []
     hand: list[int] = []
+    signs: list[int] = []
     bead_type: list[str] = []
     for t, (molecule, beads) in enumerate(
         zip(mapping.topology.molecule_types, mapping.molecules, strict=True)
@@ -185,7 +190,7 @@ def name_kinds(
         rank = plan.rank[b0 : b0 + beads.n_beads]
         at = {int(r): b for b, r in enumerate(rank)}
         for b in range(beads.n_beads):
-            side = int(sign[b] < 0)
+            side = int(options.mirror and sign[b] < 0)
             mine = named[b][side]
             own.append({name: a for a, name in mine.items()})
             around = {}
@@ -196,10 +201,15 @@ def name_kinds(
             steps = [k for k in range(-options.chain, options.chain + 1) if k != 0]
             chain.append({k: at[int(rank[b]) + k] for k in steps if int(rank[b]) + k in at})
             axis = [int(rank[c] - rank[b]) if c >= 0 else 99 for c in plan.axis[b0 + b].tolist()]
-            variant.append(f"{','.join(sorted(mine.values()))}|{','.join(map(str, axis))}")
-            hand.append(int(sign[b]))
+            kind = f"{','.join(sorted(mine.values()))}|{','.join(map(str, axis))}"
+            variant.append(kind if options.mirror else f"{kind}|{sign[b]:+d}")
+            hand.append(-1 if side else 1)
+            signs.append(int(sign[b]))
             bead_type.append(beads.bead_types[b])
-    return KindNames(own, context, chain, variant, np.array(hand, dtype=np.int64), bead_type)
+    return KindNames(
+        own, context, chain, variant, np.array(hand, dtype=np.int64),
+        np.array(signs, dtype=np.int64), bead_type,
+    )  # fmt: skip
 
 
 def collect_vocabulary(names: KindNames) -> Vocabulary:
@@ -228,7 +238,7 @@ class TypeTable:
     context: Int64[Tensor, "b c"]
     chain: Int64[Tensor, "b r"]
     chain_hand: Float[Tensor, "b r"]
-    """Product of the hands of that bead and this one; 0: no such bead."""
+    """Hand of that bead, as seen in this one's frame; 0: no such bead."""
     variant: Int64[Tensor, "b"]
 
 
@@ -291,8 +301,10 @@ def build_point_tables(
     """
     device = blocks.device
     n_atoms, n_beads = len(blocks.atom_kind), len(blocks.bead_kind)
-    kind_hand = torch.as_tensor(names.hand, device=device)
-    hand = kind_hand[blocks.bead_kind].to(torch.float32)
+    hand, sign = (
+        torch.as_tensor(of_kind, device=device)[blocks.bead_kind].to(torch.float32)
+        for of_kind in (names.hand, names.sign)
+    )
     types = {}
     kind_type = np.array(names.bead_type)
     for bead_type in vocabulary.own:
@@ -308,13 +320,13 @@ def build_point_tables(
         atom0 = blocks.bead_first_atom[beads][:, None]
         bead0 = blocks.bead_first_bead[beads][:, None]
         chained = torch.where(chain[row] >= 0, chain[row] + bead0, n_beads)
-        hands = torch.cat([hand, hand.new_zeros(1)])
+        signs = torch.cat([sign, sign.new_zeros(1)])
         types[bead_type] = TypeTable(
             beads=beads,
             own=torch.where(own[row] >= 0, own[row] + atom0, n_atoms),
             context=torch.where(context[row] >= 0, context[row] + atom0, n_atoms),
             chain=chained,
-            chain_hand=hands[chained] * hand[beads][:, None],
+            chain_hand=signs[chained] * hand[beads][:, None],
             variant=variant[row],
         )
     return PointTables(
