@@ -240,12 +240,7 @@ def test_validation_is_the_same_every_time_and_changes_nothing(data):
     assert equal(before, dict(one.generator.state_dict()))
 
 
-DROPPED = pytest.mark.xfail(
-    strict=True, reason="dropout draws from torch's global generator, whose state is not kept"
-)
-
-
-@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.2, marks=DROPPED)])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout):
     spec = dataclasses.replace(
         SPEC, point_network=dataclasses.replace(TINY_POINTS, dropout=dropout)
@@ -367,9 +362,6 @@ def test_the_forcefields_dynamics_adds_frames(melt, tmp_path):
     assert kept.read_bytes() == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="frames of dynamics are taken whatever options they were made with"
-)
 def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path, monkeypatch):
     """As where a run was stopped before its first checkpoint, and another is asked for."""
     made = read_frames(melt / "aa.gro")[0]

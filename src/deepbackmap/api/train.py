@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -345,12 +346,28 @@ def _held(mapping: SystemMapping, split: _Split) -> bool:
     return True
 
 
+def _origin(start: Structure, data: DataOptions) -> str:
+    """What frames of dynamics depend on: where they start and the options of the run."""
+    asked = {f: getattr(data, f) for f in ("topology", "dynamics", "picoseconds", "every", "engine")}
+    at = np.concatenate([start.positions, start.box]).astype(np.float64)
+    return json.dumps(asked | {"start": hashlib.sha256(at.tobytes()).hexdigest()})
+
+
+def _made_so(path: Path, origin: str) -> bool:
+    """Whether frames of dynamics are there that were made from the same with the same options."""
+    if not path.exists():
+        return False
+    with np.load(path) as found:
+        return "origin" in found and str(found["origin"]) == origin
+
+
 def run_dynamics(
     folder: Path, mapping: SystemMapping, split: _Split, data: DataOptions, *, progress: bool
 ) -> None:
     """More training frames by the force field's own dynamics from each that is given.
 
-    They are kept in the run's folder, frame by frame, so that a run that was stopped goes on.
+    They are kept in the run's folder, frame by frame, so that a run that was stopped goes on; those
+    of other options are made anew.
 
     Args:
         folder: of the run.
@@ -373,7 +390,8 @@ def run_dynamics(
         tqdm(split.structures, disable=not progress, unit="frame", desc="dynamics")
     ):
         target = folder / f"dynamics-{k:04d}.npz"
-        if target.exists():
+        origin = _origin(start, data)
+        if _made_so(target, origin):
             continue
         current, frames, temperatures = start, [], []
         for temperature in data.temperatures():
@@ -396,7 +414,9 @@ def run_dynamics(
         aside = folder / f".{target.name}.{os.getpid()}.tmp"
         try:
             with aside.open("wb") as out:
-                np.savez_compressed(out, frames=np.stack(frames), temperatures=temperatures)
+                np.savez_compressed(
+                    out, frames=np.stack(frames), temperatures=temperatures, origin=origin
+                )
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -345,7 +346,7 @@ class FlowTrainer:
         parts: dict[str, Tensor] = {}
         errors = {}
         for bead_type, sample in samples.items():
-            with self.fabric.autocast():
+            with self.fabric.autocast(), _named_dropout(random, self.fabric.device):
                 found, deviation = path_loss(self.generator.flow(bead_type), sample)
             loss = loss + found["end"] + FIRST_STAGE * found["mean"]
             parts |= {f"{bead_type}_{k}": v.detach() for k, v in found.items()}
@@ -376,6 +377,15 @@ class FlowTrainer:
         means = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
         ends = [v for k, v in means.items() if k.endswith("_distance")]
         return means | {"validation_main": sum(ends) / len(ends)}
+
+
+@contextmanager
+def _named_dropout(random: torch.Generator, device: torch.device) -> Iterator[None]:
+    """What dropout draws depends on ``random`` alone, so that a run that was resumed goes on as one
+    that was not; the global generators are left as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=random)))
+        yield
 
 
 def path_loss(flow: BlockFlow, sample: _Sample) -> tuple[dict[str, Tensor], Tensor]:
