@@ -348,7 +348,9 @@ def _held(mapping: SystemMapping, split: _Split) -> bool:
 
 def _origin(start: Structure, data: DataOptions) -> str:
     """What frames of dynamics depend on: where they start and the options of the run."""
-    asked = {f: getattr(data, f) for f in ("topology", "dynamics", "picoseconds", "every", "engine")}
+    asked = {
+        f: getattr(data, f) for f in ("topology", "dynamics", "picoseconds", "every", "engine")
+    }
     at = np.concatenate([start.positions, start.box]).astype(np.float64)
     return json.dumps(asked | {"start": hashlib.sha256(at.tobytes()).hexdigest()})
 

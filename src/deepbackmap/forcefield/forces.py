@@ -36,6 +36,8 @@ SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
 CLOSEST = 0.05
 """nm: pairs without a sigma exert no more force below that."""
+ATOMS_AT_ONCE = 1 << 14
+"""Of which pairs are listed together; bounds memory."""
 PAIRS_AT_ONCE = 1 << 17
 """Few enough that what a pass works on stays in the cache."""
 
@@ -121,7 +123,7 @@ class BoxForces:
         found = []
         lattice = torch.as_tensor(box)
         small = torch.uint8 if self._n_classes**2 < 256 else torch.int32
-        for pairs in neighbour_pairs(positions, box, self.reach):
+        for pairs in neighbour_pairs(positions, box, self.reach, ATOMS_AT_ONCE):
             i, j = pairs[~self._exclusions.contains(pairs)].T
             step = torch.from_numpy(positions[j] - positions[i])
             shift = (minimum_image(step, lattice) - step).to(torch.float32)

@@ -162,6 +162,7 @@ class PointSampler:
             whole_beads(beads.positions, beads.box, self.mapping), device=self.device
         )
         positions = whole[self.tables.atom_owner[:-1]] + relative.double()
+        del at, states, relative  # who is near whom is the most of what a large box holds
         positions = self._exact(positions, whole, beads.box, frame)
         return Structure(positions=positions.cpu().numpy(), box=beads.box, time=beads.time)
 
