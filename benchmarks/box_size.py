@@ -60,7 +60,7 @@ def one(options: argparse.Namespace) -> None:
     import torch
     from quality import data_folder
 
-    from deepbackmap.api.backmap import _options, handedness_of
+    from deepbackmap.api.backmap import handedness_of, sampling_options
     from deepbackmap.api.models import find_model
     from deepbackmap.errors import InputError
     from deepbackmap.io.topology import read_topology
@@ -96,10 +96,10 @@ def one(options: argparse.Namespace) -> None:
         box=frame.box * np.array(shape)[:, None],
     )
     mapping = mapping_file.resolve(topology)
-    names = ("sweeps", "candidates", "choice", "relaxation", "steps", "batch")
-    given = {n: getattr(options, n, None) for n in names} | {"temperature": None, "seed": 0}
+    names = ("sweeps", "relaxation", "steps")
+    given = {n: getattr(options, n) for n in names} | {"seed": 0}
     sampler = open_sampler(
-        model, mapping, _options(model.spec, str(path), given), "cpu",
+        model, mapping, sampling_options(model.spec, str(path), given), "cpu",
         handedness_of(mapping, model.spec),
     )  # fmt: skip
     seconds = []

@@ -2,14 +2,17 @@
 
     python benchmarks/classical_route.py --work FOLDER
     python benchmarks/classical_route.py --work FOLDER --temperatures 313 --minimise 100 --hold 2000
+    python benchmarks/classical_route.py --work FOLDER --model default --minimise 0
     python benchmarks/classical_route.py --work FOLDER --smoke
 
 Rigid templates are set onto the first beads of the published trajectory (``deepbackmap baseline
 --method template --no-minimise``), then minimised with stiff bonds and run with all bonds
 constrained (Langevin); every row is one number of force evaluations of one run a frame, with those
 of the minimisation (0: as placed). All rows compare the same frames with all reference frames of
-that temperature. FOLDER keeps what was made, so that a run that was stopped goes on; figures and
-settings go to FOLDER/classical-route.json. Reference data as in quality.py.
+that temperature. With ``--model`` a model places the atoms instead, and the rest is the same: its
+own force evaluations (``--relaxation``) are not counted in the rows, but its seconds are. FOLDER
+keeps what was made, so that a run that was stopped goes on; figures and settings go to
+FOLDER/classical-route.json. Reference data as in quality.py.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from pathlib import Path
 import numpy as np
 from quality import data_folder
 
+from deepbackmap.api.backmap import handedness_of, sampling_options
 from deepbackmap.api.baseline import find_templates
+from deepbackmap.api.models import find_model
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
 from deepbackmap.baselines.templates import TemplateSet
 from deepbackmap.dynamics.containers import Dynamics, Engine, Hold, Minimisation
@@ -36,6 +41,8 @@ from deepbackmap.evaluation import Beads, Measurements, Plan, measure, tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.model import load_model
+from deepbackmap.sampling import PointSampler, Sampler, open_sampler
 from deepbackmap.system import Structure
 
 EVALUATIONS = (0, 50, 100, 250, 500, 1000, 3000)
@@ -64,11 +71,18 @@ class Route:
     candidates: int
     sweeps: int
     seed: int
+    model: str = ""
+    """What places the atoms; templates where it is empty."""
+    relaxation: int = -1
+    """Steps inside the model; its own default if negative."""
 
     def name(self) -> str:
         """Of its folder."""
         held = f"h{self.hold:g}u{self.hold_until}" if self.hold else "free"
         drawn = "draw" if self.draw else "lowest"
+        if self.model:
+            placed = f"{Path(self.model).stem}x{self.relaxation}r{self.seed}"
+            return f"m{self.minimise}k{self.bond_constant:g}f{self.friction:g}{held}{placed}"
         return (
             f"m{self.minimise}k{self.bond_constant:g}f{self.friction:g}{held}{drawn}"
             f"c{self.candidates}s{self.sweeps}r{self.seed}"
@@ -84,6 +98,8 @@ class Task:
     templates: TemplateSet
     engine: Engine
     marks: tuple[int, ...]
+    sampler: PointSampler | Sampler | None
+    """The model's, if a model places the atoms."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,6 +129,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lowest", action="store_true", help="templates of lowest energy")
     parser.add_argument("--candidates", type=int, default=TemplateOptions.candidates)
     parser.add_argument("--sweeps", type=int, default=TemplateOptions.sweeps)
+    parser.add_argument("--model", default="", help="places the atoms instead of templates")
+    parser.add_argument("--relaxation", type=int, default=-1, help="of the model; default its own")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -136,6 +154,7 @@ def run(options: argparse.Namespace) -> None:
     route = Route(
         options.minimise, options.bond_constant, options.friction, options.hold,
         options.hold_until, not options.lowest, options.candidates, options.sweeps, options.seed,
+        options.model, options.relaxation,
     )  # fmt: skip
     engine = open_engine(
         topology, atom_table(topology), name=options.engine, threads=options.threads,
@@ -144,7 +163,8 @@ def run(options: argparse.Namespace) -> None:
     templates = find_templates(file, system, options.templates)
     results: dict[str, object] = {"route": route.__dict__, "engine": engine.name}
     for temperature in options.temperatures:
-        task = Task(temperature, system, templates, engine, tuple(options.evaluations))
+        sampler = open_model(route, system, temperature) if route.model else None
+        task = Task(temperature, system, templates, engine, tuple(options.evaluations), sampler)
         prefix = f"test_{temperature}K"
         with read_frames(
             folder / "cg.gro", folder / f"{prefix}_cg.xtc", frames=f"0:{options.frames}"
@@ -204,7 +224,10 @@ def make(
     )  # fmt: skip
     placer = TemplatePlacer(task.system, task.templates, chosen)
     began = time.perf_counter()
-    frame = placer.place(beads, frame=number)
+    if task.sampler is None:
+        frame = placer.place(beads, frame=number)
+    else:
+        frame = task.sampler.sample(beads, frame=number)
     found = {0: (frame, time.perf_counter() - began)}
     done, velocities = 0, None
     hold = Hold(beads.positions, route.hold) if route.hold else None
@@ -222,6 +245,17 @@ def make(
         if n > 0:
             found[n] = frame, time.perf_counter() - began
     return {n: found[n] for n in task.marks}
+
+
+def open_model(route: Route, system: SystemMapping, temperature: int) -> PointSampler | Sampler:
+    """The sampler of a model with its own defaults."""
+    path = find_model(route.model)
+    model = load_model(path)
+    given: dict[str, object] = {"temperature": float(temperature), "seed": route.seed}
+    if route.relaxation >= 0:
+        given["relaxation"] = route.relaxation
+    options = sampling_options(model.spec, str(path), given)
+    return open_sampler(model, system, options, "cpu", handedness_of(system, model.spec))
 
 
 def print_rows(

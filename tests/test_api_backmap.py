@@ -9,7 +9,7 @@ import pytest
 
 import small_polystyrene
 from cli_systems import FRAMES, chains, write_model, write_system
-from deepbackmap.api.backmap import ENSEMBLE, _options, backmap
+from deepbackmap.api.backmap import ENSEMBLE, backmap, sampling_options
 from deepbackmap.api.checks import Checker
 from deepbackmap.api.models import find_model, model_hash, models
 from deepbackmap.errors import InputError
@@ -128,7 +128,7 @@ def test_the_models_defaults_are_used(melt, tmp_path):
 def test_options_given_come_before_the_models(defaults, given, expected):
     spec = replace(small_polystyrene.specification(), defaults=defaults)
     names = ("sweeps", "candidates", "choice", "relaxation", "temperature")
-    found = _options(spec, "m", {**dict.fromkeys(names), **given})
+    found = sampling_options(spec, "m", {**dict.fromkeys(names), **given})
     assert (found.sweeps, found.candidates, found.choice, found.temperature) == expected
 
 

@@ -172,7 +172,7 @@ def backmap(
     record = Path(f"{output}.json")
     path = find_model(model)
     loaded = load_model(path)
-    options = _options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
+    options = sampling_options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
         "choice": choice, "relaxation": relaxation, "steps": steps, "batch": batch,
         "temperature": temperature, "seed": seed})  # fmt: skip
     atoms = read_topology(topology)
@@ -246,8 +246,18 @@ class _Bar:
         self._label()
 
 
-def _options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> SamplingOptions:
-    """Options as given, else the model's own, else the package's."""
+def sampling_options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> SamplingOptions:
+    """Options as given, else the model's own, else the package's.
+
+    Args:
+        spec: of the model.
+        source: its name, for messages.
+        given: by name; None, or a name that is missing: not given.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+    given = {**dict.fromkeys((*MODEL_DEFAULTS, "temperature")), **given}
     values = {name: spec.defaults[name] for name in MODEL_DEFAULTS if name in spec.defaults}
     values |= {name: value for name, value in given.items() if value is not None}
     # Relaxation is at the temperature asked for, and so are point models; without either only a
