@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -282,6 +282,7 @@ class _Sample:
     heat: Float[Tensor, "b"]
     fixed: Float[Tensor, "b i"]
     seen: Float[Tensor, "b s f 4"]
+    variant: Int64[Tensor, "b"]
     real: Float[Tensor, "b d"]
     """One where the direction exists."""
 
@@ -391,8 +392,8 @@ def _named_dropout(random: torch.Generator, device: torch.device) -> Iterator[No
 def path_loss(flow: BlockFlow, sample: _Sample) -> tuple[dict[str, Tensor], Tensor]:
     """Errors of the expected ends in units of what is to be expected, and the squared deviation
     of the first stage."""
-    end, mean, size = flow.network(
-        sample.noisy, sample.angle, sample.heat, sample.fixed, sample.seen
+    end, mean, size = flow.ends(
+        sample.noisy, sample.angle, sample.heat, sample.fixed, sample.seen, sample.variant
     )
     spread = flow.network.expected_spread(sample.angle)
     deviation = (mean - sample.end).square()
@@ -466,6 +467,7 @@ def draw(
                     heat=fixed.new_full((len(rows),), data.heat[k]),
                     fixed=fixed,
                     seen=seen,
+                    variant=part.variant,
                     real=(generator.flow(bead_type).unscale[part.variant] > 0).to(fixed.dtype),
                 )
             )
