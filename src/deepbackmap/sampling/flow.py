@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -62,6 +61,12 @@ def path_angles(steps: int) -> list[float]:
         return [0.0, 0.5 * math.pi]
     last = math.acos(LAST_NOISE)
     return [last * k / (steps - 1) for k in range(steps)] + [0.5 * math.pi]
+
+
+def triples(steps: int) -> list[tuple[float, float, float]]:
+    """For each step the place on the path before it, at it and after it; 0 before the first."""
+    angles = path_angles(steps)
+    return list(zip([0.0, *angles], angles, angles[1:], strict=False))
 
 
 @dataclass(frozen=True)
@@ -219,19 +224,16 @@ class PointSampler:
         """All blocks along their paths together."""
         tables = self.tables
         states = {t: self._noise(t, table, at.number, 0) for t, table in tables.types.items()}
-        angles = path_angles(self.options.steps)
-        for angle, following in pairwise(angles):
-            rotation = at.scene.rotation
+        before: dict[str, Tensor] = {}
+        for angles in triples(self.options.steps):
+            angle, rotation = angles[1], at.scene.rotation
             seen = self.generator.spread(states, tables, rotation, shrink=math.sin(angle))
-            states = {
-                t: _move(
-                    states[t],
-                    self._ends(at, t, table, states[t], angle, seen, seen[table.own], False),
-                    angle,
-                    following,
-                )
+            ends = {
+                t: self._ends(at, t, table, states[t], angle, seen, seen[table.own], False)
                 for t, table in tables.types.items()
             }
+            states = {t: _move(u, ends[t], before.get(t), angles) for t, u in states.items()}
+            before = ends
             report(tables.n_beads)
         return states
 
@@ -262,12 +264,11 @@ class PointSampler:
     ) -> Float[Tensor, "b d"]:
         """Blocks that do not see each other from noise to data in finished surroundings."""
         flow, turn = self.generator.flow(bead_type), at.scene.rotation[table.beads]
-        state = self._noise(bead_type, table, at.number, sweep)
-        angles = path_angles(self.options.steps)
-        for angle, following in pairwise(angles):
-            own = flow.local(math.sin(angle) * state, table.variant) @ turn
-            ends = self._ends(at, bead_type, table, state, angle, positions, own, True)
-            state = _move(state, ends, angle, following)
+        state, before = self._noise(bead_type, table, at.number, sweep), None
+        for angles in triples(self.options.steps):
+            own = flow.local(math.sin(angles[1]) * state, table.variant) @ turn
+            ends = self._ends(at, bead_type, table, state, angles[1], positions, own, True)
+            state, before = _move(state, ends, before, angles), ends
         return state
 
     def _exact(
@@ -288,8 +289,24 @@ class PointSampler:
 
 
 def _move(
-    state: Float[Tensor, "b d"], end: Float[Tensor, "b d"], angle: float, following: float
-) -> Float[Tensor, "b d"]:
-    """Along the path through a state and its expected end."""
+    state: Float[Tensor, "b d"], end: Float[Tensor, "b d"], before: Float[Tensor, "b d"] | None,
+    angles: tuple[float, ...],
+) -> Float[Tensor, "b d"]:  # fmt: skip
+    """Along the path through a state and its expected end, which itself is on the move.
+
+    Second order by the expected end of the step before (DPM-Solver++ 2M; Lu et al., arXiv
+    2211.01095, with log tan of the angle for half the logarithm of the signal to noise ratio).
+
+    Args:
+        state: whitened.
+        end: expected from there.
+        before: end that was expected a step earlier; None on the first.
+        angles: of the step before, of the state, and to go to.
+    """
+    last, angle, following = angles
+    if before is not None and last > 0.0 and following < 0.5 * math.pi:
+        ahead = math.log(math.tan(following) / math.tan(angle))
+        behind = math.log(math.tan(angle) / math.tan(last))
+        end = end + (0.5 * ahead / behind) * (end - before)
     start = (state - math.sin(angle) * end) / math.cos(angle)
     return math.sin(following) * end + math.cos(following) * start
