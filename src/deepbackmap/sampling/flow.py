@@ -46,7 +46,7 @@ from deepbackmap.sampling.order import colours
 from deepbackmap.sampling.placing import Progress
 from deepbackmap.sampling.projection import Projector
 from deepbackmap.sampling.stereo import Handedness
-from deepbackmap.sampling.thermal import ThermalOptions, thermalise
+from deepbackmap.sampling.thermal import LIGHTEST, ThermalOptions, thermalise
 from deepbackmap.system import Structure
 
 _COLOUR, _NOISE, _THERMAL = range(16, 19)
@@ -125,13 +125,14 @@ class PointSampler:
         known = spec.temperatures or (spec.temperature,)
         told = min(max(self.temperature, min(known)), max(known))
         self.told_heat = math.sqrt(told / spec.temperature)
-        self.projector = Projector(mapping, self.device, bonds=spec.rigid)
+        self.projector = Projector(mapping, self.device, bonds=spec.rigid, lightest=LIGHTEST)
         self.forces = (
             BoxForces(mapping.topology, self.device, rigid=spec.rigid)
             if options.relaxation > 0
             else None
         )
-        self.masses = torch.as_tensor(mapping.topology.masses(), device=self.device)
+        masses = torch.as_tensor(mapping.topology.masses(), device=self.device)
+        self.masses = masses.clamp_min(LIGHTEST)
 
     @property
     def placements(self) -> int:

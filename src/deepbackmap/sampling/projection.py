@@ -378,13 +378,16 @@ class _Kind:
 class Projector:
     """Brings molecules onto their bond lengths and their beads."""
 
-    def __init__(self, mapping: SystemMapping, device: torch.device, *, bonds: bool) -> None:
+    def __init__(
+        self, mapping: SystemMapping, device: torch.device, *, bonds: bool, lightest: float = 0.0
+    ) -> None:
         """Tables of every molecule type.
 
         Args:
             mapping: topology and beads.
             device: where positions will be.
             bonds: hold all bonds at their lengths; else only what the topology constrains.
+            lightest: lighter atoms are moved as if they weighed that much, u.
         """
         topology = mapping.topology
         index = topology.molecule_type_index()
@@ -399,7 +402,7 @@ class Projector:
             which = np.flatnonzero(index == t)
             kinds.append(
                 _Kind(
-                    _rows_of(held, lengths, beads, molecule.masses, device),
+                    _rows_of(held, lengths, beads, np.maximum(molecule.masses, lightest), device),
                     _put(which, device),
                     _put(first_atom[which, None] + np.arange(molecule.n_atoms), device),
                     _put(first_bead[which, None] + np.arange(beads.n_beads), device),
