@@ -28,6 +28,7 @@ from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.model import Model, ModelSpec, save_model
 from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.points import bead_signs, collect_vocabulary, name_kinds
+from deepbackmap.sampling.options import POINT_DEFAULTS
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
 from deepbackmap.training.dataset import Frames, relative_positions
@@ -321,7 +322,7 @@ def _specification(options: TrainConfig, mapping: SystemMapping, split: _Split) 
         return spec
     plan = build_plan(mapping, spec.atom_types, spec.bead_types)
     names = name_kinds(mapping, plan, options.points, _hands(mapping, spec))
-    return replace(spec, vocabulary=collect_vocabulary(names))
+    return replace(spec, vocabulary=collect_vocabulary(names), defaults=dict(POINT_DEFAULTS))
 
 
 def _hands(mapping: SystemMapping, spec: ModelSpec) -> tuple[dict[int, int], ...]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 CHOICES = ("lowest", "boltzmann", "reweight")
 
+POINT_DEFAULTS = {"steps": 4, "sweeps": 0, "relaxation": 25}
+"""What a new point model is sampled with (docs/design-notes.md)."""
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
@@ -20,7 +23,7 @@ class SamplingOptions:
     """``lowest``: the candidate of lowest energy (the paper's). ``boltzmann``: one drawn with
     weight exp(-U/kT) at ``temperature``. ``reweight``: with weight exp(-U (1/kT - 1/kT0)), T0
     being the temperature of training: the exact correction of a model that is exact at T0."""
-    steps: int = 10
+    steps: int = 4
     """Steps along the flow of a point model; voxel models place atom by atom."""
     relaxation: int = 0
     """Voxel models: steps of thermal relaxation of each block at the end of each sweep (without
