@@ -145,9 +145,7 @@ def test_a_point_model_comes_back_from_its_file(tmp_path):
             "A", positions, positions[table.own], table, data.tables, data.scenes[0], 1.0, True
         )
         full = torch.ones(len(fixed))
-        ends.append(
-            flow.ends(data.whitened["A"][0], 0.7 * full, full, fixed, seen, table.variant)[0]
-        )
+        ends.append(flow.network(data.whitened["A"][0], 0.7 * full, full, fixed, seen)[0])
     assert torch.equal(*ends)
 
 
@@ -195,7 +193,7 @@ def at(net, angle, heat=1.0, seed=0, noisy=None):
     state = state if noisy is None else noisy
     full = torch.ones(len(state))
     with torch.no_grad():
-        return net(state, angle * full, heat * full, fixed, seen, lambda forces: 2.0 * forces)
+        return net(state, angle * full, heat * full, fixed, seen)
 
 
 def test_near_the_data_a_fresh_network_answers_with_the_state():
@@ -203,21 +201,6 @@ def test_near_the_data_a_fresh_network_answers_with_the_state():
     end, _, size = at(network(), END - 1e-4)
     torch.testing.assert_close(end, noisy, atol=1e-4, rtol=0)
     assert float(size.max()) < 2e-4
-
-
-def test_pushes_go_straight_into_the_answer_as_blocks_give_way():
-    """With the rest of the network silent, the first answer is the weighted sum of what the
-    neighbours of each atom do to it, times how far the block gives way."""
-    net = network(pull=True)
-    torch.testing.assert_close(at(net, 0.7)[1], torch.zeros(BATCH, 9))  # silent at first
-    with torch.no_grad():
-        net.around.pull.bias.copy_(torch.arange(1.0, 7.0))
-        _, pushes = net.atoms(inputs()[2], net.kinds)
-    expected = 2.0 * torch.einsum(
-        "bsmd,sm->bsd", pushes, torch.arange(1.0, 7.0).view(3, 2)
-    ).flatten(1)  # fmt: skip
-    assert float(expected.detach().abs().max()) > 0.1
-    torch.testing.assert_close(at(net, 0.7)[1], expected.detach())
 
 
 def test_at_the_noise_the_answer_does_not_depend_on_it():
@@ -259,14 +242,8 @@ def test_the_second_stage_counts_in_units_of_what_is_uncertain(angle):
 
 
 def test_the_first_stage_does_not_see_the_noise():
-    net = network(pull=True)
-
-    def give(forces):
-        return 2.0 * forces
-
+    net = network()
     with torch.no_grad():
-        for stage in (net.around, net.inside):
-            stage.pull.weight.normal_()
         net.around.leave.weight.normal_()
         net.inside.leave.weight.normal_()
     first, second = at(net, 0.7), at(net, 0.7, noisy=inputs(1)[0])
@@ -276,23 +253,17 @@ def test_the_first_stage_does_not_see_the_noise():
 
 
 def test_blocks_of_a_batch_are_on_their_own():
-    net = network(pull=True)
-
-    def give(forces):
-        return 2.0 * forces
-
+    net = network()
     with torch.no_grad():
-        for stage in (net.around, net.inside):
-            stage.pull.weight.normal_()
         net.around.leave.weight.normal_()
         net.inside.leave.weight.normal_()
         noisy, fixed, seen = inputs()
         angle, heat = torch.linspace(0, 1.5, BATCH), torch.linspace(0.8, 1.0, BATCH)
-        together = net(noisy, angle, heat, fixed, seen, give)[0]
+        together = net(noisy, angle, heat, fixed, seen)[0]
         for k in range(BATCH):
             part = slice(k, k + 1)
-            alone = net(noisy[part], angle[part], heat[part], fixed[part], seen[part], give)[0]
-            torch.testing.assert_close(alone, together[part], atol=1e-4, rtol=1e-4)
+            alone = net(noisy[part], angle[part], heat[part], fixed[part], seen[part])[0]
+            torch.testing.assert_close(alone, together[part], atol=1e-5, rtol=1e-5)
 
 
 def test_expected_spreads_are_interpolated_between_their_times():

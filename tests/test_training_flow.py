@@ -23,7 +23,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.model import read_spec
 from deepbackmap.networks.points import NARROWEST, SPREADS, WIDEST
-from deepbackmap.training.flow import FlowTrainer, draw, measure_spread, path_loss
+from deepbackmap.training.flow import FlowTrainer, draw, draw_loss, measure_spread, path_loss
 from deepbackmap.training.loop import seeded
 from deepbackmap.training.options import DataOptions, TrainingOptions
 from deepbackmap.training.symmetry import block_flips
@@ -267,6 +267,55 @@ def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout):
             for one in (straight, resumed)
         ]
     assert torch.equal(*ends)
+
+
+# --- draws in one step ----------------------------------------------------------------------------
+
+
+def one_step(trainer_, seed=0):
+    return draw(
+        trainer_.generator, trainer_.data, 12, 2, 0.5, 0.0, seeded(0, seed), paths=False
+    )  # fmt: skip
+
+
+def test_the_score_of_a_network_without_spread_is_its_distance(data):
+    """A fresh network ignores the noise: both draws are its mean, and are nowhere apart."""
+    fresh = trainer(data, dataclasses.replace(OPTIONS, target="draw"))
+    sample = one_step(fresh)["A"]
+    assert bool((sample.angle == 0).all())
+    flow = fresh.generator.flow("A")
+    with torch.no_grad():
+        found, deviation = draw_loss(flow, sample)
+    size = flow.network.spread[0].clamp_min(1e-3) * sample.heat[:, None]
+    off = ((sample.end / size) * sample.real).square().sum(1).sqrt()
+    assert float(found["end"]) == pytest.approx(float(off.mean()), abs=2e-3)
+    torch.testing.assert_close(deviation, sample.end.square())
+
+
+def test_draws_spread_as_far_as_the_data(data):
+    """The energy score rewards spread: a network that is trained by it learns to use the noise."""
+    options = dataclasses.replace(
+        OPTIONS, target="draw", iterations=60, batch=24, settled=0.0, learning_rate=0.01,
+        warmup=1, decay=False,
+    )  # fmt: skip
+    one = trainer(data, options)
+    before = float(one.step()["A_end"])
+    for _ in range(59):
+        last = one.step()
+    assert float(last["A_end"]) < 0.9 * before
+    sample, flow = one_step(one, 3)["A"], one.generator.flow("A")
+    with torch.no_grad():
+        ends = [
+            flow.network(n, sample.angle, sample.heat, sample.fixed, sample.seen)[0]
+            for n in (sample.noisy, sample.noisy.roll(1, 0))
+        ]
+    assert float((ends[0] - ends[1]).abs().max()) > 0.1
+    assert "validation_A_end" in one.validate(data, batches=1)
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(ValueError, match="target: expected 'flow' or 'draw', got 'guess'"):
+        TrainingOptions(target="guess")
 
 
 # --- commands -------------------------------------------------------------------------------------

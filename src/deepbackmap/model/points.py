@@ -30,8 +30,6 @@ from deepbackmap.representation.points import (
     radial_table,
 )
 
-SOFT = 0.02
-"""nm: width of a soft direction, a unit of how far blocks give way."""
 FLOOR = 0.002
 """nm: no whitened direction has a smaller standard deviation."""
 
@@ -106,16 +104,6 @@ class BlockFlow(nn.Module):
         """The inverse of ``local``."""
         off = local.flatten(1) - self.mean[variant]
         return (off @ self.modes) * self.unscale[variant]
-
-    def ends(
-        self, noisy: Float[Tensor, "b d"], angle: Float[Tensor, "b"], heat: Float[Tensor, "b"],
-        fixed: Float[Tensor, "b i"], seen: Float[Tensor, "b s f 4"], variant: Int64[Tensor, "b"],
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"], Float[Tensor, "b d"]]:  # fmt: skip
-        """Expected ends of the paths, with the rest of what ``BlockNetwork.forward`` returns."""
-        # A harmonic direction of width s gives way to a force in proportion to s^2: s in nm, and
-        # once more in the whitened unit.
-        widths = self.scale[variant] / SOFT
-        return self.network(noisy, angle, heat, fixed, seen, lambda f: (f @ self.modes) * widths)
 
     def surroundings(
         self, context: Float[Tensor, "b c 3"], chain: Float[Tensor, "b r 3"],

@@ -9,7 +9,6 @@ first stage's answer instead of zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +33,6 @@ class PointNetworkOptions:
     times: int = 8
     """Frequencies of the time."""
     dropout: float = 0.0
-    pull: bool = False
-    """Whether what an atom's neighbours do to it along the lines to them goes straight into the
-    answer as well, with weights that the network sets."""
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "channels", "times"):
@@ -69,15 +65,9 @@ class Residual(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks and linear answers, which are zero at first."""
+    """Residual blocks and a linear answer, which is zero at first."""
 
     def __init__(self, outputs: int, options: PointNetworkOptions) -> None:
-        """Fresh weights.
-
-        Args:
-            outputs: numbers of the answer, three an atom.
-            options: widths.
-        """
         super().__init__()
         self.steps = nn.ModuleList(
             Residual(options.width, 2 * options.times, options.dropout)
@@ -85,34 +75,14 @@ class Stage(nn.Module):
         )
         self.norm = nn.LayerNorm(options.width)
         self.leave = nn.Linear(options.width, outputs)
-        self.pull = (
-            nn.Linear(options.width, outputs // 3 * options.channels) if options.pull else None
-        )
-        for part in (self.leave, self.pull):
-            if part is not None:
-                nn.init.zeros_(part.weight)
-                nn.init.zeros_(part.bias)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
 
-    def forward(
-        self, x: Float[Tensor, "b w"], time: Float[Tensor, "b t"],
-        pushes: Float[Tensor, "b s m 3"], give: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """What it leaves for the next stage, and its answer.
-
-        Args:
-            x: hidden state.
-            time: as numbers.
-            pushes: of each atom's neighbours.
-            give: how far blocks give way to forces on their atoms, (b, d) to (b, d).
-        """
+    def forward(self, x: Float[Tensor, "b w"], time: Float[Tensor, "b t"]) -> tuple[Tensor, Tensor]:
+        """What it leaves for the next stage, and its answer."""
         for step in self.steps:
             x = step(x, time)
-        last = nn.functional.silu(self.norm(x))
-        answer = self.leave(last)
-        if self.pull is not None:
-            weights = self.pull(last).view(pushes.shape[:3])
-            answer = answer + give(torch.einsum("bsm,bsmd->bsd", weights, pushes).flatten(1))
-        return x, answer
+        return x, self.leave(nn.functional.silu(self.norm(x)))
 
 
 class AtomEncoder(nn.Module):
@@ -128,8 +98,8 @@ class AtomEncoder(nn.Module):
 
     def forward(
         self, seen: Float[Tensor, "b s f 4"], kinds: Int64[Tensor, "s"]
-    ) -> tuple[Float[Tensor, "b i"], Float[Tensor, "b s m 3"]]:
-        """All numbers of a block side by side, and the vectors among them.
+    ) -> Float[Tensor, "b i"]:
+        """All numbers of a block side by side.
 
         Args:
             seen: normalised densities and their vectors.
@@ -138,7 +108,7 @@ class AtomEncoder(nn.Module):
         numbers = torch.einsum("bsf,sfm->bsm", seen[..., 0], self.scalars[kinds])
         numbers = nn.functional.silu(numbers + self.bias[kinds])
         pushes = torch.einsum("bsfd,sfm->bsmd", seen[..., 1:], self.vectors[kinds])
-        return torch.cat([numbers.flatten(1), pushes.flatten(1)], dim=-1), pushes
+        return torch.cat([numbers.flatten(1), pushes.flatten(1)], dim=-1)
 
 
 class BlockNetwork(nn.Module):
@@ -190,7 +160,6 @@ class BlockNetwork(nn.Module):
         heat: Float[Tensor, "b"],
         fixed: Float[Tensor, "b i"],
         seen: Float[Tensor, "b s f 4"],
-        give: Callable[[Tensor], Tensor],
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """Expected end of the path.
 
@@ -200,7 +169,6 @@ class BlockNetwork(nn.Module):
             heat: size of the noise; the root of the temperature over that of the whitening.
             fixed: everything about the block but its own atoms and densities.
             seen: normalised densities.
-            give: how far blocks give way to forces on their atoms, (b, d) to (b, d).
 
         Returns:
             The expected end, the first stage's answer to that, and the size of what the second
@@ -209,15 +177,14 @@ class BlockNetwork(nn.Module):
         powers = torch.arange(1, self.options.times + 1, device=angle.device)
         phase = angle[:, None] * powers
         time = nn.functional.silu(self.time(torch.cat([phase.cos(), phase.sin()], dim=-1)))
-        numbers, pushes = self.atoms(seen, self.kinds)
-        x = self.enter(fixed) + self.mixed(self.drop(numbers))
-        hidden, mean = self.around(x, time, pushes, give)
+        x = self.enter(fixed) + self.mixed(self.drop(self.atoms(seen, self.kinds)))
+        hidden, mean = self.around(x, time)
         c, s = angle.cos()[:, None], angle.sin()[:, None]
         spread = self.expected_spread(angle)
         variance = c.square() + (s * spread).square()
         off = noisy - s * mean
         size = heat[:, None] * c * spread * variance.rsqrt()
         inner = hidden + self.own(off * variance.rsqrt() / heat[:, None])
-        _, more = self.inside(inner, time, pushes, give)
+        _, more = self.inside(inner, time)
         end = mean + spread.square() * s / variance * off + size * more
         return end, mean, size

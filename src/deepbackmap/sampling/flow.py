@@ -217,7 +217,7 @@ class PointSampler:
             )  # fmt: skip
             full = fixed.new_full((len(rows),), angle)
             heat = fixed.new_full((len(rows),), self.heat)
-            found.append(flow.ends(noisy[rows], full, heat, fixed, seen, part.variant)[0])
+            found.append(flow.network(noisy[rows], full, heat, fixed, seen)[0])
         real = flow.unscale[table.variant] > 0
         return torch.cat(found) * real
 

@@ -52,6 +52,9 @@ class TrainingOptions:
     settled: float = 0.0
     """Part of the point generator's samples whose surroundings are finished, as in a Gibbs sweep;
     in the others they are on the path like the block itself, as where a whole box is placed."""
+    target: str = "flow"
+    """Of the point generator. ``flow``: the expected end of a path from noise to data. ``draw``: a
+    draw in one step, by the energy score of two draws (for comparison; sample with steps 1)."""
     penalty: float = 0.1
     """Weight of the gradient penalty (Eq. 10)."""
     drift: float = 0.0
@@ -92,6 +95,8 @@ class TrainingOptions:
         for name in (*counts, "validate_every", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.target not in ("flow", "draw"):
+            raise ValueError(f"target: expected 'flow' or 'draw', got '{self.target}'")
 
 
 @dataclass(frozen=True)
