@@ -289,9 +289,9 @@ def brute_pairs(seen, box, cutoff):
     return sorted(found)
 
 
-@pytest.mark.parametrize("chunk", [128, 4])
-def test_pairs_are_those_of_all_images(chunk):
-    seen = Seen(atoms())
+@pytest.mark.parametrize(("chunk", "box"), [(128, SKEWED), (4, SKEWED), (4, 1.3 * np.eye(3))])
+def test_pairs_are_those_of_all_images(chunk, box):
+    seen = Seen(atoms(box=box))
     n = seen.tables.n_atoms
     pairs = find_pairs(
         seen.tables, blocks(), seen.frames, seen.relative, POINTS.cutoff, len(TYPES), chunk
@@ -302,7 +302,7 @@ def test_pairs_are_those_of_all_images(chunk):
     got = sorted(
         zip(atom.tolist(), other.tolist(), vector.norm(dim=-1).tolist(), strict=True)
     )  # fmt: skip
-    expected = brute_pairs(seen, SKEWED, POINTS.cutoff)
+    expected = brute_pairs(seen, box, POINTS.cutoff)
     assert [g[:2] for g in got] == [e[:2] for e in expected]
     np.testing.assert_allclose([g[2] for g in got], [e[2] for e in expected], atol=1e-5)
     # some of them are across the box and with other molecules, or nothing was tried
@@ -313,6 +313,13 @@ def test_pairs_are_those_of_all_images(chunk):
     kind, molecule = pairs.kind[atom, column].long(), seen.tables.atom_molecule
     assert torch.equal(kind % len(TYPES), seen.tables.atom_class[other])
     assert bool((kind >= len(TYPES))[molecule[atom] != molecule[other]].all())
+    own = [e for e in expected if e[0] // 50 == e[1] // 50 and any(e[3])]
+    assert bool(own) == (box is not SKEWED)  # chains that meet their own images
+    shifted = {
+        (a, b, k >= len(TYPES))
+        for a, b, k in zip(atom.tolist(), other.tolist(), kind.tolist(), strict=True)
+    }
+    assert shifted == {(i, j, i // 50 != j // 50 or any(image)) for i, j, _, image in expected}
     # the row behind the last atom, and what is behind the last pair, are nobody's
     assert bool((pairs.other[n] == n).all())
     assert float(pairs.between[pairs.other == n].min()) > 1.0

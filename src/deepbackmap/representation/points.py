@@ -367,6 +367,8 @@ class AtomPairs:
 
 MARGIN = 0.05
 """nm: pairs are listed this much beyond the cut-off, since atoms are not at their means."""
+IMAGE = 0.01
+"""nm: beads of a molecule that are found elsewhere than in it are of its image."""
 FAR = 10.0
 """nm, of pairs that are only padding."""
 
@@ -441,8 +443,13 @@ def _pairs_of(
     between = torch.full((b * m, width, 3), FAR, device=mean.device)
     kind = torch.zeros(b * m, width, dtype=torch.uint8, device=mean.device)
     other[row, column] = found.to(torch.int32)
-    between[row, column] = step[bead, torch.div(place_at, m, rounding_mode="floor")]
+    near_at = torch.div(place_at, m, rounding_mode="floor")
+    between[row, column] = step[bead, near_at]
+    # the image of a chain that is longer than the box is another chain
+    apart = frames.whole[0, near.clamp_min(0)] - frames.whole[0, part][:, None]
+    image = (step - apart).abs().amax(-1) > IMAGE
     foreign = tables.atom_molecule[found] != tables.atom_molecule[mine[bead, slot]]
+    foreign |= image[bead, near_at]
     kind[row, column] = (tables.atom_class[found] + atom_types * foreign).to(torch.uint8)
     valid = (mine < n).reshape(-1)
     pairs = AtomPairs(other[valid], between[valid], kind[valid], counts[valid])
