@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
-from deepbackmap.evaluation.table import format_value
+from deepbackmap.evaluation import Beads, Measurements, Plan, QualityTable, measure, tabulate
+from deepbackmap.evaluation.table import MoleculeEnergy, format_value, molecule_energies
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
@@ -124,6 +124,7 @@ def run(options: argparse.Namespace) -> None:
         ours = options.ours[place] if options.ours else None
         columns, seconds = one_temperature(task, temperature, ours, options.model, options.seed)
         print(to_markdown(f"{temperature} K", columns))
+        print(verdict(columns) + "\n")
         if seconds is not None:
             print(f"ours: {seconds / task.frames:.1f} s a frame\n")
         results[str(temperature)] = {
@@ -169,6 +170,11 @@ def one_temperature(
                 given = Beads(beads, task.mapping)
                 generated = measure(task.plan, source, source=str(path), beads=given)
             columns[name] = tabulate(task.plan, reference, generated)
+        energy = next(molecule_energies(task.plan, reference))
+        print(
+            f"{temperature} K, highest {energy.name} of ours above the reference's highest: "
+            f"{above(energy, reference, generated):.2f} reference sd\n"
+        )
     return columns, seconds
 
 
@@ -206,6 +212,30 @@ def generate(task: Task, temperature: int, output: Path, model: str, seed: int) 
         temperature=float(temperature),
     )
     return time.perf_counter() - start
+
+
+def above(energy: MoleculeEnergy, reference: Measurements, generated: Measurements) -> float:
+    """How far a molecule's highest energy is above the reference's highest, in reference sd."""
+    first, second = energy.values(reference), energy.values(generated)
+    return float((second.max() - first.max()) / first.std())
+
+
+def verdict(columns: dict[str, QualityTable]) -> str:
+    """Which rows of the score are not three times better than the paper's, nor within three times
+    the floor."""
+    floor = next(iter(columns.values()))
+    values = {name: {r.name: r.value for r in table} for name, table in columns.items()}
+    short = [
+        f"{row.name} ({format_value(values['ours'][row.name])} against "
+        f"{format_value(values['paper'][row.name])})"
+        for row in floor
+        if (row.scored or row.name.startswith("g(r)"))
+        and values["ours"][row.name] > values["paper"][row.name] / 3.0
+        and values["ours"][row.name] > 3.0 * row.value
+    ]
+    return "Rows neither 3 times better than the paper's nor within 3 times the floor: " + (
+        ", ".join(short) or "none"
+    )
 
 
 def split(total: int, held: int) -> tuple[list[int], list[int]]:
