@@ -11,7 +11,7 @@ import torch
 
 import deepbackmap
 from deepbackmap.forcefield import ForceField
-from deepbackmap.forcefield.forces import BoxForces
+from deepbackmap.forcefield.forces import NEAR, BoxForces
 from deepbackmap.forcefield.nonbonded import Exclusions
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.topology import read_topology
@@ -88,6 +88,25 @@ def test_forces_add_up_to_nothing():
     bonded = forces(x, none).double()
     torque = torch.linalg.cross(x.double(), bonded).sum(0)
     assert float(torque.abs().max()) < 1e-4 * float(bonded.abs().sum())
+
+
+def test_near_and_far_pairs_are_all_pairs():
+    topology, frame = melt()
+    forces = BoxForces(topology, CPU, rigid=True, cutoff=CUTOFF)
+    pairs = forces.list_pairs(frame.positions, frame.box)
+    x = torch.as_tensor(frame.positions, dtype=torch.float32)
+    near, far = forces.split(x, pairs)
+    assert len(near.first) + len(far.first) == len(pairs.first)
+    for part, inside in ((near, True), (far, False)):
+        assert len(part.first) > 100
+        step = minimum_image((x[part.second.long()] - x[part.first.long()]).numpy(), frame.box)
+        distance = np.linalg.norm(step, axis=1)
+        assert bool(((distance < NEAR) == inside)[np.abs(distance - NEAR) > 1e-5].all())
+    whole = forces(x, pairs)
+    torch.testing.assert_close(
+        forces(x, near) + forces.of_pairs(x, far), whole,
+        atol=1e-4 * float(whole.abs().max()), rtol=0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("system", [melt, lambda: (mapping().topology, atoms())])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int32, UInt8
+from jaxtyping import Bool, Float, Float64, Int32, UInt8
 from torch import Tensor
 
 from deepbackmap.forcefield import terms
@@ -32,6 +32,8 @@ CUTOFF = 0.7
 an atom is pushed; all pairs within 1.0 nm would cost 2.9 times as much."""
 SKIN = 0.03
 """nm: pairs are listed this much beyond the cut-off, for the way that atoms go meanwhile."""
+NEAR = 0.5
+"""nm: pairs that are nearer push hard enough for every step to need them."""
 SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
 CLOSEST = 0.05
@@ -52,6 +54,12 @@ class PairList:
     """Added to second - first, nm."""
     kind: UInt8[Tensor, "p"] | Int32[Tensor, "p"]
     """Row of the pair's parameters."""
+
+    def where(self, chosen: Bool[Tensor, "p"]) -> PairList:
+        """Some of the pairs."""
+        return PairList(
+            self.first[chosen], self.second[chosen], self.shift[:, chosen], self.kind[chosen]
+        )
 
     def parts(self) -> Iterator[PairList]:
         """In pieces of bounded size."""
@@ -132,6 +140,21 @@ class BoxForces:
         columns = [torch.cat(c, dim=-1).contiguous() for c in zip(*found, strict=True)]
         return PairList(*(c.to(self.device) for c in columns))
 
+    def split(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> tuple[PairList, PairList]:
+        """The pairs that are near now, and the others, which push little and evenly.
+
+        Args:
+            positions: nm, molecules whole.
+            pairs: of the frame.
+        """
+        first, second = pairs.first.long(), pairs.second.long()
+        near = torch.empty(len(first), dtype=torch.bool, device=positions.device)
+        for k in range(0, len(first), PAIRS_AT_ONCE):
+            part = slice(k, k + PAIRS_AT_ONCE)
+            step = positions[second[part]] - positions[first[part]] + pairs.shift[:, part].T
+            near[part] = step.square().sum(-1) < NEAR**2
+        return pairs.where(near), pairs.where(~near)
+
     def __call__(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> Float[Tensor, "n 3"]:
         """Forces in kJ/mol/nm.
 
@@ -139,7 +162,12 @@ class BoxForces:
             positions: nm, molecules whole.
             pairs: of the frame.
         """
-        forces, columns = self._bonded(positions).T.contiguous(), positions.T.contiguous()
+        return self._bonded(positions) + self.of_pairs(positions, pairs)
+
+    def of_pairs(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> Float[Tensor, "n 3"]:
+        """Forces of Lennard-Jones and Coulomb in kJ/mol/nm, of these pairs alone."""
+        columns = positions.T.contiguous()
+        forces = torch.zeros_like(columns)
         for part in pairs.parts():
             self._add_pairs(forces, columns, part)
         return forces.T.contiguous()

@@ -23,6 +23,8 @@ from deepbackmap.sampling.projection import Projector
 
 LIGHTEST = 3.0
 """u: hydrogens count as that heavy in these steps."""
+FAR_EVERY = 4
+"""Steps: pairs that are far count that often, and as much more."""
 LARGEST_MOVE = 0.003
 """nm: no force moves an atom farther in one step, however bad the contact."""
 
@@ -56,6 +58,7 @@ def thermalise(
     nearest to the right distribution at a given step (Zhang et al., J. Phys. Chem. A 123, 6056,
     2019; as OpenMM's ``LangevinMiddleIntegrator``). Where atoms are in equilibrium does not depend
     on their masses, so that light ones may be given more (``LIGHTEST``) and longer steps be made.
+    Pairs that are far push every few steps (Tuckerman et al., J. Chem. Phys. 97, 1990, 1992).
 
     Args:
         positions: nm, molecules whole, bonds and beads exact.
@@ -67,7 +70,9 @@ def thermalise(
         names: keys of the random numbers of each atom.
         options: temperature, number and kind of steps.
     """
-    pairs = forces.list_pairs(positions.cpu().numpy(), box)
+    listed = forces.list_pairs(positions.cpu().numpy(), box)
+    near, far = forces.split(positions.to(torch.float32), listed)
+    del listed
     step, mass = options.timestep, masses[:, None]
     keep = math.exp(-options.friction * step)
     size = (BOLTZMANN * options.temperature / mass).sqrt()
@@ -77,7 +82,11 @@ def thermalise(
 
     x, v = positions, projector.tangent(positions, noise(0))
     for k in range(1, options.steps + 1):
-        kick = step * forces(x.to(torch.float32), pairs).to(x.dtype) / mass
+        at = x.to(torch.float32)
+        pushed = forces(at, near)
+        if (k - 1) % FAR_EVERY == 0:
+            pushed += FAR_EVERY * forces.of_pairs(at, far)
+        kick = step * pushed.to(x.dtype) / mass
         length = step * kick.norm(dim=-1, keepdim=True)
         kick = kick * (LARGEST_MOVE / length.clamp_min(1e-12)).clamp_max(1.0)
         v = v + kick
