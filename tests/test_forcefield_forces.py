@@ -99,7 +99,8 @@ def test_near_and_far_pairs_are_all_pairs():
     assert len(near.first) + len(far.first) == len(pairs.first)
     for part, inside in ((near, True), (far, False)):
         assert len(part.first) > 100
-        step = minimum_image((x[part.second.long()] - x[part.first.long()]).numpy(), frame.box)
+        apart = frame.positions[part.second.numpy()] - frame.positions[part.first.numpy()]
+        step = minimum_image(apart, frame.box)
         distance = np.linalg.norm(step, axis=1)
         assert bool(((distance < NEAR) == inside)[np.abs(distance - NEAR) > 1e-5].all())
     whole = forces(x, pairs)
