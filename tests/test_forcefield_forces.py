@@ -82,7 +82,7 @@ def test_forces_add_up_to_nothing():
     none = forces.list_pairs(frame.positions, frame.box)
     none = dataclasses.replace(
         none, first=none.first[:0], second=none.second[:0],
-        shift=none.shift[..., :0], kind=none.kind[:0],
+        shift=none.shift[..., :0], kind=none.kind[:0], n_near=0,
     )  # fmt: skip
     x = torch.as_tensor(frame.positions - frame.positions.mean(0), dtype=torch.float32)
     bonded = forces(x, none).double()
@@ -95,7 +95,7 @@ def test_near_and_far_pairs_are_all_pairs():
     forces = BoxForces(topology, CPU, rigid=True, cutoff=CUTOFF)
     pairs = forces.list_pairs(frame.positions, frame.box)
     x = torch.as_tensor(frame.positions, dtype=torch.float32)
-    near, far = forces.split(x, pairs)
+    near, far = pairs.near(), pairs.far()
     assert len(near.first) + len(far.first) == len(pairs.first)
     for part, inside in ((near, True), (far, False)):
         assert len(part.first) > 100

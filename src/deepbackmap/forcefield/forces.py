@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int32, UInt8
+from jaxtyping import Float, Float64, Int32, UInt8
 from torch import Tensor
 
 from deepbackmap.forcefield import terms
@@ -20,7 +20,7 @@ from deepbackmap.forcefield.nonbonded import (
     Exclusions,
     LennardJonesTable,
     ReactionField,
-    neighbour_pairs,
+    neighbour_distances,
 )
 from deepbackmap.forcefield.system import molecule_tables
 from deepbackmap.geometry.periodic import minimum_image
@@ -54,20 +54,29 @@ class PairList:
     """Added to second - first, nm."""
     kind: UInt8[Tensor, "p"] | Int32[Tensor, "p"]
     """Row of the pair's parameters."""
+    n_near: int
+    """The first of the list: pairs that were nearer than ``NEAR`` when they were listed."""
 
-    def where(self, chosen: Bool[Tensor, "p"]) -> PairList:
-        """Some of the pairs."""
+    def part(self, start: int, stop: int) -> PairList:
+        """Some of the pairs; no copy is made."""
+        some = slice(start, stop)
         return PairList(
-            self.first[chosen], self.second[chosen], self.shift[:, chosen], self.kind[chosen]
-        )
+            self.first[some], self.second[some], self.shift[:, some], self.kind[some],
+            min(max(self.n_near - start, 0), stop - start),
+        )  # fmt: skip
+
+    def near(self) -> PairList:
+        """Pairs that push hard enough for every step to need them."""
+        return self.part(0, self.n_near)
+
+    def far(self) -> PairList:
+        """The others, which push little and evenly."""
+        return self.part(self.n_near, len(self.first))
 
     def parts(self) -> Iterator[PairList]:
         """In pieces of bounded size."""
         for k in range(0, len(self.first), PAIRS_AT_ONCE):
-            part = slice(k, k + PAIRS_AT_ONCE)
-            yield PairList(
-                self.first[part], self.second[part], self.shift[:, part], self.kind[part]
-            )
+            yield self.part(k, min(k + PAIRS_AT_ONCE, len(self.first)))
 
 
 class BoxForces:
@@ -128,32 +137,23 @@ class BoxForces:
             positions: nm, molecules whole.
             box: lattice vectors as rows, lower triangular, nm.
         """
-        found = []
+        near: list[tuple[Tensor, ...]] = []
+        far: list[tuple[Tensor, ...]] = []
         lattice = torch.as_tensor(box)
         small = torch.uint8 if self._n_classes**2 < 256 else torch.int32
-        for pairs in neighbour_pairs(positions, box, self.reach, ATOMS_AT_ONCE):
-            i, j = pairs[~self._exclusions.contains(pairs)].T
-            step = torch.from_numpy(positions[j] - positions[i])
-            shift = (minimum_image(step, lattice) - step).to(torch.float32)
-            kind = torch.from_numpy(self._classes[i] * self._n_classes + self._classes[j])
-            found.append((_index(i), _index(j), shift.T, kind.to(small)))
-        columns = [torch.cat(c, dim=-1).contiguous() for c in zip(*found, strict=True)]
-        return PairList(*(c.to(self.device) for c in columns))
-
-    def split(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> tuple[PairList, PairList]:
-        """The pairs that are near now, and the others, which push little and evenly.
-
-        Args:
-            positions: nm, molecules whole.
-            pairs: of the frame.
-        """
-        first, second = pairs.first.long(), pairs.second.long()
-        near = torch.empty(len(first), dtype=torch.bool, device=positions.device)
-        for k in range(0, len(first), PAIRS_AT_ONCE):
-            part = slice(k, k + PAIRS_AT_ONCE)
-            step = positions[second[part]] - positions[first[part]] + pairs.shift[:, part].T
-            near[part] = step.square().sum(-1) < NEAR**2
-        return pairs.where(near), pairs.where(~near)
+        for pairs, distance in neighbour_distances(positions, box, self.reach, ATOMS_AT_ONCE):
+            counted = ~self._exclusions.contains(pairs)
+            for found, chosen in ((near, distance < NEAR), (far, distance >= NEAR)):
+                i, j = pairs[counted & chosen].T
+                step = torch.from_numpy(positions[j] - positions[i])
+                shift = (minimum_image(step, lattice) - step).to(torch.float32)
+                kind = torch.from_numpy(self._classes[i] * self._n_classes + self._classes[j])
+                found.append((_index(i), _index(j), shift.T, kind.to(small)))
+        n_near = sum(len(columns[0]) for columns in near)
+        first, second, shift, kind = (
+            torch.cat(c, dim=-1).contiguous().to(self.device) for c in zip(*near, *far, strict=True)
+        )
+        return PairList(first, second, shift, kind, n_near)
 
     def __call__(self, positions: Float[Tensor, "n 3"], pairs: PairList) -> Float[Tensor, "n 3"]:
         """Forces in kJ/mol/nm.

@@ -70,9 +70,7 @@ def thermalise(
         names: keys of the random numbers of each atom.
         options: temperature, number and kind of steps.
     """
-    listed = forces.list_pairs(positions.cpu().numpy(), box)
-    near, far = forces.split(positions.to(torch.float32), listed)
-    del listed
+    pairs = forces.list_pairs(positions.cpu().numpy(), box)
     step, mass = options.timestep, masses[:, None]
     keep = math.exp(-options.friction * step)
     size = (BOLTZMANN * options.temperature / mass).sqrt()
@@ -83,9 +81,9 @@ def thermalise(
     x, v = positions, projector.tangent(positions, noise(0))
     for k in range(1, options.steps + 1):
         at = x.to(torch.float32)
-        pushed = forces(at, near)
+        pushed = forces(at, pairs.near())
         if (k - 1) % FAR_EVERY == 0:
-            pushed += FAR_EVERY * forces.of_pairs(at, far)
+            pushed += FAR_EVERY * forces.of_pairs(at, pairs.far())
         kick = step * pushed.to(x.dtype) / mass
         length = step * kick.norm(dim=-1, keepdim=True)
         kick = kick * (LARGEST_MOVE / length.clamp_min(1e-12)).clamp_max(1.0)
