@@ -122,9 +122,11 @@ def run(options: argparse.Namespace) -> None:
     results: dict[str, dict[str, object]] = {}
     for place, temperature in enumerate(options.temperatures):
         ours = options.ours[place] if options.ours else None
-        columns, seconds = one_temperature(task, temperature, ours, options.model, options.seed)
+        columns, seconds, highest = one_temperature(
+            task, temperature, ours, options.model, options.seed
+        )
         print(to_markdown(f"{temperature} K", columns))
-        print(verdict(columns) + "\n")
+        print(f"{verdict(columns)}\n\n{highest}\n")
         if seconds is not None:
             print(f"ours: {seconds / task.frames:.1f} s a frame\n")
         results[str(temperature)] = {
@@ -145,8 +147,9 @@ def data_folder(given: Path | None) -> Path:
 
 def one_temperature(
     task: Task, temperature: int, ours: Path | None, model: str, seed: int
-) -> tuple[dict[str, QualityTable], float | None]:
-    """The columns of one temperature, and how long ours took in seconds if it was made here."""
+) -> tuple[dict[str, QualityTable], float | None, str]:
+    """The columns of one temperature, how long ours took in seconds if it was made here, and how
+    high its highest molecule is."""
     prefix = f"test_{temperature}K"
     with task.read(task.folder / f"{prefix}_aa.xtc", task.reference) as source:
         reference = measure(task.plan, source, source=str(source.path))
@@ -171,11 +174,11 @@ def one_temperature(
                 generated = measure(task.plan, source, source=str(path), beads=given)
             columns[name] = tabulate(task.plan, reference, generated)
         energy = next(molecule_energies(task.plan, reference))
-        print(
-            f"{temperature} K, highest {energy.name} of ours above the reference's highest: "
-            f"{above(energy, reference, generated):.2f} reference sd\n"
+        highest = (
+            f"Highest {energy.name} of ours above the reference's highest: "
+            f"{above(energy, reference, generated):.2f} reference sd"
         )
-    return columns, seconds
+    return columns, seconds, highest
 
 
 def bead_files(task: Task, temperature: int, scratch: Path) -> tuple[Path, Path]:
