@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
 from deepbackmap.model import load_model
-from deepbackmap.sampling import PointSampler, Sampler, open_sampler
+from deepbackmap.sampling import open_sampler
 from deepbackmap.system import Structure
 
 EVALUATIONS = (0, 50, 100, 250, 500, 1000, 3000)
@@ -73,8 +73,8 @@ class Route:
     seed: int
     model: str = ""
     """What places the atoms; templates where it is empty."""
-    relaxation: int = -1
-    """Steps inside the model; its own default if negative."""
+    relaxation: int | None = None
+    """Steps inside the model; None: its own default."""
 
     def name(self) -> str:
         """Of its folder."""
@@ -95,11 +95,10 @@ class Task:
 
     temperature: int
     system: SystemMapping
-    templates: TemplateSet
     engine: Engine
     marks: tuple[int, ...]
-    sampler: PointSampler | Sampler | None
-    """The model's, if a model places the atoms."""
+    place: Callable[[Structure, int], Structure]
+    """Puts atoms onto the beads of a frame with a number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +129,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=TemplateOptions.candidates)
     parser.add_argument("--sweeps", type=int, default=TemplateOptions.sweeps)
     parser.add_argument("--model", default="", help="places the atoms instead of templates")
-    parser.add_argument("--relaxation", type=int, default=-1, help="of the model; default its own")
+    parser.add_argument("--relaxation", type=int, help="of the model; default its own")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -163,8 +162,11 @@ def run(options: argparse.Namespace) -> None:
     templates = find_templates(file, system, options.templates)
     results: dict[str, object] = {"route": route.__dict__, "engine": engine.name}
     for temperature in options.temperatures:
-        sampler = open_model(route, system, temperature) if route.model else None
-        task = Task(temperature, system, templates, engine, tuple(options.evaluations), sampler)
+        if route.model:
+            place = model_placement(route, system, float(temperature))
+        else:
+            place = template_placement(route, templates, system, float(temperature))
+        task = Task(temperature, system, engine, tuple(options.evaluations), place)
         prefix = f"test_{temperature}K"
         with read_frames(
             folder / "cg.gro", folder / f"{prefix}_cg.xtc", frames=f"0:{options.frames}"
@@ -218,16 +220,8 @@ def make(
 ) -> dict[int, tuple[Structure, float]]:
     """Places, minimises and runs one frame."""
     temperature = float(task.temperature)
-    chosen = TemplateOptions(
-        candidates=route.candidates, sweeps=route.sweeps, seed=route.seed,
-        temperature=temperature if route.draw else None,
-    )  # fmt: skip
-    placer = TemplatePlacer(task.system, task.templates, chosen)
     began = time.perf_counter()
-    if task.sampler is None:
-        frame = placer.place(beads, frame=number)
-    else:
-        frame = task.sampler.sample(beads, frame=number)
+    frame = task.place(beads, number)
     found = {0: (frame, time.perf_counter() - began)}
     done, velocities = 0, None
     hold = Hold(beads.positions, route.hold) if route.hold else None
@@ -247,15 +241,28 @@ def make(
     return {n: found[n] for n in task.marks}
 
 
-def open_model(route: Route, system: SystemMapping, temperature: int) -> PointSampler | Sampler:
-    """The sampler of a model with its own defaults."""
+def template_placement(
+    route: Route, templates: TemplateSet, system: SystemMapping, temperature: float
+) -> Callable[[Structure, int], Structure]:
+    """Templates onto beads."""
+    chosen = TemplateOptions(
+        candidates=route.candidates, sweeps=route.sweeps, seed=route.seed,
+        temperature=temperature if route.draw else None,
+    )  # fmt: skip
+    placer = TemplatePlacer(system, templates, chosen)
+    return lambda beads, number: placer.place(beads, frame=number)
+
+
+def model_placement(
+    route: Route, system: SystemMapping, temperature: float
+) -> Callable[[Structure, int], Structure]:
+    """A model with its own defaults onto beads."""
     path = find_model(route.model)
     model = load_model(path)
-    given: dict[str, object] = {"temperature": float(temperature), "seed": route.seed}
-    if route.relaxation >= 0:
-        given["relaxation"] = route.relaxation
+    given = {"temperature": temperature, "seed": route.seed, "relaxation": route.relaxation}
     options = sampling_options(model.spec, str(path), given)
-    return open_sampler(model, system, options, "cpu", handedness_of(system, model.spec))
+    sampler = open_sampler(model, system, options, "cpu", handedness_of(system, model.spec))
+    return lambda beads, number: sampler.sample(beads, frame=number)
 
 
 def print_rows(
