@@ -291,6 +291,8 @@ class FlowTrainer:
 
     def __init__(self, fabric: Fabric, spec: ModelSpec, options: TrainingOptions) -> None:
         self.fabric, self.spec, self.options = fabric, spec, options
+        self.paths = options.target == "flow"
+        self.loss = path_loss if self.paths else draw_loss
         self.iteration = 0
         torch.manual_seed(options.seed)
         generator = new_generator(spec).to(fabric.device)
@@ -343,15 +345,14 @@ class FlowTrainer:
         self.generator.train()
         samples = draw(
             self.generator, self.data, o.batch, o.frames, o.settled, o.jitter, random,
-            paths=o.target == "flow",
+            paths=self.paths,
         )  # fmt: skip
         loss = torch.zeros((), device=self.fabric.device)
         parts: dict[str, Tensor] = {}
         errors = {}
         for bead_type, sample in samples.items():
             with self.fabric.autocast(), _named_dropout(random, self.fabric.device):
-                flow = self.generator.flow(bead_type)
-                found, deviation = (path_loss if o.target == "flow" else draw_loss)(flow, sample)
+                found, deviation = self.loss(self.generator.flow(bead_type), sample)
             loss = loss + found["end"] + FIRST_STAGE * found["mean"]
             parts |= {f"{bead_type}_{k}": v.detach() for k, v in found.items()}
             errors[bead_type] = deviation.detach()
@@ -373,13 +374,11 @@ class FlowTrainer:
         sums: dict[str, list[float]] = {}
         for k in range(batches):
             random = seeded(self.options.seed, k, 7919)
-            paths = self.options.target == "flow"
             samples = draw(
-                generator, data, 4 * self.options.batch, 1, 0.0, 0.0, random, paths=paths
+                generator, data, 4 * self.options.batch, 1, 0.0, 0.0, random, paths=self.paths
             )
             for bead_type, sample in samples.items():
-                measure = path_loss if paths else draw_loss
-                found, _ = measure(generator.flow(bead_type), sample)
+                found, _ = self.loss(generator.flow(bead_type), sample)
                 for name, value in found.items():
                     sums.setdefault(f"{bead_type}_{name}", []).append(float(value))
         means = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
@@ -421,7 +420,7 @@ def draw_loss(flow: BlockFlow, sample: _Sample) -> tuple[dict[str, Tensor], Tens
     Its expectation is least where draws are distributed as the data (Gneiting, Raftery, J. Am.
     Stat. Assoc. 102, 359, 2007).
     """
-    size = flow.network.expected_spread(sample.angle).clamp_min(1e-3) * sample.heat[:, None]
+    size = flow.network.expected_spread(sample.angle) * sample.heat[:, None]
 
     def drawn(noise: Tensor) -> tuple[Tensor, Tensor]:
         end, mean, _ = flow.network(noise, sample.angle, sample.heat, sample.fixed, sample.seen)
