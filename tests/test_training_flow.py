@@ -425,6 +425,17 @@ def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path
     assert read_spec(folder / "model.safetensors").temperatures == (430.0, 500.0)
 
 
+def test_damaged_frames_of_dynamics_are_named(melt, tmp_path, monkeypatch):
+    made = read_frames(melt / "aa.gro")[0]
+    monkeypatch.setattr("deepbackmap.dynamics.engines.open_engine", _Repeating(made))
+    folder, options = tmp_path / "run", ("data.validate=''", "data.train='0:1'")
+    assert run(melt, folder, *options, "data.dynamics='568'")
+    kept = folder / "dynamics-0000.npz"
+    kept.write_bytes(kept.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"dynamics-0000\.npz: expected frames of dynamics of an"):
+        run(melt, folder, *options, "data.dynamics='568'")
+
+
 class _Repeating:
     """In place of an engine: every frame it makes is the same."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -360,8 +361,14 @@ def _made_so(path: Path, origin: str) -> bool:
     """Whether frames of dynamics are there that were made from the same with the same options."""
     if not path.exists():
         return False
-    with np.load(path) as found:
-        return "origin" in found and str(found["origin"]) == origin
+    try:
+        with np.load(path) as found:
+            return "origin" in found and str(found["origin"]) == origin
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: expected frames of dynamics of an earlier call, found a damaged file; remove "
+            "it and they are made anew"
+        ) from error
 
 
 def run_dynamics(
