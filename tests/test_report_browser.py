@@ -287,8 +287,11 @@ def test_values_under_the_pointer(browser, small, logarithmic):
             page.check("#logarithmic")
         plot = page.locator("#angles .plot").first
         plot.scroll_into_view_if_needed()
-        box = plot.locator(".data").bounding_box()
-        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.6 * box["height"])
+        box, whole = plot.locator(".data").bounding_box(), plot.bounding_box()
+        x, y = (box[k] - whole[k] + part * box[size] for k, size, part in
+                (("x", "width", 0.5), ("y", "height", 0.6)))  # fmt: skip
+        # Waits until the page is at rest: a move to where the plot was a moment ago misses it.
+        plot.hover(position={"x": x, "y": y})
         # Until it is laid out its text has no line breaks, and the numbers run into each other.
         page.locator("#readout").wait_for(state="visible")
         said = page.locator("#readout").inner_text().replace("\n", " ")
