@@ -15,7 +15,7 @@ import argparse
 import itertools
 import time
 
-from quality import data_folder
+from quality import PUBLISHED_MAPPING, data_folder
 
 from deepbackmap.api.backmap import handedness_of
 from deepbackmap.api.models import find_model
@@ -24,9 +24,11 @@ from deepbackmap.evaluation.plan import Plan
 from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
-from deepbackmap.mapping import MappingFile
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
 from deepbackmap.model import load_model
 from deepbackmap.sampling import SamplingOptions, open_sampler
+from deepbackmap.system import Structure
+from deepbackmap.system.whole import make_whole
 
 ROWS = {
     "score": "score",
@@ -37,12 +39,19 @@ ROWS = {
     "improper": "impropers",
     "LJ": "LJ per chain",
     "LJ shift": "LJ per chain, shift of the median",
+    "LJ mean": "LJ per chain, shift of the mean",
     "E angle": "angle energy, ratio",
     "E impr": "improper energy, ratio",
     "inv %": "inverted stereocentres",
     "pierced": "bonds through rings",
     "bond": "bond length deviation, rms",
 }
+
+
+def mapped(atoms: Structure, mapping: SystemMapping) -> Structure:
+    """Beads of a structure."""
+    whole = make_whole(atoms.positions, atoms.box, mapping.topology)
+    return Structure(positions=map_positions(mapping, whole), box=atoms.box)
 
 
 def _list(text: str) -> list[int]:
@@ -65,13 +74,18 @@ def main() -> None:
     topology = read_topology(folder / "topol.top")
     model = load_model(find_model(arguments.model))
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    published = load_mapping(PUBLISHED_MAPPING).resolve(topology)
     plan = Plan.from_topology(topology)
     print("  T/K sweeps cand choice     relax  flow  s/frame " + " ".join(f"{k:>9s}" for k in ROWS))
     for temperature in _list(arguments.temperatures):
         names = [folder / f"test_{temperature}K_{kind}.xtc" for kind in ("aa", "cg")]
         reference = measure(plan, list(read_frames(folder / "aa.gro", names[0])))
         chosen = f"0:{arguments.frames * arguments.first}:{arguments.first}"
-        beads = list(read_frames(folder / "cg.gro", names[1], frames=chosen))
+        if mapping.n_beads == published.n_beads:
+            beads = list(read_frames(folder / "cg.gro", names[1], frames=chosen))
+        else:
+            atoms = read_frames(folder / "aa.gro", names[0], frames=chosen)
+            beads = [mapped(s, mapping) for s in atoms]
         cases = itertools.product(
             _list(arguments.sweeps),
             _list(arguments.candidates),

@@ -106,34 +106,53 @@ def benders(count=COUNT):
     return SystemMapping(topology, (bead,)), x, np.eye(3) * side * APART
 
 
-@pytest.mark.parametrize(("temperature", "lightest"), [(250.0, 0.0), (600.0, 0.0), (600.0, 15.0)])
-def test_a_harmonic_angle_takes_on_the_temperature(temperature, lightest):
+def bending(x):
+    """Energies of the angles of benders, kJ/mol."""
+    a, b, c = x.reshape(-1, 3, 3).transpose(1, 0, 2)
+    cosine = ((a - b) * (c - b)).sum(1) / BOND**2
+    return 0.5 * STIFFNESS * (np.arccos(cosine) - ANGLE) ** 2
+
+
+@pytest.mark.parametrize(
+    ("temperature", "lightest", "cold_start"),
+    [(250.0, 0.0, 1.0), (600.0, 0.0, 1.0), (600.0, 15.0, 1.0), (600.0, 0.0, 0.1)],
+)
+def test_a_harmonic_angle_takes_on_the_temperature(temperature, lightest, cold_start):
     """Half of kT, whatever atoms weigh; the metric of the rigid bonds changes that by less than a
     percent here."""
     system, x, box = benders()
     end, _, beads = run(
-        system, x, box, temperature=temperature, steps=120, lightest=lightest
+        system, x, box, temperature=temperature, steps=120, lightest=lightest,
+        cold_start=cold_start,
     )  # fmt: skip
     assert_on_constraints(system, end, beads)
-    a, b, c = end.reshape(-1, 3, 3).transpose(1, 0, 2)
-    cosine = ((a - b) * (c - b)).sum(1) / BOND**2
-    energy = 0.5 * STIFFNESS * (np.arccos(cosine) - ANGLE) ** 2
+    energy = bending(end)
     # the statistical error is sqrt(2 / COUNT), 6.3 %
     assert energy.mean() == pytest.approx(0.5 * BOLTZMANN * temperature, rel=0.2)
 
 
+def hot(x, turn=0.5):
+    """Benders with angles too wide by so much, rad: 0.5 is an energy of 125 kJ/mol."""
+    bent, wide = x.reshape(-1, 3, 3).copy(), ANGLE + turn
+    bent[:, 2] = bent[:, 1] - BOND * np.array([math.cos(wide), math.sin(wide), 0])
+    return bent.reshape(-1, 3)
+
+
 def test_what_is_cold_is_warmed_and_what_is_hot_is_cooled():
     system, x, box = benders(216)
-    bent = x.reshape(-1, 3, 3).copy()
-    turn = 0.5  # rad: an energy of 125 kJ/mol
-    wide = ANGLE + turn
-    bent[:, 2] = bent[:, 1] - BOND * np.array([math.cos(wide), math.sin(wide), 0])
-    end, start, _ = run(system, bent.reshape(-1, 3), box, temperature=300.0, steps=120)
+    end, start, _ = run(system, hot(x), box, temperature=300.0, steps=120)
     for found, low, high in ((start, 100, 150), (end, 0.6, 2.2)):
-        a, b, c = found.reshape(-1, 3, 3).transpose(1, 0, 2)
-        cosine = ((a - b) * (c - b)).sum(1) / BOND**2
-        energy = 0.5 * STIFFNESS * (np.arccos(cosine) - ANGLE) ** 2
-        assert low < energy.mean() < high
+        assert low < bending(found).mean() < high
+
+
+def test_a_bath_that_begins_cold_is_colder_on_the_way():
+    """From rest in the minimum: how warm angles have become when the bath has half warmed up."""
+    system, x, box = benders()
+    options = {"temperature": 600.0, "steps": 12}
+    plain, cold = (
+        bending(run(system, x, box, cold_start=c, **options)[0]).mean() for c in (1.0, 0.1)
+    )
+    assert 0.1 * plain < cold < 0.8 * plain
 
 
 # --- bad contacts ---------------------------------------------------------------------------------

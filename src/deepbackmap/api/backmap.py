@@ -41,7 +41,7 @@ from deepbackmap.system import Structure, Topology
 ENSEMBLE = 16
 """Candidates where a temperature is asked for and their number is not: to choose by weight needs
 some to choose from."""
-MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation", "steps", "batch")
+MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation", "cold_start", "steps", "batch")
 """Options that a model may have defaults for."""
 
 
@@ -63,6 +63,8 @@ class Summary:
     candidates: int
     choice: str
     relaxation: int
+    cold_start: float
+    """Of a point model; without meaning for others."""
     steps: int
     """Along the flow of a point model; without meaning for others."""
     temperature: float
@@ -120,6 +122,7 @@ def backmap(
     candidates: int | None = None,
     choice: str | None = None,
     relaxation: int | None = None,
+    cold_start: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
     device: str = "auto",
@@ -152,6 +155,7 @@ def backmap(
         choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
         relaxation: steps of thermal relaxation, of each block after each sweep (voxel models) or
             of the whole box at the end (point models); 0: none.
+        cold_start: part of the temperature at which the relaxation of a point model begins.
         steps: along the flow of a point model.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -173,8 +177,8 @@ def backmap(
     path = find_model(model)
     loaded = load_model(path)
     options = sampling_options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
-        "choice": choice, "relaxation": relaxation, "steps": steps, "batch": batch,
-        "temperature": temperature, "seed": seed})  # fmt: skip
+        "choice": choice, "relaxation": relaxation, "cold_start": cold_start, "steps": steps,
+        "batch": batch, "temperature": temperature, "seed": seed})  # fmt: skip
     atoms = read_topology(topology)
     system = _mapping(mapping, loaded.spec, path).resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
@@ -360,6 +364,7 @@ def _summary(
         candidates=options.candidates,
         choice=options.choice,
         relaxation=options.relaxation,
+        cold_start=options.cold_start,
         steps=options.steps,
         temperature=options.temperature or model.spec.temperature,
     )

@@ -143,6 +143,10 @@ def backmap(
     relaxation: Annotated[
         int | None, typer.Option(help="Steps of thermal relaxation; the model's by default.")
     ] = None,
+    cold_start: Annotated[
+        float | None,
+        typer.Option(help="Part of the temperature at which a point model's relaxation begins."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps along the flow of a point model; the model's.")
     ] = None,
@@ -166,8 +170,8 @@ def backmap(
         summary = run_backmapping(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation, steps=steps, batch=batch,
-            device=device, finish_steps=finish_steps if finish else None,
+            candidates=candidates, choice=choice, relaxation=relaxation, cold_start=cold_start,
+            steps=steps, batch=batch, device=device, finish_steps=finish_steps if finish else None,
             keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:

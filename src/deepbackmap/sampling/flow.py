@@ -285,7 +285,10 @@ class PointSampler:
         )
         return thermalise(
             positions, whole, box, self.forces, self.projector, self.masses, names,
-            ThermalOptions(temperature=self.temperature, steps=self.options.relaxation),
+            ThermalOptions(
+                temperature=self.temperature, steps=self.options.relaxation,
+                cold_start=self.options.cold_start,
+            ),
         )  # fmt: skip
 
 

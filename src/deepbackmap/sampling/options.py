@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 CHOICES = ("lowest", "boltzmann", "reweight")
 
-POINT_DEFAULTS = {"steps": 4, "sweeps": 0, "relaxation": 25}
+POINT_DEFAULTS = {"steps": 4, "sweeps": 0, "relaxation": 20, "cold_start": 0.85}
 """What a new point model is sampled with (docs/design-notes.md)."""
 
 
@@ -29,6 +29,9 @@ class SamplingOptions:
     """Voxel models: steps of thermal relaxation of each block at the end of each sweep (without
     sweeps: of the first pass), ``sampling.relaxation``. Point models: steps of constrained dynamics
     of the whole box, ``sampling.thermal``. 0: none."""
+    cold_start: float = 1.0
+    """Point models: the bath of these steps begins at this part of the target temperature, so that
+    it takes away what a network left too hot; 1: at the target (``sampling.thermal``)."""
     temperature: float | None = None
     """Target temperature in K; None: that of training."""
     seed: int = 0
@@ -41,6 +44,8 @@ class SamplingOptions:
             raise ValueError(f"sweeps: expected 0 or more, got {self.sweeps}")
         if self.relaxation < 0:
             raise ValueError(f"relaxation: expected 0 or more, got {self.relaxation}")
+        if not 0 < self.cold_start <= 1:
+            raise ValueError(f"cold_start: expected above 0 and at most 1, got {self.cold_start}")
         if self.steps < 1:
             raise ValueError(f"steps: expected 1 or more, got {self.steps}")
         if self.candidates < 1:

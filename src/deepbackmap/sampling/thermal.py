@@ -2,8 +2,8 @@
 
 A generator is never as sharp as a force field: its angles are somewhat too hot, and a few contacts
 too close. Langevin dynamics at the target temperature brings what is stiff to equilibrium within
-tens of steps, without moving a bead or a bond. Each step costs one force evaluation, and these
-are counted.
+tens of steps, without moving a bead or a bond. The bath may begin colder than that, so that what is
+too hot gives off its energy sooner. Each step costs one force evaluation, and these are counted.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ LIGHTEST = 3.0
 """u: hydrogens count as that heavy in these steps."""
 FAR_EVERY = 4
 """Steps: pairs that are far count that often, and as much more."""
+WARMING = 0.6
+"""Part of the steps in which a bath that begins cold warms up."""
 LARGEST_MOVE = 0.003
 """nm: no force moves an atom farther in one step, however bad the contact."""
 
@@ -38,8 +40,11 @@ class ThermalOptions:
     steps: int
     timestep: float = 0.002
     """ps."""
-    friction: float = 50.0
+    friction: float = 25.0
     """1/ps."""
+    cold_start: float = 1.0
+    """Part of the temperature at which the bath begins; it rises linearly for ``WARMING`` of the
+    steps and is then what it should be."""
 
 
 def thermalise(
@@ -76,7 +81,9 @@ def thermalise(
     size = (BOLTZMANN * options.temperature / mass).sqrt()
 
     def noise(k: int) -> Tensor:
-        return size * normal(hash_counters(names, k), 3).to(size.dtype)
+        warm = min(1.0, k / max(1.0, WARMING * options.steps))
+        part = options.cold_start + (1.0 - options.cold_start) * warm
+        return math.sqrt(part) * size * normal(hash_counters(names, k), 3).to(size.dtype)
 
     x, v = positions, projector.tangent(positions, noise(0))
     for k in range(1, options.steps + 1):
