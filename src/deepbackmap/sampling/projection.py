@@ -297,18 +297,19 @@ def _projected(
     x: Float64[Tensor, "c n 3"],
     goal: Float64[Tensor, "c b 3"],
     at: Float64[Tensor, "c n 3"] | None,
+    tolerance: float,
 ) -> Float64[Tensor, "c n 3"]:
     """Copies brought onto their bonds and, as near as these allow, onto their beads."""
     left = torch.arange(len(x), device=x.device)
     if at is not None:
         there = rows.off(at, goal)
         # from where beads are out of reach there is no small move onto them
-        strained = there.worst_bead > TOLERANCE
+        strained = there.worst_bead > tolerance
         goal = torch.where(strained[:, None, None], there.beads + goal, goal)
         held = rows.directions(there.units, x.new_zeros(len(x)))
-        x, left = _approach(rows, x, goal, left, HELD_ITERATIONS, held=held)
-    x, left = _approach(rows, x, goal, left, ITERATIONS)
-    return _approach(rows, x, goal, left, BOND_ITERATIONS, bonds_alone=True)[0]
+        x, left = _approach(rows, x, goal, left, HELD_ITERATIONS, tolerance, held=held)
+    x, left = _approach(rows, x, goal, left, ITERATIONS, tolerance)
+    return _approach(rows, x, goal, left, BOND_ITERATIONS, tolerance, bonds_alone=True)[0]
 
 
 def _approach(
@@ -317,6 +318,7 @@ def _approach(
     goal: Float64[Tensor, "c b 3"],
     left: Int64[Tensor, "l"],
     iterations: int,
+    tolerance: float,
     *,
     held: _Directions | None = None,
     bonds_alone: bool = False,
@@ -329,6 +331,7 @@ def _approach(
         goal: the beads, nm.
         left: the copies to be moved.
         iterations: at most.
+        tolerance: largest deviation of those that have settled, nm.
         held: directions of all of these copies to be kept, instead of those of where they are;
             copies that do not settle along these stay where they were.
         bonds_alone: the beads only resist; where they are given does not matter.
@@ -346,7 +349,7 @@ def _approach(
         stalled = off.worst > PROGRESS * last
         last, damping = off.worst, torch.where(stalled, 2.0 * damping, damping)
         # written so that what is not a number counts as off
-        going = ~((off.worst_bond <= TOLERANCE) & ((off.worst_bead <= TOLERANCE) | stalled))
+        going = ~((off.worst_bond <= tolerance) & ((off.worst_bead <= tolerance) | stalled))
         if not bool(going.all()):
             x[left[~going]] = here[~going]
             left, here, goal, off = left[going], here[going], goal[going], off.take(going)
@@ -416,6 +419,7 @@ class Projector:
         beads: Float64[Tensor, "nb 3"],
         *,
         at: Float64[Tensor, "n 3"] | None = None,
+        tolerance: float | None = None,
     ) -> Projected:
         """Moves atoms, light ones more than heavy ones, onto the constraints.
 
@@ -429,22 +433,25 @@ class Projector:
                 (SHAKE), and one factorisation serves all iterations; molecules for which that
                 is not enough are moved as without it. A molecule whose beads are off there keeps
                 its beads where it has them there: it stays strained, without wandering.
+            tolerance: largest deviation of a bond's length or of a coordinate of a bead that is
+                left where it is, nm; ``TOLERANCE`` by default.
 
         Returns:
             Positions in nm, and the molecules that could not be brought there.
         """
+        tolerance = TOLERANCE if tolerance is None else tolerance
         out = positions.clone()
         strained = torch.zeros(self._n_molecules, dtype=torch.bool, device=out.device)
         broken = torch.zeros_like(strained)
         for kind, part in self._chunks():
             atoms, goal = kind.atoms[part], beads[kind.beads[part]]
             held = None if at is None else at[atoms]
-            x = _projected(kind.rows, positions[atoms], goal, held)
+            x = _projected(kind.rows, positions[atoms], goal, held, tolerance)
             off = kind.rows.off(x, goal)
             out[atoms.flatten()] = x.flatten(0, 1)
             # written so that what is not a number counts as off
-            strained[kind.molecules[part]] = ~(off.worst_bead <= TOLERANCE)
-            broken[kind.molecules[part]] = ~(off.worst_bond <= TOLERANCE)
+            strained[kind.molecules[part]] = ~(off.worst_bead <= tolerance)
+            broken[kind.molecules[part]] = ~(off.worst_bond <= tolerance)
         return Projected(out, strained.nonzero().squeeze(1), broken.nonzero().squeeze(1))
 
     def tangent(

@@ -27,6 +27,9 @@ FAR_EVERY = 4
 """Steps: pairs that are far count that often, and as much more."""
 WARMING = 0.6
 """Part of the steps in which a bath that begins cold warms up."""
+ON_THE_WAY = 1e-5
+"""nm: how far bonds and beads may be off between two steps; about what GROMACS lets SHAKE leave by
+default (``shake-tol``, 1e-4 of a length)."""
 LARGEST_MOVE = 0.003
 """nm: no force moves an atom farther in one step, however bad the contact."""
 
@@ -98,6 +101,8 @@ def thermalise(
         aim = x + 0.5 * step * v
         v = keep * v + math.sqrt(1.0 - keep * keep) * noise(k)
         aim = aim + 0.5 * step * v
-        moved = projector.project(aim, beads, at=x).positions
+        # only where the last step ends is written
+        near = ON_THE_WAY if k < options.steps else None
+        moved = projector.project(aim, beads, at=x, tolerance=near).positions
         v, x = v + (moved - aim) / step, moved
     return x
