@@ -8,6 +8,7 @@ import os
 import platform
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from deepbackmap.sampling.options import POINT_DEFAULTS
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
 from deepbackmap.training.dataset import Frames, relative_positions
-from deepbackmap.training.flow import FlowFrames, FlowTrainer
+from deepbackmap.training.flow import FlowFrames, FlowTrainer, halved_threads
 from deepbackmap.training.loop import Learner, Metrics, Trainer, run
 from deepbackmap.training.options import DataOptions
 
@@ -120,15 +121,16 @@ def train(
         _write_config(folder, options)
         if trainer.iteration >= options.training.iterations:
             save(trainer, _last_metrics(folder / "metrics.jsonl"))
-    return run(
-        trainer,
-        data,
-        validation,
-        folder,
-        on_checkpoint=save,
-        progress=progress,
-        stop_after=stop_after,
-    )
+    with halved_threads() if points else nullcontext():
+        return run(
+            trainer,
+            data,
+            validation,
+            folder,
+            on_checkpoint=save,
+            progress=progress,
+            stop_after=stop_after,
+        )
 
 
 @dataclass(frozen=True)

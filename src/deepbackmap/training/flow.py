@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -294,6 +295,8 @@ class FlowTrainer:
         self.paths = options.target == "flow"
         self.loss = path_loss if self.paths else draw_loss
         self.iteration = 0
+        self._beside = ThreadPoolExecutor(1)
+        self._ahead: Future[tuple[dict[str, _Sample], torch.Generator]] | None = None
         torch.manual_seed(options.seed)
         generator = new_generator(spec).to(fabric.device)
         assert isinstance(generator, PointGenerator)
@@ -317,7 +320,7 @@ class FlowTrainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
-        self.iteration = state["iteration"]
+        self.iteration, self._ahead = state["iteration"], None
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -329,7 +332,7 @@ class FlowTrainer:
 
     def use(self, data: FlowFrames) -> None:
         """The frames to train on; a fresh generator takes its statistics from them."""
-        self.data = data
+        self.data, self._ahead = data, None
         if self.iteration == 0:
             data.fit(self.generator)
             self.average.load_state_dict(self.generator.state_dict())
@@ -339,14 +342,10 @@ class FlowTrainer:
     def step(self) -> dict[str, Tensor]:
         """One update."""
         o = self.options
-        random = seeded(o.seed, self.iteration, self.fabric.global_rank)
         for group in self.optimiser.param_groups:
             group["lr"] = o.learning_rate * rate_share(o, self.iteration)
         self.generator.train()
-        samples = draw(
-            self.generator, self.data, o.batch, o.frames, o.settled, o.jitter, random,
-            paths=self.paths,
-        )  # fmt: skip
+        samples, random = self._next_samples()
         loss = torch.zeros((), device=self.fabric.device)
         parts: dict[str, Tensor] = {}
         errors = {}
@@ -364,6 +363,27 @@ class FlowTrainer:
             kept.copy_(new)
         self.iteration += 1
         return parts | {"gradient": norm}
+
+    def _samples(self, iteration: int) -> tuple[dict[str, _Sample], torch.Generator]:
+        """What an iteration learns from, and the random numbers that it goes on with."""
+        o = self.options
+        random = seeded(o.seed, iteration, self.fabric.global_rank)
+        samples = draw(
+            self.generator, self.data, o.batch, o.frames, o.settled, o.jitter, random,
+            paths=self.paths,
+        )  # fmt: skip
+        return samples, random
+
+    def _next_samples(self) -> tuple[dict[str, _Sample], torch.Generator]:
+        """Those of this iteration. On a CPU those of the next are meanwhile made beside it: they
+        hang on the generator's statistics only, which training does not change."""
+        if self.fabric.device.type != "cpu":
+            return self._samples(self.iteration)
+        ahead = self._ahead or self._beside.submit(self._samples, self.iteration)
+        last = self.iteration + 1 >= self.options.iterations
+        found = ahead.result()
+        self._ahead = None if last else self._beside.submit(self._samples, self.iteration + 1)
+        return found
 
     @torch.no_grad()
     def validate(self, data: FlowFrames, batches: int = 12) -> Metrics:
@@ -384,6 +404,17 @@ class FlowTrainer:
         means = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
         ends = [v for k, v in means.items() if k.endswith("_distance")]
         return means | {"validation_main": sum(ends) / len(ends)}
+
+
+@contextmanager
+def halved_threads() -> Iterator[None]:
+    """Half of PyTorch's threads for the step, half for the samples of the next one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
