@@ -240,12 +240,13 @@ def test_validation_is_the_same_every_time_and_changes_nothing(data):
     assert equal(before, dict(one.generator.state_dict()))
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout):
+@pytest.mark.parametrize(("dropout", "target"), [(0.0, "flow"), (0.2, "flow"), (0.0, "critic")])
+def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout, target):
+    options = dataclasses.replace(OPTIONS, target=target)
     spec = dataclasses.replace(
         SPEC, point_network=dataclasses.replace(TINY_POINTS, dropout=dropout)
     )
-    straight = trainer(data, spec=spec)
+    straight = trainer(data, options, spec)
     for _ in range(3):
         straight.step()
     kept = io.BytesIO()
@@ -254,7 +255,7 @@ def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout):
         straight.step()
     torch.rand(7)  # the state of the global generator must not matter
     resumed = trainer(
-        data, dataclasses.replace(OPTIONS), spec,
+        data, dataclasses.replace(options), spec,
         torch.load(io.BytesIO(kept.getvalue()), weights_only=True),
     )  # fmt: skip
     assert resumed.iteration == 3
@@ -313,8 +314,37 @@ def test_draws_spread_as_far_as_the_data(data):
     assert "validation_A_end" in one.validate(data, batches=1)
 
 
+def test_a_critic_tells_data_from_draws_and_the_generator_follows(data):
+    options = dataclasses.replace(
+        OPTIONS, target="critic", settled=0.0, batch=24, critic_steps=5, penalty=1.0,
+        critic_learning_rate=0.01, beta1=0.5, warmup=1, decay=False,
+    )  # fmt: skip
+    one = trainer(data, options)
+    assert one.adversary is not None
+    critic = one.adversary._critics[one.generator.names.index("A")]
+    sample, flow = one_step(one, 3)["A"], one.generator.flow("A")
+
+    def judged():
+        with torch.no_grad():
+            fake = flow.network(sample.noisy, sample.angle, sample.heat, sample.fixed, sample.seen)
+            both = torch.cat([sample.end * sample.real, fake[0] * sample.real])
+            on_real, on_fake = critic(both, sample.fixed, sample.seen).chunk(2)
+        return float((on_real - on_fake).mean()), fake[0]
+
+    fresh = judged()[1].clone()
+    one.optimiser.param_groups[0]["lr"] = 0.0
+    for _ in range(4):
+        one._learn("A", one_step(one, 3)["A"])
+    apart, still = judged()
+    assert apart > 0.1
+    assert torch.equal(still, fresh)
+    one.step()
+    assert not torch.equal(judged()[1], fresh)
+    assert "validation_A_distance" in one.validate(data, batches=1)
+
+
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match="target: expected 'flow' or 'draw', got 'guess'"):
+    with pytest.raises(ValueError, match="target: expected flow, draw or critic, got 'guess'"):
         TrainingOptions(target="guess")
 
 

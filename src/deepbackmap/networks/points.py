@@ -188,3 +188,46 @@ class BlockNetwork(nn.Module):
         _, more = self.inside(inner, time)
         end = mean + spread.square() * s / variance * off + size * more
         return end, mean, size
+
+
+class BlockCritic(nn.Module):
+    """Judges the blocks of one bead type (``training.target: critic``)."""
+
+    kinds: Tensor
+
+    def __init__(
+        self, kinds: tuple[int, ...], types: int, radial: int, fixed: int,
+        options: PointNetworkOptions,
+    ) -> None:  # fmt: skip
+        """Fresh weights; arguments as those of ``BlockNetwork``."""
+        super().__init__()
+        self.register_buffer("kinds", torch.tensor(kinds))
+        self._times = 2 * options.times
+        self.atoms = AtomEncoder(types, radial, options.channels)
+        self.mixed = nn.Linear(4 * len(kinds) * options.channels, options.width)
+        self.enter = nn.Linear(fixed, options.width)
+        self.own = nn.Linear(3 * len(kinds), options.width)
+        self.inside = Stage(1, options)
+
+    @classmethod
+    def beside(cls, network: BlockNetwork) -> BlockCritic:
+        """One of the widths of a generator's network."""
+        types, functions, _ = network.atoms.scalars.shape
+        return cls(
+            tuple(network.kinds.tolist()), types, functions // (2 * types),
+            network.enter.in_features, network.options,
+        )  # fmt: skip
+
+    def forward(
+        self, end: Float[Tensor, "k d"], fixed: Float[Tensor, "b i"], seen: Float[Tensor, "b s f 4"]
+    ) -> Float[Tensor, "k"]:
+        """High for what is true.
+
+        Args:
+            end: whitened positions, one or several sets of the blocks.
+            fixed: everything about the blocks but their own atoms and densities.
+            seen: normalised densities.
+        """
+        around = self.enter(fixed) + self.mixed(self.atoms(seen, self.kinds))
+        x = around.repeat(len(end) // len(fixed), 1) + self.own(end)
+        return self.inside(x, x.new_zeros(len(x), self._times))[1].squeeze(1)

@@ -45,6 +45,7 @@ from deepbackmap.representation.points import (
     name_kinds,
 )
 from deepbackmap.system import Structure
+from deepbackmap.training.adversary import Adversary
 from deepbackmap.training.dataset import relative_positions
 from deepbackmap.training.loop import (
     Metrics,
@@ -293,7 +294,7 @@ class FlowTrainer:
     def __init__(self, fabric: Fabric, spec: ModelSpec, options: TrainingOptions) -> None:
         self.fabric, self.spec, self.options = fabric, spec, options
         self.paths = options.target == "flow"
-        self.loss = path_loss if self.paths else draw_loss
+        self.measure = path_loss if self.paths else draw_loss
         self.iteration = 0
         self._beside = ThreadPoolExecutor(1)
         self._ahead: Future[tuple[dict[str, _Sample], torch.Generator]] | None = None
@@ -302,6 +303,9 @@ class FlowTrainer:
         assert isinstance(generator, PointGenerator)
         self.generator = generator
         self.average = copy.deepcopy(generator).requires_grad_(False)
+        self.adversary = (
+            Adversary(fabric, generator, options) if options.target == "critic" else None
+        )
         self.optimiser = torch.optim.AdamW(
             generator.parameters(),
             lr=options.learning_rate,
@@ -316,6 +320,7 @@ class FlowTrainer:
             "generator": self.generator.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "adversary": self.adversary.state() if self.adversary else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -324,6 +329,8 @@ class FlowTrainer:
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.adversary:
+            self.adversary.restore(state["adversary"])
 
     @property
     def result(self) -> nn.Module:
@@ -351,7 +358,7 @@ class FlowTrainer:
         errors = {}
         for bead_type, sample in samples.items():
             with self.fabric.autocast(), _named_dropout(random, self.fabric.device):
-                found, deviation = self.loss(self.generator.flow(bead_type), sample)
+                found, deviation = self._learn(bead_type, sample)
             loss = loss + found["end"] + FIRST_STAGE * found["mean"]
             parts |= {f"{bead_type}_{k}": v.detach() for k, v in found.items()}
             errors[bead_type] = deviation.detach()
@@ -363,6 +370,16 @@ class FlowTrainer:
             kept.copy_(new)
         self.iteration += 1
         return parts | {"gradient": norm}
+
+    def _learn(self, bead_type: str, sample: _Sample) -> tuple[dict[str, Tensor], Tensor]:
+        """Errors of a step, and the squared deviation of the first stage."""
+        flow = self.generator.flow(bead_type)
+        if self.adversary is None:
+            return self.measure(flow, sample)
+        loss, draw, mean = self.adversary.judge(
+            bead_type, flow, sample.end, sample.heat, sample.fixed, sample.seen, sample.real
+        )
+        return _of_a_draw(flow, sample, loss, draw, mean)
 
     def _samples(self, iteration: int) -> tuple[dict[str, _Sample], torch.Generator]:
         """What an iteration learns from, and the random numbers that it goes on with."""
@@ -398,7 +415,7 @@ class FlowTrainer:
                 generator, data, 4 * self.options.batch, 1, 0.0, 0.0, random, paths=self.paths
             )
             for bead_type, sample in samples.items():
-                found, _ = self.loss(generator.flow(bead_type), sample)
+                found, _ = self.measure(generator.flow(bead_type), sample)
                 for name, value in found.items():
                     sums.setdefault(f"{bead_type}_{name}", []).append(float(value))
         means = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
@@ -462,13 +479,20 @@ def draw_loss(flow: BlockFlow, sample: _Sample) -> tuple[dict[str, Tensor], Tens
 
     # two noises that do not know of each other: the sample's own, and it shuffled among blocks
     (one, mean), (two, _) = drawn(sample.noisy), drawn(sample.noisy.roll(1, 0) * sample.real)
-    deviation = (mean - sample.end).square()
-    total = sample.real.sum().clamp_min(1.0)
     score = 0.5 * (apart(one, sample.end) + apart(two, sample.end)) - 0.5 * apart(one, two)
+    return _of_a_draw(flow, sample, score, one, mean)
+
+
+def _of_a_draw(
+    flow: BlockFlow, sample: _Sample, loss: Tensor, draw: Tensor, mean: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """A draw's loss with the errors of the first stage, and the squared deviation of that."""
+    size = flow.network.expected_spread(sample.angle) * sample.heat[:, None]
+    deviation, total = (mean - sample.end).square(), sample.real.sum().clamp_min(1.0)
     return {
-        "end": score,
+        "end": loss,
         "mean": (deviation * sample.real / size.square()).sum() / total,
-        "distance": ((one - sample.end) * sample.real).square().sum() / total,
+        "distance": ((draw - sample.end) * sample.real).square().sum() / total,
     }, deviation
 
 

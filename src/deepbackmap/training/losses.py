@@ -32,16 +32,16 @@ def critic_loss(
 
 def gradient_penalty(
     critic: Callable[[Tensor], Tensor],
-    real: Float[Tensor, "n c v v v"],
-    fake: Float[Tensor, "n c v v v"],
+    real: Float[Tensor, "n *d"],
+    fake: Float[Tensor, "n *d"],
     used: Tensor,
     mix: Float[Tensor, "n"],
 ) -> Tensor:
     """Mean of (|grad C| - 1)^2 between real and generated samples, conditions included (Eq. 10)."""
-    t = mix[:, None, None, None, None]
+    t = mix.view(-1, *[1] * (real.dim() - 1))
     between = (t * real + (1 - t) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    length = (gradient.float().square().sum((1, 2, 3, 4)) + 1e-12).sqrt()
+    length = (gradient.float().square().flatten(1).sum(1) + 1e-12).sqrt()
     return masked_mean((length - 1).square(), used)
 
 

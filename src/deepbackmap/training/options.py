@@ -54,7 +54,8 @@ class TrainingOptions:
     in the others they are on the path like the block itself, as where a whole box is placed."""
     target: str = "flow"
     """Of the point generator. ``flow``: the expected end of a path from noise to data. ``draw``: a
-    draw in one step, by the energy score of two draws (for comparison; sample with steps 1)."""
+    draw in one step, by the energy score of two draws; ``critic``: the same against a critic (both
+    for comparison; sample with steps 1)."""
     penalty: float = 0.1
     """Weight of the gradient penalty (Eq. 10)."""
     drift: float = 0.0
@@ -95,8 +96,8 @@ class TrainingOptions:
         for name in (*counts, "validate_every", "frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.target not in ("flow", "draw"):
-            raise ValueError(f"target: expected 'flow' or 'draw', got '{self.target}'")
+        if self.target not in ("flow", "draw", "critic"):
+            raise ValueError(f"target: expected flow, draw or critic, got '{self.target}'")
 
 
 @dataclass(frozen=True)
