@@ -58,17 +58,12 @@ def shape_of(copies: int) -> tuple[int, int, int]:
 def one(options: argparse.Namespace) -> None:
     """One size, in this process."""
     import torch
-    from quality import data_folder
+    from quality import data_folder, open_sampler_of
 
-    from deepbackmap.api.backmap import handedness_of, sampling_options
-    from deepbackmap.api.models import find_model
     from deepbackmap.errors import InputError
     from deepbackmap.io.topology import read_topology
     from deepbackmap.io.trajectory import read_frames
-    from deepbackmap.mapping import MappingFile
-    from deepbackmap.model import load_model
     from deepbackmap.representation.environment import whole_beads
-    from deepbackmap.sampling import open_sampler
     from deepbackmap.system import Structure
 
     torch.set_num_threads(options.threads)
@@ -83,11 +78,13 @@ def one(options: argparse.Namespace) -> None:
     topology = dataclasses.replace(single, blocks=((kind, count * copies),))
     with read_frames(folder / "cg.gro", folder / cg, frames="0:1") as source:
         frame = source[0]
-    path = find_model(options.model)
-    model = load_model(path)
-    mapping_file = MappingFile.from_text(model.spec.mapping)
+    names = ("sweeps", "relaxation", "steps")
+    given = {n: getattr(options, n) for n in names} | {"seed": 0}
+    sampler, _ = open_sampler_of(options.model, topology, given)
     # whole first: a chain cut at the face of one box would be torn apart in a larger one
-    whole = whole_beads(frame.positions, frame.box, mapping_file.resolve(single))
+    whole = whole_beads(
+        frame.positions, frame.box, open_sampler_of(options.model, single, given)[1]
+    )
     shape = shape_of(copies)
     shifts = np.array([[a, b, c] for a in range(shape[0]) for b in range(shape[1])
                        for c in range(shape[2])]) @ frame.box  # fmt: skip
@@ -95,13 +92,6 @@ def one(options: argparse.Namespace) -> None:
         positions=(whole[None] + shifts[:, None]).reshape(-1, 3),
         box=frame.box * np.array(shape)[:, None],
     )
-    mapping = mapping_file.resolve(topology)
-    names = ("sweeps", "relaxation", "steps")
-    given = {n: getattr(options, n) for n in names} | {"seed": 0}
-    sampler = open_sampler(
-        model, mapping, sampling_options(model.spec, str(path), given), "cpu",
-        handedness_of(mapping, model.spec),
-    )  # fmt: skip
     seconds = []
     for k in range(options.repeats):
         start = time.perf_counter()

@@ -26,11 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from quality import data_folder
+from quality import PUBLISHED_MAPPING, data_folder, open_sampler_of, read_beads
 
-from deepbackmap.api.backmap import handedness_of, sampling_options
 from deepbackmap.api.baseline import find_templates
-from deepbackmap.api.models import find_model
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
 from deepbackmap.baselines.templates import TemplateSet
 from deepbackmap.dynamics.containers import Dynamics, Engine, Hold, Minimisation
@@ -41,9 +39,7 @@ from deepbackmap.evaluation import Beads, Measurements, Plan, measure, tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping
-from deepbackmap.model import load_model
-from deepbackmap.sampling import open_sampler
-from deepbackmap.system import Structure
+from deepbackmap.system import Structure, Topology
 
 EVALUATIONS = (0, 50, 100, 250, 500, 1000, 3000)
 COLUMNS = ("score", "LJ per chain, shift of the mean", "LJ per chain, shift of the median",
@@ -71,6 +67,7 @@ class Route:
     candidates: int
     sweeps: int
     seed: int
+    mapping: str = PUBLISHED_MAPPING
     model: str = ""
     """What places the atoms; templates where it is empty."""
     relaxation: int | None = None
@@ -80,6 +77,7 @@ class Route:
         """Of its folder."""
         held = f"h{self.hold:g}u{self.hold_until}" if self.hold else "free"
         drawn = "draw" if self.draw else "lowest"
+        drawn = drawn if self.mapping == PUBLISHED_MAPPING else f"{Path(self.mapping).stem}{drawn}"
         if self.model:
             placed = f"{Path(self.model).stem}x{self.relaxation}r{self.seed}"
             return f"m{self.minimise}k{self.bond_constant:g}f{self.friction:g}{held}{placed}"
@@ -129,6 +127,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=TemplateOptions.candidates)
     parser.add_argument("--sweeps", type=int, default=TemplateOptions.sweeps)
     parser.add_argument("--model", default="", help="places the atoms instead of templates")
+    parser.add_argument(
+        "--mapping", default=PUBLISHED_MAPPING, help="of the beads; others are made from the atoms"
+    )
     parser.add_argument("--relaxation", type=int, help="of the model; default its own")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
@@ -147,13 +148,13 @@ def run(options: argparse.Namespace) -> None:
     """Makes, compares and prints."""
     folder = data_folder(options.data)
     topology = read_topology(folder / "topol.top")
-    file = load_mapping("ps-two-bead")
+    file = load_mapping(options.mapping)
     system = file.resolve(topology)
     plan = Plan.from_topology(topology)
     route = Route(
         options.minimise, options.bond_constant, options.friction, options.hold,
         options.hold_until, not options.lowest, options.candidates, options.sweeps, options.seed,
-        options.model, options.relaxation,
+        options.mapping, options.model, options.relaxation,
     )  # fmt: skip
     engine = open_engine(
         topology, atom_table(topology), name=options.engine, threads=options.threads,
@@ -163,15 +164,12 @@ def run(options: argparse.Namespace) -> None:
     results: dict[str, object] = {"route": route.__dict__, "engine": engine.name}
     for temperature in options.temperatures:
         if route.model:
-            place = model_placement(route, system, float(temperature))
+            place = model_placement(route, topology, float(temperature))
         else:
             place = template_placement(route, templates, system, float(temperature))
         task = Task(temperature, system, engine, tuple(options.evaluations), place)
         prefix = f"test_{temperature}K"
-        with read_frames(
-            folder / "cg.gro", folder / f"{prefix}_cg.xtc", frames=f"0:{options.frames}"
-        ) as source:
-            beads = list(source)
+        beads = read_beads(folder, temperature, system, f"0:{options.frames}")
         limit = "0:3" if options.smoke else None
         with read_frames(folder / "aa.gro", folder / f"{prefix}_aa.xtc", frames=limit) as source:
             frames = list(source)
@@ -254,14 +252,11 @@ def template_placement(
 
 
 def model_placement(
-    route: Route, system: SystemMapping, temperature: float
+    route: Route, topology: Topology, temperature: float
 ) -> Callable[[Structure, int], Structure]:
     """A model with its own defaults onto beads."""
-    path = find_model(route.model)
-    model = load_model(path)
     given = {"temperature": temperature, "seed": route.seed, "relaxation": route.relaxation}
-    options = sampling_options(model.spec, str(path), given)
-    sampler = open_sampler(model, system, options, "cpu", handedness_of(system, model.spec))
+    sampler, _ = open_sampler_of(route.model, topology, given)
     return lambda beads, number: sampler.sample(beads, frame=number)
 
 

@@ -19,18 +19,25 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deepbackmap.api.backmap import handedness_of, sampling_options
+from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Measurements, Plan, QualityTable, measure, tabulate
 from deepbackmap.evaluation.table import MoleculeEnergy, format_value, molecule_energies
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
-from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
+from deepbackmap.model import load_model
+from deepbackmap.sampling import PointSampler, Sampler, open_sampler
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import make_whole
 
 PUBLISHED_MAPPING = "ps-two-bead"
 PUBLISHED = {"paper": "paper_deepbackmap", "paper's baseline": "paper_baseline"}
@@ -143,6 +150,39 @@ def data_folder(given: Path | None) -> Path:
     if not (folder / "topol.top").is_file():
         raise InputError(f"{folder}: expected the reference data (see --help), found no topol.top")
     return folder
+
+
+def open_sampler_of(
+    name: str, topology: Topology, given: Mapping[str, Any]
+) -> tuple[Sampler | PointSampler, SystemMapping]:
+    """A packaged or other model's sampler, and its own mapping of a system.
+
+    Args:
+        name: packaged name or file.
+        topology: of the system.
+        given: options; others are the model's own.
+    """
+    path = find_model(name)
+    model = load_model(path)
+    mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    options = sampling_options(model.spec, str(path), given)
+    hands = handedness_of(mapping, model.spec)
+    return open_sampler(model, mapping, options, "cpu", hands), mapping
+
+
+def read_beads(
+    folder: Path, temperature: int, mapping: SystemMapping, frames: str
+) -> list[Structure]:
+    """Beads of test frames: the published ones, or the test atoms mapped to others."""
+    published = load_mapping(PUBLISHED_MAPPING).resolve(mapping.topology)
+    prefix = f"test_{temperature}K"
+    if mapping.n_beads == published.n_beads:
+        return list(read_frames(folder / "cg.gro", folder / f"{prefix}_cg.xtc", frames=frames))
+    atoms = read_frames(folder / "aa.gro", folder / f"{prefix}_aa.xtc", frames=frames)
+    return [
+        Structure(map_positions(mapping, make_whole(a.positions, a.box, mapping.topology)), a.box)
+        for a in atoms
+    ]
 
 
 def one_temperature(

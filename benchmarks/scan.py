@@ -15,7 +15,7 @@ import argparse
 import itertools
 import time
 
-from quality import PUBLISHED_MAPPING, data_folder
+from quality import data_folder, read_beads
 
 from deepbackmap.api.backmap import handedness_of
 from deepbackmap.api.models import find_model
@@ -24,11 +24,9 @@ from deepbackmap.evaluation.plan import Plan
 from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
+from deepbackmap.mapping import MappingFile
 from deepbackmap.model import load_model
 from deepbackmap.sampling import SamplingOptions, open_sampler
-from deepbackmap.system import Structure
-from deepbackmap.system.whole import make_whole
 
 ROWS = {
     "score": "score",
@@ -48,12 +46,6 @@ ROWS = {
 }
 
 
-def mapped(atoms: Structure, mapping: SystemMapping) -> Structure:
-    """Beads of a structure."""
-    whole = make_whole(atoms.positions, atoms.box, mapping.topology)
-    return Structure(positions=map_positions(mapping, whole), box=atoms.box)
-
-
 def _list(text: str) -> list[int]:
     return [int(v) for v in text.split(",")]
 
@@ -67,6 +59,7 @@ def main() -> None:
     parser.add_argument("--candidates", default="1,4")
     parser.add_argument("--choices", default="lowest,boltzmann")
     parser.add_argument("--relaxation", default="0")
+    parser.add_argument("--cold-start", default="1", help="of a point model's relaxation")
     parser.add_argument("--steps", default="10", help="along the flow of a point model")
     parser.add_argument("--first", type=int, default=1, help="every how many frames one is taken")
     arguments = parser.parse_args()
@@ -74,26 +67,25 @@ def main() -> None:
     topology = read_topology(folder / "topol.top")
     model = load_model(find_model(arguments.model))
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
-    published = load_mapping(PUBLISHED_MAPPING).resolve(topology)
     plan = Plan.from_topology(topology)
-    print("  T/K sweeps cand choice     relax  flow  s/frame " + " ".join(f"{k:>9s}" for k in ROWS))
+    print(
+        "  T/K sweeps cand choice     relax  cold  flow  s/frame "
+        + " ".join(f"{k:>9s}" for k in ROWS)
+    )
     for temperature in _list(arguments.temperatures):
         names = [folder / f"test_{temperature}K_{kind}.xtc" for kind in ("aa", "cg")]
         reference = measure(plan, list(read_frames(folder / "aa.gro", names[0])))
         chosen = f"0:{arguments.frames * arguments.first}:{arguments.first}"
-        if mapping.n_beads == published.n_beads:
-            beads = list(read_frames(folder / "cg.gro", names[1], frames=chosen))
-        else:
-            atoms = read_frames(folder / "aa.gro", names[0], frames=chosen)
-            beads = [mapped(s, mapping) for s in atoms]
+        beads = read_beads(folder, temperature, mapping, chosen)
         cases = itertools.product(
             _list(arguments.sweeps),
             _list(arguments.candidates),
             arguments.choices.split(","),
             _list(arguments.relaxation),
+            [float(v) for v in arguments.cold_start.split(",")],
             _list(arguments.steps),
         )
-        for sweeps, candidates, choice, relaxation, steps in cases:
+        for sweeps, candidates, choice, relaxation, cold, steps in cases:
             if candidates == 1 and choice != arguments.choices.split(",")[0]:
                 continue
             options = SamplingOptions(
@@ -101,6 +93,7 @@ def main() -> None:
                 candidates=candidates,
                 choice=choice,
                 relaxation=relaxation,
+                cold_start=cold,
                 steps=steps,
                 temperature=float(temperature),
             )
@@ -114,8 +107,8 @@ def main() -> None:
             values = {row.name: row.value for row in table} | {"score": table.score}
             shown = choice if candidates > 1 else "-"
             print(
-                f"{temperature:5d} {sweeps:6d} {candidates:4d} {shown:10s} {relaxation:5d} "
-                f"{steps:5d} "
+                f"{temperature:5d} {sweeps:6d} {candidates:4d} {shown:10s} "
+                f"{relaxation:5d} {cold:5.2f} {steps:5d} "
                 f"{seconds:8.1f} "
                 + " ".join(f"{values.get(v, float('nan')):9.4f}" for v in ROWS.values()),
                 flush=True,
