@@ -26,9 +26,8 @@ def run(system, positions, box, *, seed=0, goal=None, lightest=0.0, **options):
     beads = torch.tensor(map_positions(system, positions) if goal is None else goal)
     start = projector.project(torch.tensor(positions), beads).positions
     topology = system.topology
-    masses = torch.tensor(topology.masses()).clamp_min(lightest)
     end = thermalise(
-        start, beads, box, BoxForces(topology, CPU, rigid=True), projector, masses,
+        start, beads, box, BoxForces(topology, CPU, rigid=True), projector,
         hash_counters(seed, torch.arange(len(start))),
         ThermalOptions(**options),
     )  # fmt: skip

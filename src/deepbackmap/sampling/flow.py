@@ -131,8 +131,6 @@ class PointSampler:
             if options.relaxation > 0
             else None
         )
-        masses = torch.as_tensor(mapping.topology.masses(), device=self.device)
-        self.masses = masses.clamp_min(LIGHTEST)
 
     @property
     def placements(self) -> int:
@@ -284,7 +282,7 @@ class PointSampler:
             self.options.seed, frame, _THERMAL, torch.arange(len(positions), device=self.device)
         )
         return thermalise(
-            positions, whole, box, self.forces, self.projector, self.masses, names,
+            positions, whole, box, self.forces, self.projector, names,
             ThermalOptions(
                 temperature=self.temperature, steps=self.options.relaxation,
                 cold_start=self.options.cold_start,

@@ -396,6 +396,8 @@ class Projector:
         index = topology.molecule_type_index()
         first_atom, first_bead = topology.molecule_offsets()[:-1], mapping.bead_offsets()[:-1]
         self._n_molecules = topology.n_molecules
+        self.masses = torch.as_tensor(topology.masses(), device=device).clamp_min(lightest)
+        """Of all atoms as they are moved, u."""
         kinds = []
         for t in sorted(set(index.tolist())):
             molecule, beads = topology.molecule_types[t], mapping.molecules[t]

@@ -56,7 +56,6 @@ def thermalise(
     box: Float[np.ndarray, "3 3"],
     forces: BoxForces,
     projector: Projector,
-    masses: Float[Tensor, "n"],
     names: Int64[Tensor, "n"],
     options: ThermalOptions,
 ) -> Float[Tensor, "n 3"]:
@@ -73,13 +72,12 @@ def thermalise(
         beads: where they are held, nm, molecules whole.
         box: lattice vectors as rows, nm.
         forces: of the box.
-        projector: keeps bonds and beads.
-        masses: u, those of the projector.
+        projector: keeps bonds and beads; atoms weigh what they do to it.
         names: keys of the random numbers of each atom.
         options: temperature, number and kind of steps.
     """
     pairs = forces.list_pairs(positions.cpu().numpy(), box)
-    step, mass = options.timestep, masses[:, None]
+    step, mass = options.timestep, projector.masses[:, None]
     keep = math.exp(-options.friction * step)
     size = (BOLTZMANN * options.temperature / mass).sqrt()
 
