@@ -1,7 +1,7 @@
 """Put a trained model into the package: weights, sampling defaults, measured scores, its log.
 
     python tools/package_model.py runs/points ps-two-bead-points --default \\
-        --defaults steps=10 sweeps=0 relaxation=30 --scores "568 K=0.1" "313 K=0.1"
+        --defaults steps=4 sweeps=0 relaxation=20 cold_start=0.85 --scores "568 K=0.1" "313 K=0.1"
 
 The weights are those of the run's ``model.safetensors``; nothing about them is changed. The
 metrics log and the configuration are copied beside the model.
