@@ -63,6 +63,7 @@ def one(options: argparse.Namespace) -> None:
     from deepbackmap.errors import InputError
     from deepbackmap.io.topology import read_topology
     from deepbackmap.io.trajectory import read_frames
+    from deepbackmap.mapping import MappingFile
     from deepbackmap.representation.environment import whole_beads
     from deepbackmap.system import Structure
 
@@ -80,11 +81,10 @@ def one(options: argparse.Namespace) -> None:
         frame = source[0]
     names = ("sweeps", "relaxation", "steps")
     given = {n: getattr(options, n) for n in names} | {"seed": 0}
-    sampler, _ = open_sampler_of(options.model, topology, given)
+    sampler = open_sampler_of(options.model, topology, given)
     # whole first: a chain cut at the face of one box would be torn apart in a larger one
-    whole = whole_beads(
-        frame.positions, frame.box, open_sampler_of(options.model, single, given)[1]
-    )
+    mapping = MappingFile.from_text(sampler.spec.mapping).resolve(single)
+    whole = whole_beads(frame.positions, frame.box, mapping)
     shape = shape_of(copies)
     shifts = np.array([[a, b, c] for a in range(shape[0]) for b in range(shape[1])
                        for c in range(shape[2])]) @ frame.box  # fmt: skip

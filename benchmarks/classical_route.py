@@ -256,7 +256,7 @@ def model_placement(
 ) -> Callable[[Structure, int], Structure]:
     """A model with its own defaults onto beads."""
     given = {"temperature": temperature, "seed": route.seed, "relaxation": route.relaxation}
-    sampler, _ = open_sampler_of(route.model, topology, given)
+    sampler = open_sampler_of(route.model, topology, given)
     return lambda beads, number: sampler.sample(beads, frame=number)
 
 

@@ -154,8 +154,8 @@ def data_folder(given: Path | None) -> Path:
 
 def open_sampler_of(
     name: str, topology: Topology, given: Mapping[str, Any]
-) -> tuple[Sampler | PointSampler, SystemMapping]:
-    """A packaged or other model's sampler, and its own mapping of a system.
+) -> Sampler | PointSampler:
+    """The sampler of a packaged or other model, with the model's own mapping.
 
     Args:
         name: packaged name or file.
@@ -167,7 +167,7 @@ def open_sampler_of(
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
     options = sampling_options(model.spec, str(path), given)
     hands = handedness_of(mapping, model.spec)
-    return open_sampler(model, mapping, options, "cpu", hands), mapping
+    return open_sampler(model, mapping, options, "cpu", hands)
 
 
 def read_beads(
@@ -176,12 +176,16 @@ def read_beads(
     """Beads of test frames: the published ones, or the test atoms mapped to others."""
     published = load_mapping(PUBLISHED_MAPPING).resolve(mapping.topology)
     prefix = f"test_{temperature}K"
-    if mapping.n_beads == published.n_beads:
-        return list(read_frames(folder / "cg.gro", folder / f"{prefix}_cg.xtc", frames=frames))
-    atoms = read_frames(folder / "aa.gro", folder / f"{prefix}_aa.xtc", frames=frames)
+    kind = "cg" if mapping.n_beads == published.n_beads else "aa"
+    with read_frames(
+        folder / f"{kind}.gro", folder / f"{prefix}_{kind}.xtc", frames=frames
+    ) as source:
+        found = list(source)
+    if kind == "cg":
+        return found
     return [
         Structure(map_positions(mapping, make_whole(a.positions, a.box, mapping.topology)), a.box)
-        for a in atoms
+        for a in found
     ]
 
 

@@ -271,7 +271,11 @@ def test_a_box_too_small_for_the_relaxation_is_refused():
     assert beads_off(sampler().sample(flat), flat) < 1e-5
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"relaxation": -1}, {"sweeps": -1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 0}, {"relaxation": -1}, {"sweeps": -1}, {"cold_start": 0.0}, {"cold_start": 1.1}],
+    ids=str,
+)
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SamplingOptions(**options)
