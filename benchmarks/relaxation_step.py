@@ -11,15 +11,15 @@ from __future__ import annotations
 import torch
 from sampler import MELT
 
-import deepbackmap.sampling.relaxation as relaxation
+import deepbackmap.methods.voxel.relaxation as relaxation
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
-from deepbackmap.model import ModelSpec
-from deepbackmap.representation.block_terms import block_energies
-from deepbackmap.representation.environment import WHOLE
-from deepbackmap.training.dataset import Frames
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.methods.voxel.batches import Frames
+from deepbackmap.methods.voxel.block_terms import block_energies
+from deepbackmap.methods.voxel.environment import WHOLE
 
 TEMPERATURE = 568.0
 

@@ -29,8 +29,9 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.file import MappingFile
-from deepbackmap.model import Model, load_model
-from deepbackmap.sampling import Sampler, SamplingOptions
+from deepbackmap.methods.base import Model, SamplingOptions
+from deepbackmap.methods.voxel.sampler import Sampler
+from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure
 
 MELT = Path(__file__).resolve().parents[1] / "src" / "deepbackmap" / "packaged" / "melt"

@@ -17,7 +17,7 @@ import time
 
 from quality import data_folder, read_beads
 
-from deepbackmap.api.backmap import handedness_of
+from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.evaluation.observables import Beads, measure
 from deepbackmap.evaluation.plan import Plan
@@ -25,8 +25,8 @@ from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile
-from deepbackmap.model import load_model
-from deepbackmap.sampling import SamplingOptions, open_sampler
+from deepbackmap.methods.base import SamplingOptions, open_sampler
+from deepbackmap.model.file import load_model
 
 ROWS = {
     "score": "score",
@@ -97,7 +97,7 @@ def main() -> None:
                 steps=steps,
                 temperature=float(temperature),
             )
-            hands = handedness_of(mapping, model.spec)
+            hands = handedness_of(mapping, model.spec.handedness)
             sampler = open_sampler(model, mapping, options, "cpu", hands)
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]

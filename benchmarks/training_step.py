@@ -26,10 +26,10 @@ from deepbackmap.config import load_train_config
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
-from deepbackmap.model import ModelSpec
-from deepbackmap.training.dataset import Frames
-from deepbackmap.training.loop import Trainer
-from deepbackmap.training.options import Ramp
+from deepbackmap.methods.options import Ramp
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.methods.voxel.batches import Frames
+from deepbackmap.methods.voxel.learner import Trainer
 
 
 class FlopCounter(TorchDispatchMode):

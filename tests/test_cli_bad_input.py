@@ -264,7 +264,7 @@ def test_corrupt_models(melt, unchanged):
 
 
 def test_a_model_that_gives_no_numbers(melt, unchanged):
-    from deepbackmap.model import load_model, save_model
+    from deepbackmap.model.file import load_model, save_model
 
     model = load_model("model.safetensors")
     with torch.no_grad():

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from deepbackmap.config import TrainConfig, dump_config, load_train_config, presets
+from deepbackmap.data.options import DataOptions
 from deepbackmap.errors import InputError
-from deepbackmap.training.options import Ramp
+from deepbackmap.methods.options import Ramp
+from deepbackmap.methods.voxel.options import OPTIONS, VoxelModelOptions, VoxelTrainingOptions
 
 
 def write(folder, text):
@@ -25,18 +27,27 @@ def test_packaged_presets_load():
 
 def test_paper_preset_is_the_paper():
     config = load_train_config("paper")
-    network, training = config.network, config.training
+    network, training = config.model.network, config.training
     assert (network.architecture, network.channels, network.noise) == ("residual", 128, 256)
     assert (training.iterations, training.batch, training.critic_steps) == (38_660, 36, 5)
     assert (training.learning_rate, training.critic_learning_rate) == (5e-5, 1e-4)
     assert (training.beta1, training.beta2, training.penalty) == (0.0, 0.9, 0.1)
     assert [training.prior.at(i) for i in (0, 6_000, 8_000, 10_000)] == [0, 0, 0.005, 0.01]
     assert (training.score.at(0), training.adversarial.at(0)) == (0.0, 1.0)
-    assert (config.voxel.voxels, config.voxel.edge, config.voxel.width) == (8, 1.2, 0.1)
+    assert (config.model.voxel.voxels, config.model.voxel.edge, config.model.voxel.width) == (
+        8,
+        1.2,
+        0.1,
+    )
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):
-    assert load_train_config(write(tmp_path, "")) == TrainConfig()
+    assert load_train_config(write(tmp_path, "")) == TrainConfig(
+        method=OPTIONS,
+        data=DataOptions(),
+        model=VoxelModelOptions(),
+        training=VoxelTrainingOptions(),
+    )
 
 
 def test_file_goes_before_preset_and_options_before_file(tmp_path):
@@ -44,7 +55,7 @@ def test_file_goes_before_preset_and_options_before_file(tmp_path):
     config = load_train_config(path, ["training.batch=9", "network.channels=6"])
     tiny = load_train_config("tiny")
     assert (config.training.batch, config.training.seed) == (9, 3)
-    assert config.network == dataclasses.replace(tiny.network, channels=6)
+    assert config.model.network == dataclasses.replace(tiny.model.network, channels=6)
     assert config.training.prior == tiny.training.prior
 
 
@@ -52,7 +63,7 @@ def test_options_name_nested_keys(tmp_path):
     given = ["training.prior.last=0.5", "training.prior.end=40", "voxel.same_molecule_beads=true"]
     config = load_train_config("tiny", given)
     assert config.training.prior == Ramp(0.0, 0.5, 0, 40)
-    assert config.voxel.same_molecule_beads is True
+    assert config.model.voxel.same_molecule_beads is True
     whole = load_train_config("tiny", ["training.prior={last: 0.25}"])
     assert whole.training.prior.last == 0.25
 
@@ -77,8 +88,8 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
         ("training: {batches: 3}", "unknown key 'training.batches', expected one of iterations,"),
         (
             "trainig: {}",
-            "unknown key 'trainig', expected one of representation, data, voxel, network, points, "
-            "point_network, training",
+            "unknown key 'trainig', expected one of method, data, training, voxel, network "
+            "(method voxel)",
         ),
         ("training: {prior: {begin: 3}}", "unknown key 'training.prior.begin', expected one of"),
         ("training: {batch: 3.5}", "'training.batch' expected int, found 3.5"),
@@ -91,9 +102,15 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
         ("training: {prior: 0.01}", "'training.prior' expected a section of keys, found 0.01"),
         ("data: null", "'data' expected a section of keys, found None"),
         ("data: {topology: 3}", "'data.topology' expected str, found 3"),
-        ("training: {batch: 0}", "training.batch: expected at least 1, got 0"),
-        ("voxel: {frame: cube}", "voxel.frame: expected 'axis' or 'plane', got 'cube'"),
-        ("network: {architecture: big}", "network.architecture: expected 'residual' or 'plain'"),
+        (
+            "training: {batch: 0}",
+            "training.batch: expected a whole number from 1 to 1000000",
+        ),
+        ("voxel: {frame: cube}", "voxel.frame: expected one of axis, plane, got 'cube'"),
+        (
+            "network: {architecture: big}",
+            "network.architecture: expected one of residual, plain, got",
+        ),
         ("preset: huge", "unknown preset 'huge', expected one of authors-small, paper,"),
         ("- a\n- b", "expected keys and values, found list"),
         ("a: [1\nb: 2", "not valid YAML"),

@@ -9,9 +9,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deepbackmap.errors import InputError
-from deepbackmap.model import Model, load_model, new_generator, read_spec, save_model
-from deepbackmap.networks import NetworkOptions
+from deepbackmap.methods.base import Model, new_generator
+from deepbackmap.methods.voxel.grid import condition_channels
+from deepbackmap.methods.voxel.options import NetworkOptions
+from deepbackmap.model.file import load_model, save_model
+from deepbackmap.model.header import read_spec
 from small_polystyrene import TINY, random_model, specification
+
+
+def channels(spec):
+    return condition_channels(spec.options.voxel, len(spec.atom_types), len(spec.bead_types))
 
 
 def saved(path, **voxel):
@@ -39,7 +46,7 @@ def test_round_trip(tmp_path, voxel):
     weights, others = found.generator.state_dict(), model.generator.state_dict()
     assert list(weights) == list(others)
     assert all(torch.equal(weights[k], others[k]) for k in weights)
-    arguments = (torch.rand(2, model.spec.channels, 8, 8, 8), torch.randn(2, 4), torch.eye(4)[:2])
+    arguments = (torch.rand(2, channels(model.spec), 8, 8, 8), torch.randn(2, 4), torch.eye(4)[:2])
     assert torch.equal(found.generator(*arguments), model.generator(*arguments))
 
 
@@ -64,7 +71,7 @@ def test_saving_replaces_and_leaves_nothing_beside(tmp_path):
     saved(path)
     model = Model(specification(edge=1.3), new_generator(specification(edge=1.3)))
     save_model(model, path)
-    assert read_spec(path).voxel.edge == 1.3
+    assert read_spec(path).options.voxel.edge == 1.3
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
@@ -81,8 +88,8 @@ def test_failed_saving_keeps_the_file_before(tmp_path):
 def test_bead_cutoff_and_channels():
     spec = specification(radius=0.8, same_molecule_beads=True)
     assert spec.bead_cutoff == pytest.approx(0.8 + 0.27)
-    assert spec.channels == 5 * 4 + 2 + 1  # roles x atom types, bead types, own molecule
-    assert specification().channels == 22  # the paper's
+    assert channels(spec) == 5 * 4 + 2 + 1  # roles x atom types, bead types, own molecule
+    assert channels(specification()) == 22  # the paper's
 
 
 # --- refusals ---------------------------------------------------------------------------------
@@ -120,10 +127,10 @@ def test_truncated_file(tmp_path, part):
 def test_other_formats(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"w": torch.zeros(2)}, path)
-    refused(path, "expected a model of format deepbackmap-model-1, found None")
+    refused(path, "expected a model of format deepbackmap-model-2, found None")
     saved(path)
     rewrite(path, metadata={"format": "deepbackmap-model-9"})
-    refused(path, "expected a model of format deepbackmap-model-1, found 'deepbackmap-model-9'")
+    refused(path, "expected a model of format deepbackmap-model-2, found 'deepbackmap-model-9'")
 
 
 @pytest.mark.parametrize(
@@ -134,8 +141,8 @@ def test_other_formats(tmp_path):
         lambda spec: "null",
         lambda spec: json.dumps({k: v for k, v in spec.items() if k != "reach"}),
         lambda spec: json.dumps({**spec, "colour": "red"}),
-        lambda spec: json.dumps({**spec, "voxel": {"frame": "cube"}}),
-        lambda spec: json.dumps({**spec, "network": 3}),
+        lambda spec: json.dumps({**spec, "options": {"voxel": {"frame": "cube"}}}),
+        lambda spec: json.dumps({**spec, "options": {"network": 3}}),
         lambda spec: json.dumps({**spec, "atom_types": 3}),
     ],
 )
@@ -164,11 +171,11 @@ def test_weights_that_do_not_fit(tmp_path):
 def test_specification_of_another_network(tmp_path):
     path = tmp_path / "m.safetensors"
     spec = dataclasses.asdict(saved(path).spec)
-    spec["network"] = dataclasses.asdict(dataclasses.replace(TINY, channels=8))
+    spec["options"]["network"] = dataclasses.asdict(dataclasses.replace(TINY, channels=8))
     rewrite(path, metadata={"spec": json.dumps(spec)})
     with pytest.raises(InputError, match=r"weights do not fit the model's options \(size mismatch"):
         load_model(path)
-    spec["network"] = dataclasses.asdict(NetworkOptions())
+    spec["options"]["network"] = dataclasses.asdict(NetworkOptions())
     rewrite(path, metadata={"spec": json.dumps(spec)})
     with pytest.raises(InputError, match="weights do not fit"):
         load_model(path)

@@ -38,8 +38,8 @@ OF_THE_RUN = ("seconds", "atoms_per_second", "sha256", "version", "time", "prove
 """Keys that hold one of these words differ from run to run."""
 VOXEL_TRAINING = ("tiny",)
 POINT_TRAINING = (
-    "points", "data.dynamics=", "points.radial=5", "point_network.width=16",
-    "point_network.channels=2", "training.iterations=4", "training.batch=16",
+    "points", 'data.dynamics=""', "points.radial=5", "network.width=16",
+    "network.channels=2", "training.iterations=4", "training.batch=16",
     "training.log_every=1", "training.validate_every=2", "training.frames=2",
 )  # fmt: skip
 
@@ -155,7 +155,7 @@ def _others(folder: Path) -> None:
     data = (
         f"data.topology={melt.topology}", "data.mapping=ps-two-bead",
         f"data.structure={melt.atoms[0]}", f"data.trajectory={melt.atoms[1]}",
-        "data.train=0:2", "data.validate=2:3", "data.temperature=568",
+        "data.train='0:2'", "data.validate='2:3'", "data.temperature=568",
     )  # fmt: skip
     for name, options in (("voxel", VOXEL_TRAINING), ("points", POINT_TRAINING)):
         run(folder, f"train-{name}", "train", *options, *data, "--device", "cpu", "-q",
@@ -164,7 +164,7 @@ def _others(folder: Path) -> None:
             folder / f"train-{name}" / "model.safetensors", "--frames", "0:1", "-q",
             "-o", folder / f"trained-{name}.trr")  # fmt: skip
     run(folder, "md", "md", "--start", f"atoms={melt.atoms[0]}", "-p", melt.topology,
-        "--temperature", 568, "--time", 0.1, "--pressure", "none", "--engine", "openmm-cpu",
+        "--temperature", 568, "--time", 1, "--pressure", "none", "--engine", "openmm-cpu",
         "--threads", 1, "-q", "-o", folder / "md")  # fmt: skip
     run(folder, "models", "models")
     run(folder, "demo", "demo", "-q", "-o", folder / "demo")

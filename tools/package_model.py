@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from deepbackmap.model import Model, load_model, save_model
+from deepbackmap.methods.base import Model
+from deepbackmap.model.file import load_model, save_model
 
 MODELS = Path(__file__).resolve().parents[1] / "src" / "deepbackmap" / "packaged" / "models"
 LOGS = Path(__file__).resolve().parents[1] / "docs" / "training-logs"
