@@ -25,7 +25,8 @@ from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile
-from deepbackmap.methods.base import SamplingOptions, open_sampler
+from deepbackmap.methods import find_options
+from deepbackmap.methods.base import open_sampler
 from deepbackmap.model.file import load_model
 
 ROWS = {
@@ -88,15 +89,13 @@ def main() -> None:
         for sweeps, candidates, choice, relaxation, cold, steps in cases:
             if candidates == 1 and choice != arguments.choices.split(",")[0]:
                 continue
-            options = SamplingOptions(
-                sweeps=sweeps,
-                candidates=candidates,
-                choice=choice,
-                relaxation=relaxation,
-                cold_start=cold,
-                steps=steps,
-                temperature=float(temperature),
-            )
+            kind = find_options(model.spec.method).sampling
+            asked = {
+                "sweeps": sweeps, "candidates": candidates, "choice": choice,
+                "relaxation": relaxation, "block_relaxation": relaxation, "cold_start": cold,
+                "steps": steps, "temperature": float(temperature),
+            }  # fmt: skip
+            options = kind(**{k: v for k, v in asked.items() if k in kind.names()})
             hands = handedness_of(mapping, model.spec.handedness)
             sampler = open_sampler(model, mapping, options, "cpu", hands)
             start = time.perf_counter()

@@ -189,7 +189,7 @@ def test_orientations_are_equally_spaced_about_the_axis(coarse, monkeypatch):
         seen.append(placed.unflatten(0, (-1, 4)))
         return seen[-1][:, 0]
 
-    monkeypatch.setattr(Sampler, "_choose", first)
+    monkeypatch.setattr(VoxelSampler, "_choose", first)
     model = Model(specification(**AXIS), Fixed([0.1, 0.0, 0.05]))
     sampler(model, sweeps=0, candidates=4).sample(coarse)
     starts = []
@@ -221,7 +221,7 @@ def test_what_is_placed_in_a_turned_frame_is_turned_back(coarse, monkeypatch):
         sizes.append(float(torch.hypot(candidates[..., 0], candidates[..., 1]).max()))
         return candidates[:, 0]
 
-    monkeypatch.setattr(Sampler, "_choose", compare)
+    monkeypatch.setattr(VoxelSampler, "_choose", compare)
     sampler(Model(specification(**AXIS), Follower()), sweeps=0, candidates=4).sample(coarse)
     assert max(sizes) > 0.08  # off the axis, so that a wrong turn would show
     assert max(spread) < 0.01

@@ -24,10 +24,10 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.methods.learning import seeded
-from deepbackmap.methods.options import PointTrainingOptions
 from deepbackmap.methods.points.learner import PointLearner
 from deepbackmap.methods.points.losses import draw_loss, measure_spread, path_loss
 from deepbackmap.methods.points.networks import NARROWEST, SPREADS, WIDEST
+from deepbackmap.methods.points.options import PointTrainingOptions
 from deepbackmap.methods.points.samples import draw
 from deepbackmap.model.header import read_spec
 from small_polystyrene import (
@@ -246,7 +246,8 @@ def test_validation_is_the_same_every_time_and_changes_nothing(data):
 @pytest.mark.parametrize(("dropout", "target"), [(0.0, "flow"), (0.2, "flow"), (0.0, "critic")])
 def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout, target):
     options = dataclasses.replace(OPTIONS, target=target)
-    spec = dataclasses.replace(SPEC, network=dataclasses.replace(TINY_POINTS, dropout=dropout))
+    network = dataclasses.replace(TINY_POINTS, dropout=dropout)
+    spec = dataclasses.replace(SPEC, options=dataclasses.replace(SPEC.options, network=network))
     straight = trainer(data, options, spec)
     for _ in range(3):
         straight.step()
@@ -446,7 +447,7 @@ def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path
     """As where a run was stopped before its first checkpoint, and another is asked for."""
     made = read_frames(melt / "aa.gro")[0]
     rows = np.concatenate([made.positions, made.box])[None].astype(np.float32)
-    monkeypatch.setattr("deepbackmap.dynamics.engines.open_engine", _Repeating(made))
+    monkeypatch.setattr("deepbackmap.data.dynamics.open_engine", _Repeating(made))
     folder, short = tmp_path / "run", ("data.validate=''", "data.train='0:1'")
     assert run(melt, folder, *short, "data.dynamics='568'")
     (folder / "checkpoint.pt").unlink()
@@ -458,7 +459,7 @@ def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path
 
 def test_damaged_frames_of_dynamics_are_named(melt, tmp_path, monkeypatch):
     made = read_frames(melt / "aa.gro")[0]
-    monkeypatch.setattr("deepbackmap.dynamics.engines.open_engine", _Repeating(made))
+    monkeypatch.setattr("deepbackmap.data.dynamics.open_engine", _Repeating(made))
     folder, options = tmp_path / "run", ("data.validate=''", "data.train='0:1'")
     assert run(melt, folder, *options, "data.dynamics='568'")
     kept = folder / "dynamics-0000.npz"
@@ -470,8 +471,13 @@ def test_damaged_frames_of_dynamics_are_named(melt, tmp_path, monkeypatch):
 class _Repeating:
     """In place of an engine: every frame it makes is the same."""
 
+    name = "repeating"
+
     def __init__(self, frame):
         self.frame = frame
+
+    def minimise(self, structure, options, hold=None):
+        raise AssertionError("not asked for")
 
     def __call__(self, topology, name):
         return self
