@@ -139,7 +139,7 @@ def test_other_formats(tmp_path):
         lambda spec: "{",
         lambda spec: "[]",
         lambda spec: "null",
-        lambda spec: json.dumps({k: v for k, v in spec.items() if k != "reach"}),
+        lambda spec: json.dumps({k: v for k, v in spec.items() if k != "mapping"}),
         lambda spec: json.dumps({**spec, "colour": "red"}),
         lambda spec: json.dumps({**spec, "options": {"voxel": {"frame": "cube"}}}),
         lambda spec: json.dumps({**spec, "options": {"network": 3}}),

@@ -346,7 +346,7 @@ def test_a_critic_tells_data_from_draws_and_the_generator_follows(data):
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match="target: expected flow, draw or critic, got 'guess'"):
+    with pytest.raises(ValueError, match="target: expected one of flow, draw, critic, got 'guess'"):
         PointTrainingOptions(target="guess")
 
 

@@ -58,12 +58,11 @@ def _composed(values: dict[str, Any], where: str) -> TrainConfig:
                 f"{where}: unknown key '{key}', expected one of {', '.join((*COMMON, *own))} "
                 f"(method {name})"
             )
-    training = f"{where} (method {name})"
     config = TrainConfig(
         method=method,
         data=compose(DataOptions, values.get("data", {}), where, "data"),
-        model=compose(method.model, {k: v for k, v in values.items() if k in own}, training),
-        training=compose(method.training, values.get("training", {}), training, "training"),
+        model=compose(method.model, {k: v for k, v in values.items() if k in own}, where),
+        training=compose(method.training, values.get("training", {}), where, "training"),
     )
     if config.data.dynamics and not method.temperatures:
         raise InputError(

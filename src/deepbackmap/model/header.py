@@ -58,6 +58,8 @@ def spec_of(metadata: Mapping[str, str], path: str | Path) -> ModelSpec:
     where = f"{path}: the model's specification is damaged"
     try:
         raw = json.loads(metadata["spec"])
+        if not isinstance(raw, dict):
+            raise TypeError(f"expected keys and values, found {raw!r:.60}")
         if metadata["format"] == FIRST_FORMAT:
             raw = _from_first(raw)
         return _spec(raw, where)
