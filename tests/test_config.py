@@ -85,13 +85,19 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training: {batches: 3}", "unknown key 'training.batches', expected one of iterations,"),
+        (
+            "training: {batches: 3}",
+            "unknown key 'training.batches', expected one of the method voxel: iterations,",
+        ),
         (
             "trainig: {}",
-            "unknown key 'trainig', expected one of method, data, training, voxel, network "
-            "(method voxel)",
+            "unknown key 'trainig', expected one of the method voxel: method, data, training, "
+            "voxel, network",
         ),
-        ("training: {prior: {begin: 3}}", "unknown key 'training.prior.begin', expected one of"),
+        (
+            "training: {prior: {begin: 3}}",
+            "unknown key 'training.prior.begin', expected one of the method voxel: first",
+        ),
         ("training: {batch: 3.5}", "'training.batch' expected int, found 3.5"),
         ("training: {batch: true}", "'training.batch' expected int, found True"),
         ("training: {batch: many}", "'training.batch' expected int, found 'many'"),
@@ -195,3 +201,41 @@ def test_dump_and_load_give_the_same(tmp_path, name):
 )
 def test_ramps(ramp, values):
     assert {i: ramp.at(i) for i in values} == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: points\ntraining: {augment: false}", "unknown key 'training.augment', expected"),
+        ("method: points\nvoxel: {}", "unknown key 'voxel', expected one of the method points: "),
+        ("training: {settled: 0.1}", "unknown key 'training.settled', expected one of the method"),
+        ("data: {dynamics: '568'}", "data.dynamics: expected none with the method voxel"),
+        ("method: fields", "method: expected one of voxel, points, found 'fields'"),
+    ],
+)
+def test_an_option_of_another_method_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_train_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-1", "1.0e+30"])
+@pytest.mark.parametrize(
+    "key",
+    ["training.learning_rate", "training.jitter", "voxel.edge", "voxel.radius", "data.temperature",
+     "training.prior.last", "network.slope", "training.clip", "data.every"],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(key, value):
+    with pytest.raises(InputError, match=re.escape(key)) as caught:
+        load_train_config("tiny", [f"{key}={value}"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["voxel.voxels=100000", "network.channels=1000000000", "training.batch=1000000000000",
+     "network.noise=0", "training.iterations=0", "training.critic_steps=0", "training.seed=-1"],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(text):
+    with pytest.raises(InputError, match="expected a whole number from"):
+        load_train_config("tiny", [text])

@@ -55,14 +55,16 @@ def _composed(values: dict[str, Any], where: str) -> TrainConfig:
     for key in values:
         if key not in (*COMMON, *own):
             raise InputError(
-                f"{where}: unknown key '{key}', expected one of {', '.join((*COMMON, *own))} "
-                f"(method {name})"
+                f"{where}: unknown key '{key}', expected one of the method {name}: "
+                f"{', '.join((*COMMON, *own))}"
             )
     config = TrainConfig(
         method=method,
         data=compose(DataOptions, values.get("data", {}), where, "data"),
-        model=compose(method.model, {k: v for k, v in values.items() if k in own}, where),
-        training=compose(method.training, values.get("training", {}), where, "training"),
+        model=compose(
+            method.model, {k: v for k, v in values.items() if k in own}, where, method=name
+        ),
+        training=compose(method.training, values.get("training", {}), where, "training", name),
     )
     if config.data.dynamics and not method.temperatures:
         raise InputError(

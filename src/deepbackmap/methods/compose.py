@@ -23,7 +23,7 @@ def fields_of(cls: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if not f.metadata.get("learned")}
 
 
-def compose(cls: type[T], values: object, where: str, key: str = "") -> T:
+def compose(cls: type[T], values: object, where: str, key: str = "", method: str = "") -> T:
     """An instance of a frozen dataclass; fields that are dataclasses are sections.
 
     Args:
@@ -31,6 +31,7 @@ def compose(cls: type[T], values: object, where: str, key: str = "") -> T:
         values: keys and values, sections as such again.
         where: they stand, for messages.
         key: of the section in ``where``; empty at the top.
+        method: whose options these are, for messages.
 
     Raises:
         InputError: a key that is no field, a value of another type or out of its range.
@@ -42,9 +43,10 @@ def compose(cls: type[T], values: object, where: str, key: str = "") -> T:
     for name, value in values.items():
         full = f"{key}.{name}" if key else str(name)
         if name not in known:
-            raise InputError(f"{where}: unknown key '{full}', expected one of {', '.join(known)}")
+            of = f" of the method {method}" if method else ""
+            raise InputError(f"{where}: unknown key '{full}', expected one{of}: {', '.join(known)}")
         if dataclasses.is_dataclass(known[name]):
-            arguments[name] = compose(known[name], value, where, full)
+            arguments[name] = compose(known[name], value, where, full, method)
         else:
             arguments[name] = _scalar(known[name], value, where, full)
     try:
