@@ -77,7 +77,9 @@ def train(
     learner = method.learner(fabric, spec, options.training)
 
     def save(learner: Learner, metrics: Metrics) -> None:
-        provenance = {**spec.provenance, "iteration": learner.iteration, "metrics": dict(metrics)}
+        # without the time it took, so that two identical runs make identical files
+        found = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+        provenance = {**spec.provenance, "iteration": learner.iteration, "metrics": found}
         model = Model(replace(spec, provenance=provenance), learner.result)
         save_model(model, folder / "model.safetensors")
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,21 @@ from deepbackmap.methods.spec import ModelSpec
 
 FORMAT = "deepbackmap-model-2"
 FIRST_FORMAT = "deepbackmap-model-1"
-"""Before the methods had options of their own; still read."""
+"""Before methods had options of their own and files a checksum; still read."""
+KEY = "deepbackmap"
+"""Of the one entry of the file's metadata: safetensors writes several in no fixed order, and the
+files of two identical runs are to be identical."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a model file says before its weights."""
+
+    spec: ModelSpec
+    checksum: str | None
+    """``model.file.checksum`` of specification and weights; None in files of the first format."""
+    text: str
+    """The specification as it is written, which the checksum covers."""
 
 
 def read_spec(path: str | Path) -> ModelSpec:
@@ -25,14 +38,15 @@ def read_spec(path: str | Path) -> ModelSpec:
     Raises:
         InputError: the file is missing, damaged or not a model of this package.
     """
-    return spec_of(read_metadata(path), path)
+    return read_header(path).spec
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The header of a model file as it is written.
+def read_header(path: str | Path) -> Header:
+    """The header of a model file.
 
     Raises:
-        InputError: the file is missing, damaged or not a model of this package.
+        InputError: the file is missing, damaged, not a model of this package, or says something
+            that cannot be.
     """
     path = Path(path)
     if not path.is_file():
@@ -42,33 +56,35 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             metadata: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors model file ({error})") from error
-    if metadata.get("format") not in (FORMAT, FIRST_FORMAT):
-        raise InputError(
-            f"{path}: expected a model of format {FORMAT}, found {metadata.get('format')!r}"
-        )
-    return metadata
-
-
-def spec_of(metadata: Mapping[str, str], path: str | Path) -> ModelSpec:
-    """The specification in a header.
-
-    Raises:
-        InputError: it is damaged, or says something that cannot be.
-    """
     where = f"{path}: the model's specification is damaged"
     try:
-        raw = json.loads(metadata["spec"])
+        found = json.loads(metadata[KEY]) if KEY in metadata else dict(metadata)
+        if not isinstance(found, dict) or found.get("format") not in (FORMAT, FIRST_FORMAT):
+            said = found.get("format") if isinstance(found, dict) else found
+            raise InputError(f"{path}: expected a model of format {FORMAT}, found {said!r:.80}")
+        raw = json.loads(found["spec"])
         if not isinstance(raw, dict):
             raise TypeError(f"expected keys and values, found {raw!r:.60}")
-        if metadata["format"] == FIRST_FORMAT:
-            raw = _from_first(raw)
-        return _spec(raw, where)
+        if found["format"] == FIRST_FORMAT:
+            return Header(_spec(_from_first(raw), where), None, found["spec"])
+        return Header(_spec(raw, where), str(found["checksum"]), found["spec"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{where} ({error})") from error
 
 
+def write_header(spec: str, checksum: str) -> dict[str, str]:
+    """Metadata that ``read_header`` reads.
+
+    Args:
+        spec: ``to_text`` of the specification.
+        checksum: of it and the weights.
+    """
+    found = {"checksum": checksum, "format": FORMAT, "spec": spec}
+    return {KEY: json.dumps(found, sort_keys=True)}
+
+
 def to_text(spec: ModelSpec) -> str:
-    """The specification as ``spec_of`` reads it, the same text for the same specification."""
+    """The specification as JSON, the same text for the same specification."""
     return json.dumps(asdict(spec), sort_keys=True)
 
 
@@ -81,6 +97,10 @@ def _spec(raw: dict[str, Any], where: str) -> ModelSpec:
         if not isinstance(raw[name], list) or not all(isinstance(x, kind) for x in raw[name]):
             raise TypeError(f"{name}: expected a list, found {raw[name]!r}")
         raw[name] = tuple(raw[name])
+    for name in ("temperature", "reach"):
+        if isinstance(raw[name], bool) or not isinstance(raw[name], (int, float)):
+            raise TypeError(f"{name}: expected a number, found {raw[name]!r:.60}")
+        raw[name] = float(raw[name])
     for name in ("provenance", "defaults", "handedness"):
         if not isinstance(raw[name], dict):
             raise TypeError(f"{name}: expected keys and values")
