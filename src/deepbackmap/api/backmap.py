@@ -21,28 +21,19 @@ from deepbackmap.api.checks import Checker, Checks
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
+from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, load_mapping
 from deepbackmap.mapping.match import check_beads
-from deepbackmap.model import Model, ModelSpec, load_model
-from deepbackmap.sampling import (
-    Handedness,
-    PointSampler,
-    Sampler,
-    SamplingOptions,
-    open_sampler,
-)
+from deepbackmap.methods import find_options
+from deepbackmap.methods.base import Model, Sampler, open_sampler
+from deepbackmap.methods.options import SamplingOptions
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
-
-ENSEMBLE = 16
-"""Candidates where a temperature is asked for and their number is not: to choose by weight needs
-some to choose from."""
-MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation", "cold_start", "steps", "batch")
-"""Options that a model may have defaults for."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +50,10 @@ class Summary:
     seed: int
     model: str
     model_sha256: str
-    sweeps: int
-    candidates: int
-    choice: str
-    relaxation: int
-    cold_start: float
-    """Of a point model; without meaning for others."""
-    steps: int
-    """Along the flow of a point model; without meaning for others."""
+    method: str
+    """Of the model."""
+    options: Mapping[str, Any]
+    """Of sampling, of the model's method: those that were in force."""
     temperature: float
     """Target temperature, K."""
     finish: FinishSummary | None = None
@@ -86,8 +73,11 @@ class Summary:
             ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
             (
                 "sampling",
-                f"seed {self.seed}, sweeps {self.sweeps}, candidates {self.candidates}, "
-                f"choice {self.choice}, relaxation {self.relaxation}, {self.temperature:g} K",
+                ", ".join(
+                    [f"method {self.method}", f"seed {self.seed}"]
+                    + [f"{name} {value}" for name, value in self.options.items()]
+                    + [f"{self.temperature:g} K"]
+                ),
             ),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
@@ -122,9 +112,11 @@ def backmap(
     candidates: int | None = None,
     choice: str | None = None,
     relaxation: int | None = None,
+    block_relaxation: int | None = None,
     cold_start: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
+    options: Mapping[str, Any] | None = None,
     device: str = "auto",
     finish_steps: int | None = None,
     keep_defects: bool = False,
@@ -149,15 +141,18 @@ def backmap(
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
         temperature: target in K; the training's by default. Where it is given, the relaxation is
-            at that temperature; without relaxation one of an ensemble is drawn by weight.
+            at that temperature; of a voxel model without relaxation one of an ensemble is drawn by
+            weight.
         sweeps: Gibbs sweeps after the first pass.
-        candidates: ensemble drawn for each sequence of atoms.
-        choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
-        relaxation: steps of thermal relaxation, of each block after each sweep (voxel models) or
-            of the whole box at the end (point models); 0: none.
-        cold_start: part of the temperature at which the relaxation of a point model begins.
-        steps: along the flow of a point model.
+        candidates: of voxel models: ensemble drawn for each sequence of atoms.
+        choice: of voxel models: ``lowest``, ``boltzmann`` or ``reweight``, how one is chosen.
+        relaxation: of point models: steps of dynamics of the whole box at the end; 0: none.
+        block_relaxation: of voxel models: steps of thermal relaxation of each block after each
+            sweep; 0: none.
+        cold_start: of point models: part of the temperature at which the relaxation begins.
+        steps: of point models: along the flow.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
+        options: more options of the model's method, by name.
         device: ``auto``, ``cpu`` or ``cuda``.
         finish_steps: of dynamics with which every frame is finished as ``api.finish`` does, at the
             target temperature, after a little minimisation; None: none.
@@ -170,15 +165,19 @@ def backmap(
         The summary.
 
     Raises:
-        InputError: an input is wrong or does not fit the others; then no output is left.
+        InputError: an input is wrong or does not fit the others, or an option is not one of the
+            model's method; then no output is left.
     """
     where = choose_device(device)
     record = Path(f"{output}.json")
     path = find_model(model)
     loaded = load_model(path)
-    options = sampling_options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
-        "choice": choice, "relaxation": relaxation, "cold_start": cold_start, "steps": steps,
-        "batch": batch, "temperature": temperature, "seed": seed})  # fmt: skip
+    asked = {
+        "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
+        "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
+        "batch": batch, "temperature": temperature, "seed": seed, **(options or {}),
+    }  # fmt: skip
+    chosen = sampling_options(loaded.spec, path.stem, asked)
     atoms = read_topology(topology)
     system = _mapping(mapping, loaded.spec, path).resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
@@ -187,12 +186,12 @@ def backmap(
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         try:
-            hands = handedness_of(system, loaded.spec)
-            sampler = open_sampler(loaded, system, options, where, hands)
+            hands = handedness_of(system, loaded.spec.handedness)
+            sampler = open_sampler(loaded, system, chosen, where, hands)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         checker = Checker(system, loaded.spec.handedness)
-        finisher = _finisher(atoms, finish_steps, options, loaded, engine, keep_defects)
+        finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
         started = time.perf_counter()
         with (
             beside(record) as part,
@@ -207,13 +206,13 @@ def backmap(
                 checker.add(made, frame, number)
                 bar.next_frame()
             summary = _summary(
-                checker.result(), len(source), atoms, time.perf_counter() - started, options,
+                checker.result(), len(source), atoms, time.perf_counter() - started, chosen,
                 loaded, path,
             )  # fmt: skip
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(_record(summary, options, beads, trajectory, topology, mapping,
+            part.write_text(_record(summary, chosen, beads, trajectory, topology, mapping,
                 output, frames, where), encoding="utf-8")  # fmt: skip
     return summary
 
@@ -221,9 +220,7 @@ def backmap(
 class _Bar:
     """One bar over all frames that counts beads."""
 
-    def __init__(
-        self, sampler: Sampler | PointSampler, frames: int, beads: int, show: bool
-    ) -> None:
+    def __init__(self, sampler: Sampler, frames: int, beads: int, show: bool) -> None:
         self._per_bead = max(1, sampler.placements // max(1, beads))
         self._beads, self._frames, self._frame, self._count = beads, frames, 0, 0
         self._bar = tqdm(total=frames * beads, unit="bead", disable=not show)
@@ -251,46 +248,22 @@ class _Bar:
 
 
 def sampling_options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> SamplingOptions:
-    """Options as given, else the model's own, else the package's.
+    """Options as given, else the model's own, else the method's.
 
     Args:
         spec: of the model.
         source: its name, for messages.
-        given: by name; None, or a name that is missing: not given.
+        given: by name; None: not given.
 
     Raises:
-        InputError: options that do not go together.
+        InputError: an option that the method does not have, or options that do not go together.
     """
-    given = {**dict.fromkeys((*MODEL_DEFAULTS, "temperature")), **given}
-    values = {name: spec.defaults[name] for name in MODEL_DEFAULTS if name in spec.defaults}
-    values |= {name: value for name, value in given.items() if value is not None}
-    # Relaxation is at the temperature asked for, and so are point models; without either only a
-    # choice among candidates is.
-    fixed = spec.representation != "points" and not values.get("relaxation")
-    if given["temperature"] is not None and fixed:
-        if given["choice"] is None:
-            values["choice"] = "reweight"
-        if given["candidates"] is None:
-            values["candidates"] = max(int(values.get("candidates", 1)), ENSEMBLE)
-        if values["choice"] == "lowest" or values["candidates"] == 1:
-            raise InputError(
-                "temperature: expected choice boltzmann or reweight among several candidates, "
-                f"found choice {values['choice']} among {values['candidates']}, which no "
-                "temperature changes"
-            )
-    try:
-        return SamplingOptions(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{error} (options of this run and defaults of {source})") from error
+    return find_options(spec.method).sampling_options(given, spec.defaults, source)
 
 
-def handedness_of(system: SystemMapping, spec: ModelSpec) -> Handedness | None:
-    """The hand of every stereocentre by the pattern of the training data, if there is one."""
-    centres = tacticity.find_centres(system)
-    sign = tacticity.expected_signs(centres, spec.handedness)
-    if not sign.any():
-        return None
-    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
+def in_force(options: SamplingOptions) -> dict[str, Any]:
+    """Options that say how atoms are placed; seed and temperature stand for themselves."""
+    return {k: v for k, v in asdict(options).items() if k not in ("seed", "temperature", "batch")}
 
 
 def _finisher(
@@ -318,7 +291,7 @@ def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingF
 
 
 def _sample(
-    sampler: Sampler | PointSampler,
+    sampler: Sampler,
     frame: Structure,
     number: int,
     source: FrameSource,
@@ -360,12 +333,8 @@ def _summary(
         seed=options.seed,
         model=path.stem,
         model_sha256=model_hash(path),
-        sweeps=options.sweeps,
-        candidates=options.candidates,
-        choice=options.choice,
-        relaxation=options.relaxation,
-        cold_start=options.cold_start,
-        steps=options.steps,
+        method=model.spec.method,
+        options=in_force(options),
         temperature=options.temperature or model.spec.temperature,
     )
 

@@ -18,7 +18,7 @@ from deepbackmap.evaluation.table import format_value
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile
-from deepbackmap.model import read_spec
+from deepbackmap.model.header import read_spec
 from deepbackmap.system import Structure
 
 FRAMES = 2

@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,23 +135,31 @@ def backmap(
         int | None, typer.Option(help="Gibbs sweeps after the first pass; the model's by default.")
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(help="Candidates for each sequence; the model's by default.")
+        int | None, typer.Option(help="Voxel models: candidates for each sequence; the model's.")
     ] = None,
     choice: Annotated[
-        str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
+        str | None, typer.Option(help="Voxel models: lowest, boltzmann or reweight of them.")
     ] = None,
     relaxation: Annotated[
-        int | None, typer.Option(help="Steps of thermal relaxation; the model's by default.")
+        int | None,
+        typer.Option(help="Point models: steps of dynamics at the end; the model's by default."),
+    ] = None,
+    block_relaxation: Annotated[
+        int | None,
+        typer.Option(help="Voxel models: steps of relaxation of each block after each sweep."),
     ] = None,
     cold_start: Annotated[
         float | None,
-        typer.Option(help="Part of the temperature at which a point model's relaxation begins."),
+        typer.Option(help="Point models: part of the temperature at which relaxation begins."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps along the flow of a point model; the model's.")
+        int | None, typer.Option(help="Point models: steps along the flow; the model's.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, another option of the model's method.")
     ] = None,
     device: Device = "auto",
     finish: Annotated[
@@ -170,8 +178,10 @@ def backmap(
         summary = run_backmapping(
             beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation, cold_start=cold_start,
-            steps=steps, batch=batch, device=device, finish_steps=finish_steps if finish else None,
+            candidates=candidates, choice=choice, relaxation=relaxation,
+            block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
+            options=_options_of_method(option), device=device,
+            finish_steps=finish_steps if finish else None,
             keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
@@ -443,6 +453,22 @@ def _named_files(option: str, given: list[str]) -> dict[str, Path]:
             raise InputError(f"{option}: expected each name once, found '{name}' again")
         files[name] = Path(path)
     return files
+
+
+def _options_of_method(given: list[str] | None) -> dict[str, float | int | str]:
+    """NAME=VALUE as often as it is given; numbers where they are some."""
+    found: dict[str, float | int | str] = {}
+    for entry in given or []:
+        name, equals, text = entry.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"option: expected NAME=VALUE, found '{entry}'")
+        if name in found:
+            raise InputError(f"option: expected each name once, found '{name}' again")
+        found[name] = text
+        for kind in (float, int):
+            with suppress(ValueError):
+                found[name] = kind(text)
+    return found
 
 
 def _number_or_none(option: str, text: str) -> float | None:
