@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepbackmap.evaluation import tacticity
+from deepbackmap.chemistry import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.model import Model, ModelSpec, new_generator

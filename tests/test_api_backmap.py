@@ -12,8 +12,8 @@ from cli_systems import FRAMES, chains, write_model, write_system
 from deepbackmap.api.backmap import ENSEMBLE, backmap, sampling_options
 from deepbackmap.api.checks import Checker
 from deepbackmap.api.models import find_model, model_hash, models
+from deepbackmap.chemistry import tacticity
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions

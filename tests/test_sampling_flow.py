@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deepbackmap.api.backmap import handedness_of
+from deepbackmap.chemistry import tacticity
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.mapping import map_positions
 from deepbackmap.model import Model
 from deepbackmap.representation.environment import whole_beads

@@ -31,9 +31,9 @@ from deepbackmap.baselines.templates import (
     read_templates,
     write_templates,
 )
+from deepbackmap.chemistry import tacticity
 from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deepbackmap.evaluation import Plan, rings, tacticity
+from deepbackmap.chemistry import rings, tacticity
+from deepbackmap.evaluation import Plan
 from deepbackmap.evaluation.plan import atom_name
 from deepbackmap.forcefield.contacts import Contacts
 from deepbackmap.geometry.cell import minimum_image

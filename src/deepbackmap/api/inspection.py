@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.api.checks import atom_name
-from deepbackmap.evaluation import Plan, rings, stereo
+from deepbackmap.chemistry import rings, stereo
+from deepbackmap.evaluation import Plan
 from deepbackmap.forcefield.contacts import Contact, Contacts
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import Structure, Topology

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 import deepbackmap
 from deepbackmap.api.devices import choose_device
+from deepbackmap.chemistry import tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames

@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from deepbackmap.evaluation import contacts, rings, stereo
+from deepbackmap.chemistry import rings, stereo
+from deepbackmap.evaluation import contacts
 from deepbackmap.evaluation.result import Group
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.nonbonded import Exclusions

@@ -55,7 +55,7 @@ class ModelSpec:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Sampling options that suit this model (``sweeps``, ``candidates``, ``choice``)."""
     handedness: Mapping[str, Any] = field(default_factory=dict)
-    """Signs of the stereocentres of the training frames (``evaluation.tacticity.Pattern``)."""
+    """Signs of the stereocentres of the training frames (``chemistry.tacticity.Pattern``)."""
 
     @property
     def bead_cutoff(self) -> float:

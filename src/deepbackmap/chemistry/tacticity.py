@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from deepbackmap.evaluation import stereo
+from deepbackmap.chemistry import stereo
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
 

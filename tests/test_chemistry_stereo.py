@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepbackmap.evaluation.stereo import (
+from deepbackmap.chemistry.stereo import (
     canonical_ranks,
     handedness,
     prochiral_labels,
