@@ -91,7 +91,11 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
 
 
 def signs(structure: Structure, centres: Centres) -> Int64[np.ndarray, "c"]:
-    """Handedness of every centre: 1 or -1, or 0 where its branches lie in a plane."""
+    """Handedness of every centre: 1 or -1, or 0 where its branches lie in a plane.
+
+    This is the order of all four branches; see ``stereo.seen_from_the_centre`` for the test by
+    the side of the heavy ones.
+    """
     return stereo.handedness(structure, centres.atoms)
 
 
