@@ -37,6 +37,22 @@ class Centres:
     """0 or 1: place of the owning bead among the beads of its type, in the order S."""
 
 
+@dataclass(frozen=True)
+class KnownHands:
+    """The hand that each stereocentre should have."""
+
+    centres: Int64[np.ndarray, "c 5"]
+    """As ``Centres.atoms``."""
+    signs: Int64[np.ndarray, "c"]
+    """1 or -1; 0 where nothing is known."""
+
+    @classmethod
+    def by_pattern(cls, mapping: SystemMapping, pattern: Pattern) -> KnownHands:
+        """Those that a pattern asks of the centres of a system."""
+        centres = find_centres(mapping)
+        return cls(centres.atoms, expected_signs(centres, pattern))
+
+
 def find_centres(mapping: SystemMapping) -> Centres:
     """All stereocentres of a system, in the order of its atoms.
 
