@@ -85,8 +85,8 @@ def test_templates_of_the_package(melt, engine):
     record = json.loads((melt / "out.xtc.json").read_text())
     assert record["summary"]["force_evaluations"] == 300
     assert record["summary"]["engine"] == "counting"
-    assert record["summary"]["checks"]["inverted"] == 0
-    assert record["summary"]["checks"]["beads_rms"] < 0.02
+    assert record["summary"]["figures"]["hands"]["wrong"] == 0
+    assert record["summary"]["figures"]["beads"]["rms"] < 0.02
     assert record["options"]["method"] == "template"
     assert sorted(contents(melt)) == sorted(
         ["aa.gro", "aa.xtc", "cg.gro", "cg.xtc", "topol.top", "PS.itp", "out.xtc", "out.xtc.json"]
@@ -113,7 +113,7 @@ def test_templates_learned_from_atoms(melt):
     record = json.loads((melt / "out.xtc.json").read_text())
     assert record["summary"]["engine"] is None
     assert record["minimisation"] == []
-    assert record["summary"]["checks"]["beads_rms"] < 0.005
+    assert record["summary"]["figures"]["beads"]["rms"] < 0.005
     for made, true in zip(frames("out.xtc"), frames("aa.xtc"), strict=True):
         assert np.median(np.linalg.norm(made.positions - true.positions, axis=1)) < 0.02
 

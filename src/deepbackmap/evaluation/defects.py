@@ -46,6 +46,8 @@ class Hands:
     known: int = 0
     """Those of which it is known what is right."""
     unknown: int = 0
+    assumed: int = 0
+    """Known ones of which only most molecules of a type say so in the frame itself."""
     by_side: int = 0
     """Known ones that are wrong by the side on which the heavy branches turn."""
     by_order: int = 0
@@ -57,8 +59,8 @@ class Hands:
 
     def __add__(self, other: Hands) -> Hands:
         return Hands(
-            self.known + other.known, self.unknown + other.unknown, self.by_side + other.by_side,
-            self.by_order + other.by_order, self.wrong + other.wrong,
+            self.known + other.known, self.unknown + other.unknown, self.assumed + other.assumed,
+            self.by_side + other.by_side, self.by_order + other.by_order, self.wrong + other.wrong,
             _first(self.named, other.named),
         )  # fmt: skip
 
@@ -70,14 +72,16 @@ class DoubleBonds:
     known: int = 0
     """Those of which it is known what is right."""
     unknown: int = 0
+    assumed: int = 0
+    """Known ones of which only most molecules of a type say so in the frame itself."""
     wrong: int = 0
     named: Names = ()
     """The first wrong ones."""
 
     def __add__(self, other: DoubleBonds) -> DoubleBonds:
         return DoubleBonds(
-            self.known + other.known, self.unknown + other.unknown, self.wrong + other.wrong,
-            _first(self.named, other.named),
+            self.known + other.known, self.unknown + other.unknown, self.assumed + other.assumed,
+            self.wrong + other.wrong, _first(self.named, other.named),
         )  # fmt: skip
 
 

@@ -317,6 +317,7 @@ class Judge:
         return Hands(
             known=int(known.sum()),
             unknown=int((~known).sum()),
+            assumed=int(known.sum()) if self._hands is None else 0,
             by_side=int((known & (look.by_side != look.right)).sum()),
             by_order=int((known & (look.by_order != look.right)).sum()),
             wrong=len(wrong),
@@ -328,6 +329,7 @@ class Judge:
         return DoubleBonds(
             known=known,
             unknown=len(look.cis) - known,
+            assumed=known if self._cis is None else 0,
             wrong=len(wrong),
             named=tuple(f"{self.name_double_bond(k)}, frame {number}" for k in wrong[:NAMED]),
         )
