@@ -13,8 +13,8 @@ from torch import nn
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.blocks.index import BeadFrames, Blocks, build_bead_frames, build_blocks
 from deepbackmap.blocks.plan import build_plan
+from deepbackmap.chemistry import tacticity
 from deepbackmap.data.systems import TrainingSystem
-from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.methods.base import Model, new_generator

@@ -206,7 +206,7 @@ def test_a_third_method_trains_is_saved_is_loaded_and_backmaps(third, melt, tmp_
     assert (summary.method, dict(summary.options)) == ("cloud", {"sweeps": 0, "spread": 0.25})
     record = json.loads((tmp_path / "aa.gro.json").read_text())
     assert record["options"] == {
-        "sweeps": 0, "temperature": None, "seed": 0, "batch": 512, "spread": 0.25
+        "sweeps": 0, "temperature": None, "seed": 0, "batch": 512, "spread": 0.25, "frames": None
     }  # fmt: skip
     with read_frames(output) as made, read_frames(melt / "aa.gro") as true:
         off = np.linalg.norm(made[0].positions - true[0].positions, axis=1)

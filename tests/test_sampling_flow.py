@@ -11,9 +11,9 @@ import torch
 
 from deepbackmap.api.hands import handedness_of
 from deepbackmap.blocks.index import whole_beads
+from deepbackmap.chemistry import tacticity
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.mapping import map_positions
 from deepbackmap.methods.base import Model, open_sampler
 from deepbackmap.methods.points.options import PointSamplingOptions

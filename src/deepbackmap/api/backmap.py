@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import MDAnalysis
 import numpy as np
 import torch
 from tqdm import tqdm
 
-import deepbackmap
-from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.api import judgement
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
 from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model, model_hash
+from deepbackmap.api.record import make_record
+from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, load_mapping
@@ -46,7 +46,7 @@ class Summary:
     seconds: float
     """From the first frame read to the last one written."""
     atoms_per_second: float
-    checks: Checks
+    figures: Figures
     seed: int
     model: str
     model_sha256: str
@@ -60,16 +60,17 @@ class Summary:
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks against using what was written."""
+        return verdict(self.figures, self.temperature)
+
     def to_text(self) -> str:
         """Some lines for a person."""
-        c = self.checks
         rows = [
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
-            ("closest contact", _contact(c)),
-            ("stereocentres", _stereo(c)),
-            ("bonds through rings", str(c.bonds_through_rings)),
-            ("re-mapped beads", f"rms {c.beads_rms:.4f} nm, largest {c.beads_max:.4f} nm"),
+            *judgement.figure_rows(self.figures, "the pattern of the training data"),
             ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
             (
                 "sampling",
@@ -81,17 +82,15 @@ class Summary:
             ),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
-        lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
-        lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += judgement.to_lines(self.findings)
         if self.finish is not None:
             lines += ["", "finish", *(f"  {x}" for x in self.finish.to_text().splitlines()[1:])]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a program; a figure that is not finite becomes None."""
-        values = asdict(self)
-        if not math.isfinite(self.checks.closest_contact):
-            values["checks"]["closest_contact"] = None
+        values = asdict(self) | {"figures": self.figures.to_dict()}
+        values["findings"] = [asdict(finding) for finding in self.findings]
         if self.finish is not None:
             values["finish"] = self.finish.to_dict()
         return values
@@ -190,7 +189,8 @@ def backmap(
             sampler = open_sampler(loaded, system, chosen, where, hands)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
-        checker = Checker(system, loaded.spec.handedness)
+        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, loaded.spec.handedness))
+        figures = Figures()
         finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
         started = time.perf_counter()
         with (
@@ -203,10 +203,10 @@ def backmap(
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
                 writer.write(made)
-                checker.add(made, frame, number)
+                figures = figures + judge.frame(made, frame, number)
                 bar.next_frame()
             summary = _summary(
-                checker.result(), len(source), atoms, time.perf_counter() - started, chosen,
+                figures, len(source), atoms, time.perf_counter() - started, chosen,
                 loaded, path,
             )  # fmt: skip
             if finisher is not None:
@@ -316,7 +316,7 @@ def _sample(
 
 
 def _summary(
-    checks: Checks,
+    figures: Figures,
     frames: int,
     topology: Topology,
     seconds: float,
@@ -329,7 +329,7 @@ def _summary(
         atoms=topology.n_atoms,
         seconds=seconds,
         atoms_per_second=frames * topology.n_atoms / seconds,
-        checks=checks,
+        figures=figures,
         seed=options.seed,
         model=path.stem,
         model_sha256=model_hash(path),
@@ -350,40 +350,10 @@ def _record(
     frames: str | None,
     device: torch.device,
 ) -> str:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} backmap",
-        "input": {
-            "beads": str(beads),
-            "trajectory": None if trajectory is None else str(trajectory),
-            "topology": str(topology),
-            "mapping": None if mapping is None else str(mapping),
-            "frames": frames,
-        },
-        "output": Path(output).name,
-        "options": asdict(options),
-        "device": device.type,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "MDAnalysis": MDAnalysis.__version__,
-        },
-        "summary": summary.to_dict(),
-    }
-    return json.dumps(content, indent=2) + "\n"
-
-
-def _contact(c: Checks) -> str:
-    if not c.closest_pair:
-        return "no pair nearer than its sigma"
-    pair = " and ".join(c.closest_pair)
-    return f"{c.closest_contact:.3f} sigma: {pair}, frame {c.closest_frame}"
-
-
-def _stereo(c: Checks) -> str:
-    text = f"{c.inverted} of {c.stereocentres} inverted against the pattern of the training data"
-    if not c.stereocentres:
-        return "none" if not c.stereocentres_unknown else (
-            f"{c.stereocentres_unknown}, of which the training data tell no pattern"
-        )  # fmt: skip
-    return text + (f", {c.stereocentres_unknown} not known" if c.stereocentres_unknown else "")
+    inputs = {"beads": beads, "trajectory": trajectory, "topology": topology, "mapping": mapping}
+    return make_record(
+        "backmap", inputs=inputs, output=output, options=asdict(options) | {"frames": frames},
+        seed=options.seed, device=device.type, threads=torch.get_num_threads(),
+        engine=None if summary.finish is None else summary.finish.engine,
+        summary=summary.to_dict(),
+    )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,15 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import MDAnalysis
 import numpy as np
-import torch
 from tqdm import tqdm
 
-import deepbackmap
-from deepbackmap.api.backmap import _contact, _stereo
-from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.api import judgement
 from deepbackmap.api.files import beside
+from deepbackmap.api.record import make_record
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
@@ -31,9 +26,13 @@ from deepbackmap.baselines.templates import (
     read_templates,
     write_templates,
 )
+from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
@@ -66,7 +65,9 @@ class BaselineSummary:
     seconds: float
     """From the first frame read to the last one written."""
     atoms_per_second: float
-    checks: Checks
+    figures: Figures
+    findings: tuple[Finding, ...]
+    """What speaks against using what was written."""
     method: str
     seed: int
     engine: str | None
@@ -78,31 +79,23 @@ class BaselineSummary:
 
     def to_text(self) -> str:
         """Some lines for a person."""
-        c = self.checks
         engine = "none" if self.engine is None else (
             f"{self.force_evaluations} force evaluations a frame, {self.engine}"
         )  # fmt: skip
         rows = [
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
-            ("closest contact", _contact(c)),
-            ("stereocentres", _stereo(c)),
-            ("bonds through rings", str(c.bonds_through_rings)),
-            ("re-mapped beads", f"rms {c.beads_rms:.4f} nm, largest {c.beads_max:.4f} nm"),
+            *judgement.figure_rows(self.figures, "the templates"),
             ("method", f"{self.method}, {self.source}, seed {self.seed}"),
             ("minimisation", engine),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
-        lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
-        lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += judgement.to_lines(self.findings)
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a program; a figure that is not finite becomes None."""
-        values = asdict(self)
-        if not math.isfinite(self.checks.closest_contact):
-            values["checks"]["closest_contact"] = None
-        return values
+        return asdict(self) | {"figures": self.figures.to_dict()}
 
 
 def baseline(
@@ -123,6 +116,7 @@ def baseline(
     engine: str = "auto",
     minimise: bool = True,
     seed: int = 0,
+    keep_defects: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -151,6 +145,7 @@ def baseline(
         engine: which minimises (``dynamics.engines``).
         minimise: False leaves the atoms where they were placed.
         seed: of all random numbers.
+        keep_defects: whether to write structures that cannot be used.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -180,7 +175,8 @@ def baseline(
             place, name = _template(placer), f"templates {Path(found.source).name}"
             handedness = found.handedness
         runner = _engine(atoms, engine) if minimise else None
-        checker = Checker(system, handedness)
+        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, handedness))
+        figures = Figures()
         started, evaluations = time.perf_counter(), 0
         with (
             beside(record) as part,
@@ -193,8 +189,10 @@ def baseline(
                 if runner is not None:
                     made, count = _minimise(runner, method, made, where)
                     evaluations += count
+                found_here = judge.frame(made, frame, number)
+                judgement.refuse(where, verdict(found_here), keep_defects=keep_defects)
+                figures = figures + found_here
                 writer.write(made)
-                checker.add(made, frame, number)
                 bar.update()
             seconds = time.perf_counter() - started
             summary = BaselineSummary(
@@ -202,7 +200,8 @@ def baseline(
                 atoms=atoms.n_atoms,
                 seconds=seconds,
                 atoms_per_second=len(source) * atoms.n_atoms / seconds,
-                checks=checker.result(),
+                figures=figures,
+                findings=verdict(figures),
                 method=method,
                 seed=seed,
                 engine=None if runner is None else runner.name,
@@ -210,13 +209,18 @@ def baseline(
                 source=name,
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
-                      "mapping": mapping, "frames": frames, "modifiers": modifiers,
-                      "templates": templates, "templates_from": templates_from,
-                      "structure": structure}  # fmt: skip
-            options_used = {"method": method, "kick": kick_size, "temperature": temperature,
-                            "engine": engine, "minimise": minimise, "seed": seed}  # fmt: skip
+                      "mapping": mapping, "modifiers": modifiers, "templates": templates,
+                      "templates_from": templates_from, "structure": structure}  # fmt: skip
+            used = {"method": method, "kick": kick_size, "temperature": temperature,
+                    "engine": engine, "minimise": minimise, "frames": frames,
+                    "keep_defects": keep_defects}  # fmt: skip
+            steps = [asdict(m) for m in MINIMISATIONS[method]] if minimise else []
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(_record(summary, inputs, options_used, output), encoding="utf-8")
+            text = make_record(
+                "baseline", inputs=inputs, output=output, options=used, seed=seed,
+                engine=summary.engine, minimisation=steps, summary=summary.to_dict(),
+            )  # fmt: skip
+            part.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -395,28 +399,3 @@ def _learn(
         provenance=provenance,
         handedness=tacticity.learn_pattern(centres, np.stack(signs)),
     )
-
-
-def _record(
-    summary: BaselineSummary,
-    inputs: dict[str, Any],
-    options: dict[str, Any],
-    output: str | Path,
-) -> str:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} baseline",
-        "input": {key: None if value is None else str(value) for key, value in inputs.items()},
-        "output": Path(output).name,
-        "options": options,
-        "minimisation": [asdict(m) for m in MINIMISATIONS[summary.method]]
-        if summary.engine is not None
-        else [],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "MDAnalysis": MDAnalysis.__version__,
-        },
-        "summary": summary.to_dict(),
-    }
-    return json.dumps(content, indent=2) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deepbackmap.blocks.handedness import Handedness
-from deepbackmap.evaluation import tacticity
+from deepbackmap.chemistry import tacticity
 from deepbackmap.mapping import SystemMapping
 
 

@@ -15,11 +15,11 @@ from lightning_fabric import Fabric
 import deepbackmap
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.hands import handedness_of
+from deepbackmap.chemistry import tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.data.frames import read_systems
 from deepbackmap.data.systems import TrainingSystem, types_of
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model

@@ -44,7 +44,7 @@ Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are t
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
     bool,
-    typer.Option("--keep-defects", help="Write structures in which finishing made defects too."),
+    typer.Option("--keep-defects", help="Write structures that cannot be used too."),
 ]
 
 
@@ -220,6 +220,7 @@ def baseline(
         bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    keep_defects: KeepDefects = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -231,9 +232,10 @@ def baseline(
             beads, trajectory, topology=topology, mapping=mapping, output=output, method=method,
             modifiers=modifiers, kick_size=kick, templates=templates,
             templates_from=templates_from, structure=structure, temperature=temperature,
-            frames=frames, engine=engine, minimise=minimise, seed=seed, force=force,
-            progress=_progress(quiet),
+            frames=frames, engine=engine, minimise=minimise, seed=seed,
+            keep_defects=keep_defects, force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -276,7 +278,7 @@ def finish_(
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse defects that were there before as well.")
+        bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
     force: Force = False,
@@ -294,6 +296,7 @@ def finish_(
             engine=engine, threads=threads, seed=seed, strict=strict,
             keep_defects=keep_defects, force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -337,6 +340,7 @@ def md_(
             pressure=_number_or_none("pressure", pressure), minimise=minimise, engine=engine,
             threads=threads, seed=seed, force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -512,6 +516,15 @@ def _edge() -> Iterator[None]:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _warn(findings: tuple[Any, ...], quiet: bool) -> None:
+    """The one line about a structure that was written although something speaks against it."""
+    from deepbackmap.api.judgement import warning
+
+    line = warning(findings, quiet=quiet)
+    if line:
+        _say(line)
 
 
 def _say(text: str) -> None:

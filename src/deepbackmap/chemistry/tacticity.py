@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from deepbackmap.evaluation import stereo
+from deepbackmap.chemistry import stereo
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
 
@@ -35,6 +35,22 @@ class Centres:
     """One a centre: type of the owning bead and the centre's place among those of that bead."""
     parity: Int64[np.ndarray, "c"]
     """0 or 1: place of the owning bead among the beads of its type, in the order S."""
+
+
+@dataclass(frozen=True)
+class KnownHands:
+    """The hand that each stereocentre should have."""
+
+    centres: Int64[np.ndarray, "c 5"]
+    """As ``Centres.atoms``."""
+    signs: Int64[np.ndarray, "c"]
+    """1 or -1; 0 where nothing is known."""
+
+    @classmethod
+    def by_pattern(cls, mapping: SystemMapping, pattern: Pattern) -> KnownHands:
+        """Those that a pattern asks of the centres of a system."""
+        centres = find_centres(mapping)
+        return cls(centres.atoms, expected_signs(centres, pattern))
 
 
 def find_centres(mapping: SystemMapping) -> Centres:
@@ -91,7 +107,11 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
 
 
 def signs(structure: Structure, centres: Centres) -> Int64[np.ndarray, "c"]:
-    """Handedness of every centre: 1 or -1, or 0 where its branches lie in a plane."""
+    """Handedness of every centre: 1 or -1, or 0 where its branches lie in a plane.
+
+    This is the order of all four branches; see ``stereo.seen_from_the_centre`` for the test by
+    the side of the heavy ones.
+    """
     return stereo.handedness(structure, centres.atoms)
 
 

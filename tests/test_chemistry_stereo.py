@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from deepbackmap.evaluation.stereo import (
+from deepbackmap.chemistry.stereo import (
     canonical_ranks,
     handedness,
     prochiral_labels,
     prochiral_pairs,
+    seen_from_the_centre,
     stereocentres,
 )
 from deepbackmap.io.topology import read_topology
@@ -98,3 +99,40 @@ def test_polystyrene_has_nine_centres_and_ten_pairs():
     pairs = prochiral_pairs(found)
     assert (pairs[:, 0] + 1).tolist() == [2 + 16 * m for m in range(1, 10)] + [149]
     assert (pairs[:-1, 3:] + 1).tolist() == [[1 + 16 * m, 3 + 16 * m] for m in range(1, 10)]
+
+
+def pushed(positions, height):
+    """The centre moved along the bond to its light branch (atom 1), away from it."""
+    moved = positions.copy()
+    moved[0] -= height * positions[1] / np.linalg.norm(positions[1])
+    return moved
+
+
+@pytest.mark.parametrize("height", [0.0, 0.02])
+def test_both_tests_of_a_healthy_centre_agree(height):
+    found, positions = tetrahedral(("H", "F", "Cl", "Br"))
+    centres = stereocentres(found)
+    seen = seen_from_the_centre(centres, found.masses)
+    for image in (positions, positions * [1, 1, -1]):
+        frame = structure(pushed(image, height))
+        assert handedness(frame, seen).tolist() == handedness(frame, centres).tolist() != [0]
+
+
+def test_a_centre_pushed_through_its_heavy_branches_is_wrong_by_side_alone():
+    found, positions = tetrahedral(("H", "F", "Cl", "Br"))
+    centres = stereocentres(found)
+    seen = seen_from_the_centre(centres, found.masses)
+    right = structure(positions)
+    through = structure(pushed(positions, 0.05))
+    assert handedness(through, centres).tolist() == handedness(right, centres).tolist()
+    assert handedness(through, seen).tolist() == (-handedness(right, seen)).tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_branches_does_not_matter_to_their_agreement(seed):
+    found, positions = tetrahedral(("H", "F", "Cl", "Br"))
+    centres = stereocentres(found)
+    shuffled = centres[:, [0, *(1 + np.random.default_rng(seed).permutation(4))]]
+    frame = structure(positions)
+    seen = seen_from_the_centre(shuffled, found.masses)
+    assert handedness(frame, seen).tolist() == handedness(frame, shuffled).tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import small_polystyrene
-from deepbackmap.evaluation import tacticity
+from deepbackmap.chemistry import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepbackmap.evaluation.rings import find_rings, pierced_rings
+from deepbackmap.chemistry.rings import find_rings, pierced_rings
 from evaluation_systems import SKEWED, molecule, rotation, scattered, structure
 
 HEXAGON = [(k, (k + 1) % 6) for k in range(6)]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from vesin import NeighborList
 
-from deepbackmap.evaluation.stereo import bonded_neighbours
+from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import MoleculeType, Structure
 

@@ -116,6 +116,27 @@ def handedness(structure: Structure, centres: Int64[np.ndarray, "k 5"]) -> Int64
     return _sign_of_triple_product(a - light, b - light, c - light)
 
 
+def seen_from_the_centre(
+    centres: Int64[np.ndarray, "k 5"], masses: Float64[np.ndarray, " n"]
+) -> Int64[np.ndarray, "k 5"]:
+    """The centres with the lightest branch of each replaced by the centre itself.
+
+    ``handedness`` of these rows is the second test of a centre: on which side of it its three
+    heavy branches turn, wherever its hydrogen is. A centre inside the tetrahedron of its branches
+    has the same sign by both; one that was pushed through the plane of its heavy branches has not,
+    and minimisation then turns it over or not by chance.
+
+    Args:
+        centres: as ``stereocentres`` or ``tacticity.find_centres`` gives them, with the atoms of
+            the system; the sign of either order of branches is kept.
+        masses: of the atoms of the system, u. Of branches that are equally light the first counts.
+    """
+    seen = centres.copy()
+    rows = np.arange(len(centres))
+    seen[rows, 1 + masses[centres[:, 1:]].argmin(axis=1)] = centres[:, 0]
+    return seen
+
+
 def prochiral_labels(
     structure: Structure, pairs: Int64[np.ndarray, "k 5"]
 ) -> Int64[np.ndarray, " k"]:
