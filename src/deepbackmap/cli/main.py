@@ -5,12 +5,13 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -462,26 +463,69 @@ def _progress(quiet: bool) -> bool:
 
 @contextmanager
 def _edge() -> Iterator[None]:
-    """Turns a user's mistake and an interruption into one line; a bug stays a traceback."""
+    """Turns a user's mistake, a limit of the machine and an interruption into one line.
+
+    A bug stays a traceback.
+    """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        # A job that is told to end cleans up as after Ctrl-C.
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread, where signals cannot be set
-        before = None
+    with _signals():
+        try:
+            yield
+        except InputError as error:
+            _say(str(error))
+            raise typer.Exit(BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            _say(f"interrupted{f': {error}' if str(error) else ''}")
+            raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            limit = _limit(error)
+            if limit is None:
+                raise
+            _say(limit)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """A job that is told to end, or whose terminal closes, cleans up as after Ctrl-C."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # ValueError: not in the main thread, where signals cannot be set. A signal that is
+        # ignored (nohup) stays ignored.
+        with suppress(ValueError):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, _interrupt)
     try:
         yield
-    except InputError as error:
-        _say(str(error))
-        raise typer.Exit(BAD_INPUT) from error
-    except KeyboardInterrupt as error:
-        _say(f"interrupted{f': {error}' if str(error) else ''}")
-        raise typer.Exit(INTERRUPTED) from error
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _limit(error: Exception) -> str | None:
+    """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
+        return (
+            "expected the work to fit into memory, found too little of it"
+            f"{f' ({said})' if said else ''}: are the sizes in the inputs right? Fewer particles, "
+            "or a smaller --batch, need less"
+        )
+    if isinstance(error, RecursionError):
+        return "expected inputs that nest a few levels deep, found more than can be followed"
+    if isinstance(error, OverflowError):
+        return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
+    if isinstance(error, OSError) and error.errno in _DISK_FULL or _FULL in said:
+        name = getattr(error, "filename", None)
+        return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
+    return None
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+"""Words of torch, CUDA and the system."""
+_FULL = os.strerror(errno.ENOSPC)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from jaxtyping import Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import validate_box
+from deepbackmap.io.atomic import new_file
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
@@ -245,31 +247,18 @@ class TrajectoryWriter:
         self._path = path
         self._table = table
         self._force = force
-        self._part: Path | None = None
+        self._place: AbstractContextManager[Path] | None = None
         self._writer: FrameWriter | None = None
         self._count = 0
 
     def __enter__(self) -> TrajectoryWriter:
-        # The extension stays last, since formats are told by it.
+        self._place = new_file(self._path)
+        part = self._place.__enter__()
         try:
-            handle, name = tempfile.mkstemp(
-                dir=self._path.parent,
-                prefix=f".{self._path.stem}.",
-                suffix=f".part{self._path.suffix}",
-            )
-        except OSError as error:
-            raise _no_place(self._path, error) from error
-        os.close(handle)
-        self._part = Path(name)
-        try:
-            # mkstemp makes files for the owner alone; an output has the usual permissions.
-            mask = os.umask(0)
-            os.umask(mask)
-            self._part.chmod(0o666 & ~mask)
             with _blame(str(self._path)):
-                self._writer = WRITERS[self._path.suffix.lower()](self._part, self._table)
+                self._writer = WRITERS[self._path.suffix.lower()](part, self._table)
         except BaseException:
-            self._part.unlink()
+            self._leave(*sys.exc_info())
             raise
         return self
 
@@ -300,7 +289,7 @@ class TrajectoryWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._part is not None and self._writer is not None
+        assert self._writer is not None
         try:
             with _blame(str(self._path)):
                 self._writer.close()
@@ -309,10 +298,27 @@ class TrajectoryWriter:
                     raise ValueError(f"{self._path}: expected at least one frame to be written")
                 if not self._force:
                     _refuse_existing(self._path)
-                self._part.replace(self._path)
+        except BaseException:
+            self._leave(*sys.exc_info())
+            raise
         finally:
-            self._part.unlink(missing_ok=True)
             self._writer = None
+        self._leave(kind, error, trace)
+
+    def _leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Renames the part if all went well, and else removes it."""
+        assert self._place is not None
+        place, self._place = self._place, None
+        try:
+            place.__exit__(kind, error, trace)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
 
 def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) -> TrajectoryWriter:
@@ -390,10 +396,6 @@ def _check_frame(structure: Structure, n: int) -> None:
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
-
-
-def _no_place(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: expected a place to write to, found: {error.strerror}")
 
 
 class _blame:
