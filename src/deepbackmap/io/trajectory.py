@@ -27,7 +27,7 @@ from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
 from deepbackmap.io.formats.lammps import DataWriter, DumpFrames, DumpWriter, open_data
 from deepbackmap.io.formats.pdb import PdbWriter, open_pdb
-from deepbackmap.io.formats.xdr import XdrReader, XdrWriter
+from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.system import Structure
 
@@ -37,8 +37,8 @@ __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "op
 READERS: dict[str, Callable[[Path], FrameReader]] = {
     ".gro": GroReader,
     ".pdb": open_pdb,
-    ".xtc": XdrReader,
-    ".trr": XdrReader,
+    ".xtc": XtcReader,
+    ".trr": TrrReader,
     ".dcd": DcdReader,
     ".data": open_data,
     ".lammpstrj": DumpFrames,
@@ -50,8 +50,8 @@ READERS: dict[str, Callable[[Path], FrameReader]] = {
 WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
     ".gro": GroWriter,
     ".pdb": PdbWriter,
-    ".xtc": XdrWriter,
-    ".trr": XdrWriter,
+    ".xtc": XtcWriter,
+    ".trr": TrrWriter,
     ".dcd": DcdWriter,
     ".data": DataWriter,
     ".lammpstrj": DumpWriter,
