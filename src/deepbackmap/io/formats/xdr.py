@@ -148,9 +148,9 @@ class XtcReader(_Blocks):
         length = int.from_bytes(data[88:head], "big")
         if any(data[head + length :]):
             raise FormatError("zeros behind the stream of coordinates, found something else")
-        low, high, step = tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6]
+        x, y, z, to_x, to_y, to_z, step = numbers
         stream = np.frombuffer(data, np.uint8, length, head)
-        packed = PackedFrame(n, precision, low, high, step, stream)  # type: ignore[arg-type]
+        packed = PackedFrame(n, precision, (x, y, z), (to_x, to_y, to_z), step, stream)
         return Structure(unpack(packed).astype(np.float64), box, time)
 
 

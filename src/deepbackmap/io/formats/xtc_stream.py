@@ -16,12 +16,13 @@ one before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8, UInt64
 
 from deepbackmap.io.formats.base import FormatError
 
@@ -76,21 +77,19 @@ def unpack(frame: PackedFrame) -> Float32[np.ndarray, "n 3"]:
         FormatError: the stream cannot have been written for this frame; what does not fit.
     """
     _check_head(frame)
-    low = np.array(frame.low, dtype=np.int64)
-    high = np.array(frame.high, dtype=np.int64)
-    sizes = high - low + 1
-    widths = np.array([int(s).bit_length() for s in sizes], dtype=np.int64)
-    together = 0 if (sizes > _WIDE).any() else int(np.prod(sizes.astype(object))).bit_length()
-    out = np.empty((frame.n, 3), dtype=np.int64)
-    stream = np.concatenate([frame.stream, np.zeros(16, dtype=np.uint8)])
+    sizes = [b - a + 1 for a, b in zip(frame.low, frame.high, strict=True)]
+    widths = tuple(size.bit_length() for size in sizes)
+    together = 0 if max(sizes) > _WIDE else math.prod(sizes).bit_length()
+    padded = np.zeros(len(frame.stream) // 8 + 4, dtype=">u8")
+    padded.view(np.uint8)[: len(frame.stream)] = frame.stream
+    out = np.empty((frame.n, 3), dtype=np.float32)
     code = _walk(
-        stream, len(frame.stream), low, high, widths, together, frame.step, _STEPS, out
+        padded.astype(np.uint64), len(frame.stream), frame.low, frame.high, widths, together,
+        frame.step, _STEPS, np.float32(1.0 / frame.precision), out,
     )  # fmt: skip
-    if code == 0 and not (np.array_equal(out.min(0), low) and np.array_equal(out.max(0), high)):
-        code = 6
     if code:
         raise FormatError(f"whole compressed coordinates, found that {_REASONS[code]}")
-    return out.astype(np.float32) * np.float32(1.0 / frame.precision)
+    return out
 
 
 def _check_head(frame: PackedFrame) -> None:
@@ -121,112 +120,123 @@ def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_machine_code
 @no_type_check
-def _bits(stream: UInt8[np.ndarray, "b"], at: int, count: int) -> int:
-    """A number of up to 32 bits, the highest first, that starts at a bit."""
-    value = 0
-    while count > 0:
-        inside = at & 7
-        taken = min(8 - inside, count)
-        part = (np.int64(stream[at >> 3]) >> (8 - inside - taken)) & ((1 << taken) - 1)
-        value = (value << taken) | part
-        at += taken
-        count -= taken
-    return value
+def _window(words: UInt64[np.ndarray, "w"], at: int) -> np.uint64:
+    """The 64 bits from a bit on."""
+    here = np.uint64(at & 63)
+    first = words[np.uint64(at >> 6)] << here
+    if here == np.uint64(0):
+        return first
+    return first | (words[np.uint64((at >> 6) + 1)] >> (np.uint64(64) - here))
 
 
 @_machine_code
 @no_type_check
-def _triple(
-    stream: UInt8[np.ndarray, "b"],
-    at: int,
-    count: int,
-    b: int,
-    c: int,
-    parts: Int64[np.ndarray, "9"],
-    found: Int64[np.ndarray, "3"],
-) -> None:
+def _bits(words: UInt64[np.ndarray, "w"], at: int, count: int) -> int:
+    """A number of 1 to 32 bits, the highest first, that starts at a bit."""
+    return np.int64(_window(words, at) >> np.uint64(64 - count))
+
+
+@_machine_code
+@no_type_check
+def _triple(words: UInt64[np.ndarray, "w"], at: int, count: int, b: int, c: int) -> Any:
     """Three numbers in one of up to 72 bits, (x b + y) c + z, its lowest byte first."""
-    digits = 0
-    inside = at & 7
-    place = at >> 3
-    left = count
-    while left > 0:
-        pair = (np.int64(stream[place]) << 8) | np.int64(stream[place + 1])
-        taken = min(8, left)
-        parts[digits] = (pair >> (16 - inside - taken)) & ((1 << taken) - 1)
-        digits += 1
-        place += 1
-        left -= taken
-    if digits <= 7:
-        value = 0
-        for k in range(digits - 1, -1, -1):
-            value = (value << 8) | parts[k]
-        found[2] = value % c
-        value //= c
-        found[1] = value % b
-        found[0] = value // b
-        return
-    for axis, size in ((2, c), (1, b)):  # by long division
-        rest = 0
-        for k in range(digits - 1, -1, -1):
-            rest = (rest << 8) | parts[k]
-            parts[k] = rest // size
-            rest -= parts[k] * size
-        found[axis] = rest
-    value = 0
+    if count > 56:
+        return _long_triple(words, at, count, b, c)
+    window = _window(words, at)
+    whole = np.uint64(0)
+    full = count >> 3
+    for k in range(full):
+        byte = (window >> np.uint64(56 - 8 * k)) & np.uint64(0xFF)
+        whole |= byte << np.uint64(8 * k)
+    if count & 7:
+        rest = (window << np.uint64(8 * full)) >> np.uint64(64 - (count & 7))
+        whole |= rest << np.uint64(8 * full)
+    if count <= 32:  # divides faster
+        small, c_, b_ = np.uint32(whole), np.uint32(c), np.uint32(b)
+        over = small // c_
+        top = over // b_
+        return np.int64(top), np.int64(over - top * b_), np.int64(small - over * c_)
+    above = whole // np.uint64(c)
+    highest = above // np.uint64(b)
+    y, z = above - highest * np.uint64(b), whole - above * np.uint64(c)
+    return np.int64(highest), np.int64(y), np.int64(z)
+
+
+@_machine_code
+@no_type_check
+def _long_triple(words: UInt64[np.ndarray, "w"], at: int, count: int, b: int, c: int) -> Any:
+    """As ``_triple``, byte by byte, for more bits than a machine word has."""
+    digits = (count + 7) >> 3
+    parts = np.zeros(9, dtype=np.int64)
+    for k in range(digits):
+        parts[k] = _bits(words, at + 8 * k, min(8, count - 8 * k))
+    z = _divide(parts, digits, c)
+    y = _divide(parts, digits, b)
+    x = 0
     for k in range(digits - 1, -1, -1):
         # what does not fit is far too large in any case
-        value = (value << 8) | parts[k] if value < 1 << 40 else value
-    found[0] = value
+        x = (x << 8) | parts[k] if x < 1 << 40 else x
+    return x, y, z
+
+
+@_machine_code
+@no_type_check
+def _divide(parts: Int64[np.ndarray, "9"], digits: int, size: int) -> int:
+    """Divides a number given by its bytes, and returns what is left."""
+    rest = 0
+    for k in range(digits - 1, -1, -1):
+        rest = (rest << 8) | parts[k]
+        parts[k] = rest // size
+        rest -= parts[k] * size
+    return rest
 
 
 @_machine_code
 @no_type_check
 def _walk(
-    stream: UInt8[np.ndarray, "b"],
+    words: UInt64[np.ndarray, "w"],
     length: int,
-    low: Int64[np.ndarray, "3"],
-    high: Int64[np.ndarray, "3"],
-    widths: Int64[np.ndarray, "3"],
+    low: Any,
+    high: Any,
+    widths: Any,
     together: int,
     step: int,
     steps: Int64[np.ndarray, "_"],
-    out: Int64[np.ndarray, "n 3"],
+    unit: np.float32,
+    out: Float32[np.ndarray, "n 3"],
 ) -> int:
-    """Fills ``out`` from a stream and some bytes of padding.
+    """Fills ``out`` from the ``length`` bytes of a stream, which come as padded machine words.
 
-    Returns 0, or which of ``_REASONS`` it met.
+    Axes are written out, since arrays of three are not kept in registers. Returns 0, or which of
+    ``_REASONS`` it met.
     """
-    parts = np.zeros(9, dtype=np.int64)
-    here = np.zeros(3, dtype=np.int64)
-    before = np.zeros(3, dtype=np.int64)
+    low_x, low_y, low_z = low
+    high_x, high_y, high_z = high
+    least_x, least_y, least_z = high
+    most_x, most_y, most_z = low
     end = 8 * length
     last = len(steps) - 1
-    b, c = high[1] - low[1] + 1, high[2] - low[2] + 1
+    b, c = high_y - low_y + 1, high_z - low_z + 1
     wide = together if together else widths[0] + widths[1] + widths[2]
     at = run = i = 0
     while i < len(out):
         if at + wide + 1 > end:
             return 1
         if together:
-            _triple(stream, at, together, b, c, parts, here)
+            x, y, z = _triple(words, at, together, b, c)
         else:
-            here[0] = _bits(stream, at, widths[0])
-            here[1] = _bits(stream, at + widths[0], widths[1])
-            here[2] = _bits(stream, at + widths[0] + widths[1], widths[2])
+            x = _bits(words, at, widths[0])
+            y = _bits(words, at + widths[0], widths[1])
+            z = _bits(words, at + widths[0] + widths[1], widths[2])
+        x, y, z = x + low_x, y + low_y, z + low_z
         at += wide
-        for k in range(3):
-            here[k] += low[k]
-            if here[k] > high[k]:
-                return 2
-            before[k] = here[k]
         change = 0
-        flag = _bits(stream, at, 1)
+        flag = _bits(words, at, 1)
         at += 1
         if flag:  # else the run is as long as the one before
             if at + 5 > end:
                 return 1
-            run = _bits(stream, at, 5)
+            run = _bits(words, at, 5)
             at += 5
             change = run % 3 - 1
             run //= 3
@@ -234,23 +244,31 @@ def _walk(
             return 3
         if at + run * step > end:
             return 1
-        # The writers swap the first two of a run (oxygen and hydrogen of water).
-        for k in range(3):
-            out[i + (1 if run else 0), k] = here[k]
         if run and (step < FIRST_STEP or step > last):
             return 4
-        size = steps[step] if run else 1
-        for m in range(run):
-            _triple(stream, at, step, size, size, parts, here)
-            at += step
-            place = i if m == 0 else i + m + 1
-            for k in range(3):
-                before[k] += here[k] - size // 2
-                if here[k] >= size or before[k] < low[k] or before[k] > high[k]:
+        size = steps[step] if run else 0
+        # The writers swap the first two of a run (oxygen and hydrogen of water).
+        place = i + (1 if run else 0)
+        for m in range(run + 1):
+            if m:
+                dx, dy, dz = _triple(words, at, step, size, size)
+                if dx >= size:
                     return 2
-                out[place, k] = before[k]
+                at += step
+                half = size // 2
+                x, y, z = x + dx - half, y + dy - half, z + dz - half
+                place = i if m == 1 else i + m
+            if x < low_x or y < low_y or z < low_z or x > high_x or y > high_y or z > high_z:
+                return 2
+            least_x, least_y, least_z = min(least_x, x), min(least_y, y), min(least_z, z)
+            most_x, most_y, most_z = max(most_x, x), max(most_y, y), max(most_z, z)
+            out[place, 0] = np.float32(x) * unit
+            out[place, 1] = np.float32(y) * unit
+            out[place, 2] = np.float32(z) * unit
         i += 1 + run
         step += change
-    if (at + 7) >> 3 != length or _bits(stream, at, -at & 7):
+    if (at + 7) >> 3 != length or (at & 7 and _bits(words, at, 8 - (at & 7))):
         return 5
+    if (least_x, least_y, least_z) != low or (most_x, most_y, most_z) != high:
+        return 6
     return 0
