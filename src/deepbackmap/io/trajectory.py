@@ -25,7 +25,7 @@ from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
-from deepbackmap.io.formats.lammps import DataWriter, DumpFrames, DumpWriter, open_data
+from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
 from deepbackmap.io.formats.pdb import PdbWriter, open_pdb
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
@@ -40,9 +40,9 @@ READERS: dict[str, Callable[[Path], FrameReader]] = {
     ".xtc": XtcReader,
     ".trr": TrrReader,
     ".dcd": DcdReader,
-    ".data": open_data,
-    ".lammpstrj": DumpFrames,
-    ".dump": DumpFrames,
+    ".data": DataReader,
+    ".lammpstrj": DumpReader,
+    ".dump": DumpReader,
     ".gsd": GsdReader,
 }
 """By extension, in lower case."""

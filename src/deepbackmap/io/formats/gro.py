@@ -21,6 +21,8 @@ _TIME = re.compile(r"\bt=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)(?![\
 _BOX_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
 _LARGEST = 9999.9995
 """What %8.3f can hold; below zero a tenth of it."""
+_MAY_STAND = np.isin(np.arange(256), list(b"0123456789.+- "))
+"""By character, whether a coordinate may have it."""
 _SHORTEST_ROW = 21
 """Bytes of a row, its newline too, that has columns for coordinates."""
 
@@ -176,6 +178,7 @@ def _positions(lines: list[bytes]) -> Float64[np.ndarray, "n 3"]:
     places = [d - 20 for d in dots[:3]]
     flat = table.reshape(len(lines), 3 * width)
     at_point = (flat[:, places] == ord(".")).all(axis=1) if len(dots) >= 3 else np.array([False])
+    at_point &= _MAY_STAND[flat].all(axis=1)
     if not at_point.all():
         row = int(np.flatnonzero(~at_point)[0])
         raise FormatError(
