@@ -26,7 +26,7 @@ from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
 from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
-from deepbackmap.io.formats.pdb import PdbWriter, open_pdb
+from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.system import Structure
@@ -36,7 +36,7 @@ __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "op
 
 READERS: dict[str, Callable[[Path], FrameReader]] = {
     ".gro": GroReader,
-    ".pdb": open_pdb,
+    ".pdb": PdbReader,
     ".xtc": XtcReader,
     ".trr": TrrReader,
     ".dcd": DcdReader,

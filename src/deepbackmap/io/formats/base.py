@@ -59,9 +59,16 @@ def box_from_lengths_and_angles(
     """Lattice vectors, lower triangular, from a, b, c and alpha, beta, gamma in degrees.
 
     Right angles give exact zeros. Without a cell (all zeros) the box is all zeros.
+
+    Raises:
+        FormatError: there is no such cell.
     """
     if not lengths.any():
         return np.zeros((3, 3))
+    if not (np.isfinite([*lengths, *angles]).all() and (lengths > 0.0).all() and _possible(angles)):
+        raise FormatError(
+            f"a cell that can be, found lengths {lengths.tolist()} nm and angles {angles.tolist()}"
+        )
     # sin(90 - x) is exactly zero at 90 degrees, cos(x) is not.
     alpha, beta, gamma = np.sin(np.deg2rad(90.0 - angles))
     sin_gamma = np.sqrt(1.0 - gamma**2)
@@ -71,6 +78,12 @@ def box_from_lengths_and_angles(
     return np.array(
         [[a, 0.0, 0.0], [b * gamma, b * sin_gamma, 0.0], [c * beta, c * yz, c * height]]
     )
+
+
+def _possible(angles: Float64[np.ndarray, "3"]) -> bool:
+    """Whether three angles, in degrees, can meet in a corner that has a volume."""
+    half = angles.sum() / 2.0
+    return bool((angles > 0.0).all() and half < 180.0 and (angles < half).all())
 
 
 def lengths_and_cosines(

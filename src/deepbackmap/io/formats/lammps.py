@@ -136,7 +136,7 @@ class DumpReader(FrameReader):
         while True:
             words = self._line()
             if not words:
-                if begun or self._file.read(1):
+                if begun or self._file.read().strip():
                     raise FormatError(f"a whole frame {number}, found that it is cut short")
                 return None
             begun = True
