@@ -7,15 +7,12 @@ from pathlib import Path
 from deepbackmap.errors import InputError
 from deepbackmap.io.atomic import check_folder, new_folder
 from deepbackmap.io.atomic import new_file as beside
-from deepbackmap.io.trajectory import FrameSource, read_frames, read_positions
+from deepbackmap.io.trajectory import FrameSource, holds_names, read_frames, read_positions
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
 from deepbackmap.system import Topology
 
 __all__ = ["beside", "check_folder", "new_folder", "open_atoms", "open_beads"]
-
-WITHOUT_NAMES = (".xtc", ".trr", ".dcd")
-"""Files that hold coordinates only."""
 
 
 def open_atoms(
@@ -28,7 +25,7 @@ def open_atoms(
             are not those of the topology in its order.
     """
     path = Path(path)
-    if path.suffix.lower() not in WITHOUT_NAMES:
+    if holds_names(path):
         source, named = read_frames(path, frames=frames), path
     elif structure is None:
         raise InputError(f"{path}: expected a structure with the names of its atoms, found none")
@@ -49,7 +46,7 @@ def open_beads(path: str | Path, system: SystemMapping, frames: str | None = Non
         InputError: the file cannot be read, or its beads are not those of the mapping.
     """
     path = Path(path)
-    if path.suffix.lower() in WITHOUT_NAMES:
+    if not holds_names(path):
         return read_positions(path, bead_table(system), frames=frames)
     source = read_frames(path, frames=frames)
     try:

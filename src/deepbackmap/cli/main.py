@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import deepbackmap
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Notice
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -42,6 +42,14 @@ Engine = Annotated[
     str, typer.Option(help="auto, openmm, openmm-cpu, openmm-cuda, openmm-opencl or gromacs.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
+]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
     bool,
@@ -74,11 +82,13 @@ def map_(
     mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -161,11 +171,13 @@ def backmap(
     finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
@@ -211,11 +223,13 @@ def baseline(
         bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -270,11 +284,13 @@ def finish_(
         bool, typer.Option("--strict", help="Refuse defects that were there before as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -314,11 +330,13 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.md import md
 
         summary = md(
@@ -370,11 +388,13 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -469,7 +489,8 @@ def _edge() -> Iterator[None]:
     """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
-    with _signals():
+    with _signals(), warnings.catch_warnings():
+        warnings.showwarning = _show
         try:
             yield
         except InputError as error:
@@ -484,6 +505,18 @@ def _edge() -> Iterator[None]:
                 raise
             _say(limit)
             raise typer.Exit(BAD_INPUT) from error
+
+
+@contextmanager
+def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
+    """Coordinate files are read as the user says."""
+    if format is None and length_unit is None:
+        yield
+        return
+    from deepbackmap.io.trajectory import reading_as
+
+    with reading_as(format, length_unit):
+        yield
 
 
 @contextmanager
@@ -530,6 +563,14 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Notices are for the user; other warnings look as ever."""
+    if issubclass(category, Notice):
+        _say(str(message))
+    else:
+        typer.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
 
 
 def _say(text: str) -> None:

@@ -7,11 +7,17 @@ moved there when they are complete.
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -35,17 +41,31 @@ __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "op
            "parse_frames", "read_frames", "read_positions"]  # fmt: skip
 
 READERS: dict[str, Callable[[Path], FrameReader]] = {
-    ".gro": GroReader,
-    ".pdb": PdbReader,
-    ".xtc": XtcReader,
-    ".trr": TrrReader,
-    ".dcd": DcdReader,
-    ".data": DataReader,
-    ".lammpstrj": DumpReader,
-    ".dump": DumpReader,
-    ".gsd": GsdReader,
+    "gro": GroReader,
+    "pdb": PdbReader,
+    "xtc": XtcReader,
+    "trr": TrrReader,
+    "dcd": DcdReader,
 }
-"""By extension, in lower case."""
+"""Formats with a unit of length of their own, by name."""
+
+UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
+    "data": DataReader,
+    "dump": DumpReader,
+    "gsd": GsdReader,
+}
+"""Formats without one: they take its length in nm."""
+
+EXTENSIONS = {
+    ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".xtc": "xtc", ".trr": "trr",
+    ".dcd": "dcd", ".data": "data", ".lmp": "data", ".lammpstrj": "dump", ".dump": "dump",
+    ".gsd": "gsd",
+}  # fmt: skip
+"""Formats by extension, in lower case."""
+
+_NAMELESS = ("xtc", "trr", "dcd")
+_LAMMPS_WORDS = {"data": "data", "lmp": "data", "dump": "dump", "lammpstrj": "dump"}
+"""Formats by a part of the name, as in data.polymer and dump.1000."""
 
 WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
     ".gro": GroWriter,
@@ -139,8 +159,8 @@ def read_frames(
     """Opens a structure and, if there is one, its trajectory.
 
     Args:
-        structure_file: names and, without a trajectory, also the frames; .gro, .pdb, .data,
-            .lammpstrj, .dump or .gsd.
+        structure_file: names and, without a trajectory, also the frames; .gro, .pdb, a LAMMPS
+            data file or dump, or .gsd.
         trajectory: the frames; any of these, .xtc, .trr or .dcd.
         frames: which of them, "A:B:C" as numpy slices; all by default.
 
@@ -355,12 +375,77 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
     return TrajectoryWriter(path, table, force)
 
 
-def _open(path: Path) -> FrameReader:
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
+@dataclass(frozen=True)
+class _Reading:
+    """What the caller says of files whose names or contents do not say it."""
+
+    format: str | None = None
+    length: float | None = None
+    """Of the unit in nm."""
+
+
+_READING: ContextVar[_Reading] = ContextVar("reading", default=_Reading())
+
+
+@contextmanager
+def reading_as(
+    format: str | None = None, length_unit: str | float | None = None
+) -> Iterator[None]:
+    """Says what coordinate files are whose names do not tell, and in which unit.
+
+    Args:
+        format: of files with unknown names: gro, pdb, xtc, trr, dcd, data, dump or gsd.
+        length_unit: of files without a unit of their own (LAMMPS, GSD): nm, A, or its length in
+            nm as a number (sigma of reduced units).
+
+    Raises:
+        InputError: there is no such format or unit.
+    """
+    known = (*READERS, *UNIT_READERS)
+    if format is not None and format not in known:
+        raise InputError(f"format: expected one of {', '.join(known)}, found '{format}'")
+    length = None if length_unit is None else _unit(str(length_unit))
+    mark = _READING.set(_Reading(format, length))
+    try:
+        yield
+    finally:
+        _READING.reset(mark)
+
+
+def _unit(text: str) -> float:
+    """Length of a unit in nm."""
+    try:
+        length = {"nm": 1.0, "a": 0.1, "å": 0.1, "angstrom": 0.1}.get(text.lower()) or float(text)
+    except ValueError:
+        length = 0.0
+    if not 1e-6 < length < 1e12:
         raise InputError(
-            f"{path}: expected a file ending in {', '.join(READERS)}, found "
-            f"'{path.suffix or path.name}'"
+            f"length unit: expected nm, A, or the length of the unit in nm, found '{text}'"
+        )
+    return length
+
+
+def format_of(path: Path) -> str | None:
+    """The format of a coordinate file, by its name, else as ``reading_as`` says, else None."""
+    names = [part.lower() for part in path.name.split(".")]
+    if len(names) > 2 and names[-1] == "gz":
+        names.pop()
+    found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
+    words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
+    return found or (next(words, None) if len(names) > 1 else None) or _READING.get().format
+
+
+def holds_names(path: Path) -> bool:
+    """Whether a file of this name holds names or types of its particles."""
+    return format_of(path) not in _NAMELESS
+
+
+def _open(path: Path) -> FrameReader:
+    kind = format_of(path)
+    if kind is None:
+        raise InputError(
+            f"{path}: expected a file ending in {', '.join(EXTENSIONS)} (or data.NAME, dump.NAME), "
+            f"found '{path.suffix or path.name}': --format says what it is"
         )
     if not path.is_file():
         raise InputError(
@@ -369,7 +454,39 @@ def _open(path: Path) -> FrameReader:
     with _blame(str(path)):
         if not path.stat().st_size:
             raise FormatError("at least one frame, found an empty file")
-        return READERS[suffix](path)
+        with _unpacked(path) as plain:
+            return _reader(kind, plain)
+
+
+def _reader(kind: str, path: Path) -> FrameReader:
+    """The reader of a format; LAMMPS' two are told apart by what they begin with."""
+    if kind in READERS:
+        return READERS[kind](path)
+    if kind == "data":
+        with path.open("rb") as file:
+            kind = "dump" if file.read(5) == b"ITEM:" else kind
+    return UNIT_READERS[kind](path, _READING.get().length)
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file, or what is inside of it if it is gzipped, which lasts while it is held open."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    if not packed:
+        yield path
+        return
+    with tempfile.TemporaryFile() as plain:  # has no name, so that nothing can be left behind
+        try:
+            with gzip.open(path) as source:
+                shutil.copyfileobj(source, plain, 1 << 20)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise FormatError(f"a whole gzipped file, found: {error}") from error
+        plain.seek(0)
+        yield Path(f"/dev/fd/{plain.fileno()}")
+
+
+_GZIP = b"\x1f\x8b"
 
 
 def _check_frame(structure: Structure, n: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from deepbackmap.errors import Notice
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
@@ -95,15 +98,35 @@ def lengths_and_cosines(
     return lengths, np.array([b @ c, a @ c, a @ b])
 
 
-def check_widths(table: ParticleTable, path: Path, name_width: int, resname_width: int) -> None:
-    """Refuses names that the columns of a format cannot hold."""
-    for words, width, what in (
-        (table.names, name_width, "atom names"),
-        (table.resnames, resname_width, "residue names"),
-    ):
-        longest = max(words, key=len, default="")
-        if len(longest) > width:
-            raise FormatError(
-                f"{what} of at most {width} characters, which is all that {path.suffix} holds, "
-                f"found '{longest}'"
-            )
+def check_widths(table: ParticleTable, path: Path, width: int) -> ParticleTable:
+    """Refuses atom names that the columns of a format cannot hold, and cuts those of residues.
+
+    GROMACS and MDAnalysis cut both; but atoms are told apart by their names.
+
+    Args:
+        table: names of the particles.
+        path: file to be, for its extension.
+        width: of the columns of both.
+
+    Returns:
+        The table with the names of residues as they will stand in the file.
+
+    Raises:
+        FormatError: a name of an atom is too long.
+    """
+    longest = max(table.names, key=len, default="")
+    if len(longest) > width:
+        raise FormatError(
+            f"atom names of at most {width} characters, which is all that {path.suffix} holds, "
+            f"found '{longest[:40]}'"
+        )
+    longest = max(table.resnames, key=len, default="")
+    if len(longest) <= width:
+        return table
+    warnings.warn(
+        f"residue names are cut to the {width} characters that {path.suffix} holds: "
+        f"{longest[:40]} is written as {longest[:width]}",
+        Notice,
+        stacklevel=2,
+    )
+    return replace(table, resnames=tuple(name[:width] for name in table.resnames))

@@ -124,7 +124,7 @@ class GroWriter(FrameWriter):
     """Writes .gro frames; atom and residue numbers begin again at 0 after 99999, as GROMACS'."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
-        check_widths(table, path, 5, 5)
+        table = check_widths(table, path, 5)
         numbers = (table.resids % 100_000).tolist()
         self._heads = [
             f"{number:5d}{resname:<5s}{name:>5s}{(k + 1) % 100_000:5d}"

@@ -170,7 +170,7 @@ class PdbWriter(FrameWriter):
     """Writes .pdb, one MODEL a frame; numbers that outgrow their columns begin again at 0."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
-        check_widths(table, path, 4, 4)
+        table = check_widths(table, path, 4)
         numbers = (table.resids % 10_000).tolist()
         self._heads = [
             f"ATOM  {(k + 1) % 100_000:5d} {_place(name)} {resname:<4s} {number:4d}    "
