@@ -89,6 +89,7 @@ def map_(
 ) -> None:
     """Map atoms to beads."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, mapping)
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -178,6 +179,7 @@ def backmap(
 ) -> None:
     """Put the atoms back into beads."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, model, mapping)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
@@ -230,6 +232,8 @@ def baseline(
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, mapping, modifiers, templates,
+               templates_from, structure)  # fmt: skip
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -291,6 +295,7 @@ def finish_(
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, mapping, beads, reference)
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -337,6 +342,7 @@ def md_(
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(start), topology, reference, structure)
         from deepbackmap.api.md import md
 
         summary = md(
@@ -395,6 +401,7 @@ def evaluate_(
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
     with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -453,6 +460,19 @@ def fetch(
             typer.echo(report.to_text(), nl=False)
 
 
+def _spare(output: Path, *inputs: str | Path | None) -> None:
+    """Refuses to write over what is read, or over its record."""
+    from deepbackmap.io.atomic import refuse_inputs
+
+    refuse_inputs(output, *inputs)
+    refuse_inputs(f"{output}.json", *inputs)
+
+
+def _files_of(given: list[str]) -> list[str]:
+    """Files of NAME=FILE."""
+    return [entry.partition("=")[2] for entry in given if "=" in entry]
+
+
 def _named_files(option: str, given: list[str]) -> dict[str, Path]:
     """NAME=FILE as often as it is given, in that order."""
     files: dict[str, Path] = {}
@@ -490,7 +510,7 @@ def _edge() -> Iterator[None]:
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
     with _signals(), warnings.catch_warnings():
-        warnings.showwarning = _show
+        warnings.showwarning = _show  # type: ignore[assignment]
         try:
             yield
         except InputError as error:
@@ -549,7 +569,7 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if isinstance(error, OSError) and error.errno in _DISK_FULL or _FULL in said:
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or _FULL in said:
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
@@ -565,12 +585,14 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+) -> None:
     """Notices are for the user; other warnings look as ever."""
     if issubclass(category, Notice):
         _say(str(message))
     else:
-        typer.echo(warnings.formatwarning(message, category, *where[:2]), err=True, nl=False)
+        typer.echo(warnings.formatwarning(message, category, filename, lineno), err=True, nl=False)
 
 
 def _say(text: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from deepbackmap.errors import InputError
 
+_MARK = ".unfinished"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -124,6 +125,62 @@ def new_folder(path: Path, force: bool, mark: str) -> Iterator[Path]:
         shutil.rmtree(before, ignore_errors=True)
         if handle is not None:
             os.close(handle)
+
+
+@contextmanager
+def filled_folder(path: Path, force: bool) -> Iterator[Path]:
+    """A folder that is filled in its place, by files that are each whole or absent.
+
+    A locked mark stands in it until all is there: what a killed process has left under one is
+    cleared away by the next, and an error leaves nothing.
+
+    Args:
+        path: of the folder.
+        force: whether files may be replaced in a folder that holds some.
+
+    Raises:
+        InputError: there are files already, or the disk refuses.
+    """
+    mark, made = path / _MARK, not path.exists()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: expected a folder to write, found a file")
+    if not made and mark.exists() and not _in_use(mark):
+        _empty(path)
+    new = made or not any(path.iterdir())
+    if not (new or force):
+        raise InputError(f"{path}: expected an empty folder, found files (force replaces them)")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a folder that can be written to, found: {error.strerror}"
+        ) from error
+    try:
+        _lock(handle)
+        yield path
+        for file in sorted(path.rglob("*")):
+            _sync(file)
+        mark.unlink()
+        _sync(path)
+    except BaseException:
+        if new:
+            _empty(path)
+            if made:
+                with suppress(OSError):
+                    path.rmdir()
+        mark.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def part_of(path: Path, word: str = "part") -> Path:

@@ -20,13 +20,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakSet
 
 import numpy as np
 from jaxtyping import Int64
 
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import validate_box
-from deepbackmap.io.atomic import new_file
+from deepbackmap.geometry.cell import cell_heights, validate_box
+from deepbackmap.io.atomic import new_file, refuse_inputs
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
@@ -81,6 +82,9 @@ WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
 """By extension, in lower case."""
 
 
+_OPEN: WeakSet[FrameSource] = WeakSet()
+
+
 class FrameSource:
     """The chosen frames of a trajectory, read one by one as they are asked for."""
 
@@ -90,7 +94,10 @@ class FrameSource:
         reader: FrameReader,
         table: ParticleTable,
         frames: Int64[np.ndarray, "f"],
+        files: tuple[Path, ...] = (),
     ) -> None:
+        self.files = (path, *files)
+        """All files that were read for it; none of them is written to while it is open."""
         self.path = path
         """The file that the frames come from."""
         self.table = table
@@ -99,6 +106,7 @@ class FrameSource:
         """Number of every frame in its file, from 0."""
         self._reader = reader
         self._at_hand: dict[int, Structure] = {}
+        _OPEN.add(self)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -136,6 +144,7 @@ class FrameSource:
 
     def close(self) -> None:
         """Lets go of the file."""
+        _OPEN.discard(self)
         self._reader.close()
 
     def __enter__(self) -> FrameSource:
@@ -186,7 +195,7 @@ def read_frames(
     if path is not structure_path:
         head.close()
         reader = _open(path)
-    return _choose(path, reader, table, frames, str(structure_path))
+    return _choose(path, reader, table, frames, str(structure_path), (structure_path,))
 
 
 def read_positions(
@@ -211,7 +220,12 @@ def read_positions(
 
 
 def _choose(
-    path: Path, reader: FrameReader, table: ParticleTable, frames: str | None, names: str
+    path: Path,
+    reader: FrameReader,
+    table: ParticleTable,
+    frames: str | None,
+    names: str,
+    files: tuple[Path, ...] = (),
 ) -> FrameSource:
     """The chosen frames of an open file, if it holds as many particles as there are names."""
     try:
@@ -225,7 +239,7 @@ def _choose(
                 f"{path}: expected frames {frames} to choose some of its {reader.n_frames} frames, "
                 f"found none"
             )
-        source = FrameSource(path, reader, table, numbers)
+        source = FrameSource(path, reader, table, numbers, files)
         source.check_ends()
     except BaseException:
         reader.close()
@@ -353,8 +367,8 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         A context manager with ``write(structure)``.
 
     Raises:
-        InputError: the extension is unknown, the file exists, or its folder is missing or not
-            writable.
+        InputError: the extension is unknown, the file exists or is being read (by any name), or
+            its folder is missing or not writable.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -366,6 +380,7 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         raise InputError(f"{path}: expected a file to write, found a folder")
     if not force:
         _refuse_existing(path)
+    refuse_inputs(path, *(file for source in _OPEN for file in source.files))
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected a folder {path.parent} to write to, found none")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -384,13 +399,11 @@ class _Reading:
     """Of the unit in nm."""
 
 
-_READING: ContextVar[_Reading] = ContextVar("reading", default=_Reading())
+_READING: ContextVar[_Reading] = ContextVar("reading")
 
 
 @contextmanager
-def reading_as(
-    format: str | None = None, length_unit: str | float | None = None
-) -> Iterator[None]:
+def reading_as(format: str | None = None, length_unit: str | float | None = None) -> Iterator[None]:
     """Says what coordinate files are whose names do not tell, and in which unit.
 
     Args:
@@ -432,7 +445,9 @@ def format_of(path: Path) -> str | None:
         names.pop()
     found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
     words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
-    return found or (next(words, None) if len(names) > 1 else None) or _READING.get().format
+    return (
+        found or (next(words, None) if len(names) > 1 else None) or _READING.get(_Reading()).format
+    )
 
 
 def holds_names(path: Path) -> bool:
@@ -465,7 +480,7 @@ def _reader(kind: str, path: Path) -> FrameReader:
     if kind == "data":
         with path.open("rb") as file:
             kind = "dump" if file.read(5) == b"ITEM:" else kind
-    return UNIT_READERS[kind](path, _READING.get().length)
+    return UNIT_READERS[kind](path, _READING.get(_Reading()).length)
 
 
 @contextmanager
@@ -489,6 +504,10 @@ def _unpacked(path: Path) -> Iterator[Path]:
 _GZIP = b"\x1f\x8b"
 
 
+_FARTHEST, _NARROWEST = 1e6, 0.1
+"""In nm. Of cells beyond these limits neighbour search takes all memory or divides by zero."""
+
+
 def _check_frame(structure: Structure, n: int) -> None:
     if structure.n != n:
         raise FormatError(f"{n} particles, found {structure.n}")
@@ -498,6 +517,9 @@ def _check_frame(structure: Structure, n: int) -> None:
             f"finite coordinates, found {structure.positions[bad[0]].tolist()} for particle "
             f"{bad[0] + 1}"
         )
+    largest = float(np.abs(structure.positions).max(initial=0.0))
+    if largest > _FARTHEST:
+        raise FormatError(f"coordinates within {_FARTHEST:g} nm, found {largest:g} nm")
     if not structure.box.any():
         raise FormatError("a periodic box, found none (all zeros)")
     try:
@@ -507,6 +529,12 @@ def _check_frame(structure: Structure, n: int) -> None:
     if np.triu(structure.box, 1).any() or (np.diag(structure.box) <= 0).any():
         raise FormatError(
             f"a box in lower triangular form, found lattice vectors {structure.box.tolist()}"
+        )
+    narrow, wide = float(cell_heights(structure.box).min()), float(np.abs(structure.box).max())
+    if narrow < _NARROWEST or wide > _FARTHEST:
+        raise FormatError(
+            f"a box from {_NARROWEST:g} to {_FARTHEST:g} nm, found lattice vectors "
+            f"{structure.box.tolist()}"
         )
 
 

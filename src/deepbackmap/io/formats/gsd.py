@@ -57,9 +57,7 @@ class GsdReader(FrameReader):
         positions = np.asarray(frame.particles.position, dtype=np.float64)
         images = np.asarray(frame.particles.image, dtype=np.float64)
         positions = positions + (images + 0.5) @ box
-        return Structure(
-            positions * self._nm, box * self._nm, float(frame.configuration.step)
-        )
+        return Structure(positions * self._nm, box * self._nm, float(frame.configuration.step))
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
