@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import deepbackmap
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Notice
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -41,6 +42,14 @@ Engine = Annotated[
     str, typer.Option(help="auto, openmm, openmm-cpu, openmm-cuda, openmm-opencl or gromacs.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
+]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
     bool,
@@ -73,11 +82,14 @@ def map_(
     mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, mapping)
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -168,11 +180,14 @@ def backmap(
     finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, model, mapping)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
@@ -221,11 +236,15 @@ def baseline(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     keep_defects: KeepDefects = False,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, mapping, modifiers, templates,
+               templates_from, structure)  # fmt: skip
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -281,11 +300,14 @@ def finish_(
         bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, mapping, beads, reference)
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -326,11 +348,14 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(start), topology, reference, structure)
         from deepbackmap.api.md import md
 
         summary = md(
@@ -383,11 +408,14 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -446,6 +474,19 @@ def fetch(
             typer.echo(report.to_text(), nl=False)
 
 
+def _spare(output: Path, *inputs: str | Path | None) -> None:
+    """Refuses to write over what is read, or over its record."""
+    from deepbackmap.io.atomic import refuse_inputs
+
+    refuse_inputs(output, *inputs)
+    refuse_inputs(f"{output}.json", *inputs)
+
+
+def _files_of(given: list[str]) -> list[str]:
+    """Files of NAME=FILE."""
+    return [entry.partition("=")[2] for entry in given if "=" in entry]
+
+
 def _named_files(option: str, given: list[str]) -> dict[str, Path]:
     """NAME=FILE as often as it is given, in that order."""
     files: dict[str, Path] = {}
@@ -492,26 +533,82 @@ def _progress(quiet: bool) -> bool:
 
 @contextmanager
 def _edge() -> Iterator[None]:
-    """Turns a user's mistake and an interruption into one line; a bug stays a traceback."""
+    """Turns a user's mistake, a limit of the machine and an interruption into one line.
+
+    A bug stays a traceback.
+    """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        # A job that is told to end cleans up as after Ctrl-C.
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread, where signals cannot be set
-        before = None
+    with _signals(), warnings.catch_warnings():
+        warnings.showwarning = _show  # type: ignore[assignment]
+        try:
+            yield
+        except InputError as error:
+            _say(str(error))
+            raise typer.Exit(BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            _say(f"interrupted{f': {error}' if str(error) else ''}")
+            raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            limit = _limit(error)
+            if limit is None:
+                raise
+            _say(limit)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+@contextmanager
+def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
+    """Coordinate files are read as the user says."""
+    if format is None and length_unit is None:
+        yield
+        return
+    from deepbackmap.io.trajectory import reading_as
+
+    with reading_as(format, length_unit):
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """A job that is told to end, or whose terminal closes, cleans up as after Ctrl-C."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # ValueError: not in the main thread, where signals cannot be set. A signal that is
+        # ignored (nohup) stays ignored.
+        with suppress(ValueError):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, _interrupt)
     try:
         yield
-    except InputError as error:
-        _say(str(error))
-        raise typer.Exit(BAD_INPUT) from error
-    except KeyboardInterrupt as error:
-        _say(f"interrupted{f': {error}' if str(error) else ''}")
-        raise typer.Exit(INTERRUPTED) from error
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _limit(error: Exception) -> str | None:
+    """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
+        return (
+            "expected the work to fit into memory, found too little of it"
+            f"{f' ({said})' if said else ''}: are the sizes in the inputs right? Fewer particles, "
+            "or a smaller --batch, need less"
+        )
+    if isinstance(error, RecursionError):
+        return "expected inputs that nest a few levels deep, found more than can be followed"
+    if isinstance(error, OverflowError):
+        return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or _FULL in said:
+        name = getattr(error, "filename", None)
+        return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
+    return None
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+"""Words of torch, CUDA and the system."""
+_FULL = os.strerror(errno.ENOSPC)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -525,6 +622,16 @@ def _warn(findings: tuple[Any, ...], quiet: bool) -> None:
     line = warning(findings, quiet=quiet)
     if line:
         _say(line)
+
+
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+) -> None:
+    """Notices are for the user; other warnings look as ever."""
+    if issubclass(category, Notice):
+        _say(str(message))
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno), err=True, nl=False)
 
 
 def _say(text: str) -> None:
