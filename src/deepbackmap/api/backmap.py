@@ -28,6 +28,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_beads
+from deepbackmap.mapping.order import bead_order
 from deepbackmap.model import Model, ModelSpec, load_model
 from deepbackmap.sampling import (
     Handedness,
@@ -69,6 +70,8 @@ class Summary:
     """Along the flow of a point model; without meaning for others."""
     temperature: float
     """Target temperature, K."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
     finish: FinishSummary | None = None
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
@@ -93,6 +96,7 @@ class Summary:
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
         lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         if self.finish is not None:
             lines += ["", "finish", *(f"  {x}" for x in self.finish.to_text().splitlines()[1:])]
         return "\n".join(lines) + "\n"
@@ -129,6 +133,7 @@ def backmap(
     finish_steps: int | None = None,
     keep_defects: bool = False,
     engine: str = "auto",
+    by_order: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -163,6 +168,8 @@ def backmap(
             target temperature, after a little minimisation; None: none.
         keep_defects: whether to write structures in which finishing made a defect.
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -182,7 +189,8 @@ def backmap(
     atoms = read_topology(topology)
     system = _mapping(mapping, loaded.spec, path).resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
@@ -200,6 +208,8 @@ def backmap(
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
+                if order is not None:
+                    order.check(frame, f"{source.path} frame {number}")
                 made = _sample(sampler, frame, number, source, bar.count)
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
@@ -210,6 +220,7 @@ def backmap(
                 checker.result(), len(source), atoms, time.perf_counter() - started, options,
                 loaded, path,
             )  # fmt: skip
+            summary = replace(summary, accepted=match.notes)
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.

@@ -38,6 +38,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_atoms, check_beads
+from deepbackmap.mapping.order import bead_order
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
@@ -75,6 +76,8 @@ class BaselineSummary:
     """Of a frame, on average."""
     source: str
     """Modifiers or templates."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
 
     def to_text(self) -> str:
         """Some lines for a person."""
@@ -95,6 +98,7 @@ class BaselineSummary:
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
         lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def baseline(
     engine: str = "auto",
     minimise: bool = True,
     seed: int = 0,
+    by_order: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -151,6 +156,8 @@ def baseline(
         engine: which minimises (``dynamics.engines``).
         minimise: False leaves the atoms where they were placed.
         seed: of all random numbers.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -166,7 +173,8 @@ def baseline(
     file = load_mapping(mapping)
     system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
@@ -189,6 +197,8 @@ def baseline(
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = f"{source.path} frame {number}"
+                if order is not None:
+                    order.check(frame, where)
                 made = place(frame, number, where)
                 if runner is not None:
                     made, count = _minimise(runner, method, made, where)
@@ -208,6 +218,7 @@ def baseline(
                 engine=None if runner is None else runner.name,
                 force_evaluations=round(evaluations / len(source)),
                 source=name,
+                accepted=match.notes,
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
                       "mapping": mapping, "frames": frames, "modifiers": modifiers,

@@ -12,6 +12,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
+from deepbackmap.mapping.order import atom_order
 from deepbackmap.system.whole import bond_trees, make_whole
 
 
@@ -23,6 +24,7 @@ def map_trajectory(
     output: str | Path,
     *,
     frames: str | None = None,
+    by_order: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> int:
@@ -38,6 +40,8 @@ def map_trajectory(
         mapping: mapping file, or the name of a packaged one.
         output: bead structure or trajectory to write.
         frames: which frames, "A:B:C"; all by default.
+        by_order: whether the atoms are in the topology's order whatever they are called; then the
+            lengths of bonds are checked.
         force: whether to replace an existing output.
         progress: whether to show a bar on standard error.
 
@@ -50,18 +54,16 @@ def map_trajectory(
     atoms = read_topology(topology)
     system_mapping = load_mapping(mapping).resolve(atoms)
     with read_frames(structure, trajectory, frames=frames) as source:
-        check_atoms(atoms, source.table, str(structure))
+        match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
+        order = None if match.certain else atom_order(atoms)
         writer = open_writer(output, bead_table(system_mapping), force=force)
         trees = bond_trees(atoms)
         with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
             for number, frame in zip(source.frames.tolist(), source, strict=True):
-                whole = make_whole(
-                    frame.positions,
-                    frame.box,
-                    atoms,
-                    trees=trees,
-                    source=f"{source.path} frame {number}",
-                )
+                where = f"{source.path} frame {number}"
+                if order is not None:
+                    order.check(frame, where)
+                whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
                 beads = wrap(map_positions(system_mapping, whole), frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()

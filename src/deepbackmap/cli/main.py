@@ -35,6 +35,10 @@ Topology = Annotated[
     Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
 ]
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
+ByOrder = Annotated[
+    bool,
+    typer.Option("--by-order", help="Take the file's order whatever names say; check distances."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
 Engine = Annotated[
@@ -73,6 +77,7 @@ def map_(
     mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    by_order: ByOrder = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -82,7 +87,7 @@ def map_(
 
         count = map_trajectory(
             structure, trajectory, topology, mapping, output,
-            frames=frames, force=force, progress=_progress(quiet),
+            frames=frames, by_order=by_order, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(f"{output}: {count} frames of beads")
@@ -160,6 +165,7 @@ def backmap(
     finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    by_order: ByOrder = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,7 +178,8 @@ def backmap(
             frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
             candidates=candidates, choice=choice, relaxation=relaxation, cold_start=cold_start,
             steps=steps, batch=batch, device=device, finish_steps=finish_steps if finish else None,
-            keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
+            keep_defects=keep_defects, engine=engine, by_order=by_order, force=force,
+            progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
@@ -210,6 +217,7 @@ def baseline(
         bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    by_order: ByOrder = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -221,8 +229,8 @@ def baseline(
             beads, trajectory, topology=topology, mapping=mapping, output=output, method=method,
             modifiers=modifiers, kick_size=kick, templates=templates,
             templates_from=templates_from, structure=structure, temperature=temperature,
-            frames=frames, engine=engine, minimise=minimise, seed=seed, force=force,
-            progress=_progress(quiet),
+            frames=frames, engine=engine, minimise=minimise, seed=seed, by_order=by_order,
+            force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
