@@ -343,7 +343,11 @@ def test_exact_residue_name_wins_over_a_pattern():
         ("weights: plain", "wieghts: plain", r"line 2: expected the file to have keys .*'wieghts'"),
         ("weights: plain", "weights: mas", r"line 2: expected weights to be one of mass, plain"),
         ("weights: plain", "weights: [", "line 4: expected YAML, found"),
-        ("residues:", "residue:", "expected the file to have keys residues, weights, found"),
+        (
+            "residues:",
+            "residue:",
+            "expected the file to have keys residues, weights, drop, keep, found",
+        ),
         ("type: E, atoms: {C1: 1, C2: 1}", "atoms: [C1, C2]", "line 6: .* have the key 'type'"),
         ("{C1: 1, C2: 1}", "{C1: 1, C1: 1}", r"name each key once, found 'C1' again"),
         ("{C1: 1, C2: 1}", "[C1, C1]", "name each atom once"),
@@ -392,10 +396,20 @@ def test_missing_entry_comes_with_a_stub_that_works():
     with pytest.raises(InputError) as caught:
         resolved(BUTANE.replace("BUT", "PRO"), butane())
     sentence, stub = str(caught.value).split("\n", 1)
-    assert sentence.endswith("one to fill in:")
+    assert sentence.endswith("'--drop BUT', or put this under 'residues':")
     assert resolved(f"residues:\n{stub}\n", butane()).molecules[0].owner.tolist() == [0] * 4
-    with pytest.raises(InputError, match="# and 10 more"):
-        resolved(BUTANE, polystyrene(3, "PSX"))
+
+
+@pytest.mark.parametrize("n", [3, 10, 40])
+def test_stub_of_a_whole_chain_is_cut_into_monomers(n):
+    chain = polystyrene(n, "PSX")
+    with pytest.raises(InputError, match="expected an entry for residue PSX") as caught:
+        resolved(BUTANE, chain)
+    stub = str(caught.value).split("\n", 1)[1]
+    found = resolved(f"residues:\n{stub}\n", chain).molecules[0]
+    expected = load_mapping("ps-one-bead").resolve(topology((chain, 1))).molecules[0]
+    assert np.array_equal(found.owner, expected.owner)
+    assert found.weights == pytest.approx(expected.weights)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +558,7 @@ def test_votca_gives_the_packaged_mapping():
         ("</cg_molecule>", "", "expected XML, found"),
         ("cg_molecule>", "molecule>", "expected a VOTCA <cg_molecule>, found <molecule>"),
         ("<ident>BUT</ident>", "", "expected <ident> in the molecule, found none"),
-        ("<ident>BUT", "<ident>PRO", "expected a mapping of molecule BUT, found <ident> PRO"),
+        ("<ident>BUT", "<ident>PRO", "expected a mapping of molecule BUT, found that of PRO"),
         ("<name>L</name>", "", "expected <name> in a bead, found none"),
         (">left</mapping>", ">up</mapping>", "expected a map up for bead L, found none"),
         (" 4 2 2 ", " 4 2 ", "expected 3 weights in map left, one an atom of bead L, found 2"),

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.model import Model, ModelSpec, load_model
@@ -118,7 +118,7 @@ def backmap(
     topology: str | Path,
     output: str | Path,
     model: str | Path = "default",
-    mapping: str | Path | None = None,
+    mapping: str | Path | Sequence[str | Path] | None = None,
     frames: str | None = None,
     seed: int = 0,
     temperature: float | None = None,
@@ -134,6 +134,8 @@ def backmap(
     keep_defects: bool = False,
     engine: str = "auto",
     by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -150,7 +152,7 @@ def backmap(
         topology: GROMACS topology of the atoms.
         output: structure or trajectory of the atoms to write.
         model: file, or the name of a packaged model.
-        mapping: mapping file or packaged name, where it is not the model's own.
+        mapping: mapping files or packaged name, where it is not the model's own.
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
         temperature: target in K; the training's by default. Where it is given, the relaxation is
@@ -170,6 +172,8 @@ def backmap(
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
         by_order: whether the beads are in the mapping's order whatever they are called; then, and
             where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -186,8 +190,10 @@ def backmap(
     options = sampling_options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
         "choice": choice, "relaxation": relaxation, "cold_start": cold_start, "steps": steps,
         "batch": batch, "temperature": temperature, "seed": seed})  # fmt: skip
-    atoms = read_topology(topology)
-    system = _mapping(mapping, loaded.spec, path).resolve(atoms)
+    file = _mapping(mapping, loaded.spec, path).with_selection(drop, keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
+    _refuse_kept(file.kept(atoms), path)
+    system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
@@ -220,7 +226,7 @@ def backmap(
                 checker.result(), len(source), atoms, time.perf_counter() - started, options,
                 loaded, path,
             )  # fmt: skip
-            summary = replace(summary, accepted=match.notes)
+            summary = replace(summary, accepted=(*left_out, *match.notes))
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
@@ -322,7 +328,19 @@ def _finisher(
     )  # fmt: skip
 
 
-def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:
+def _refuse_kept(kept: Sequence[str], model: Path) -> None:
+    """A model has learned nothing of atoms that are there already."""
+    if kept:
+        raise InputError(
+            f"{model}: expected a model to place every molecule, found {', '.join(kept)} kept as "
+            f"atoms, which no model sees; drop them and put them back afterwards, or take "
+            f"'baseline --method backward', which passes them through"
+        )
+
+
+def _mapping(
+    given: str | Path | Sequence[str | Path] | None, spec: ModelSpec, model: Path
+) -> MappingFile:
     if given is not None:
         return load_mapping(given)
     return MappingFile.from_text(spec.mapping, f"mapping of {model}")
@@ -387,7 +405,7 @@ def _record(
     beads: str | Path,
     trajectory: str | Path | None,
     topology: str | Path,
-    mapping: str | Path | None,
+    mapping: str | Path | Sequence[str | Path] | None,
     output: str | Path,
     frames: str | None,
     device: torch.device,
@@ -398,7 +416,7 @@ def _record(
             "beads": str(beads),
             "trajectory": None if trajectory is None else str(trajectory),
             "topology": str(topology),
-            "mapping": None if mapping is None else str(mapping),
+            "mapping": mapping_words(mapping),
             "frames": frames,
         },
         "output": Path(output).name,

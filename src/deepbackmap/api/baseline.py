@@ -6,7 +6,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -36,7 +36,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation import tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.system import Structure, Topology
@@ -114,7 +114,7 @@ def baseline(
     trajectory: str | Path | None = None,
     *,
     topology: str | Path,
-    mapping: str | Path,
+    mapping: str | Path | Sequence[str | Path],
     output: str | Path,
     method: str,
     modifiers: str | Path | None = None,
@@ -128,6 +128,8 @@ def baseline(
     minimise: bool = True,
     seed: int = 0,
     by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -142,7 +144,7 @@ def baseline(
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
         topology: GROMACS topology of the atoms.
-        mapping: mapping file or packaged name.
+        mapping: mapping file or packaged name, or several of them.
         output: structure or trajectory of the atoms to write.
         method: ``backward`` or ``template``.
         modifiers: file of geometric modifiers (``backward``).
@@ -158,6 +160,8 @@ def baseline(
         seed: of all random numbers.
         by_order: whether the beads are in the mapping's order whatever they are called; then, and
             where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -169,8 +173,8 @@ def baseline(
     """
     _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
     record = Path(f"{output}.json")
-    atoms = read_topology(topology)
-    file = load_mapping(mapping)
+    file = load_mapping(mapping, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
     system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
@@ -218,10 +222,10 @@ def baseline(
                 engine=None if runner is None else runner.name,
                 force_evaluations=round(evaluations / len(source)),
                 source=name,
-                accepted=match.notes,
+                accepted=(*left_out, *match.notes),
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
-                      "mapping": mapping, "frames": frames, "modifiers": modifiers,
+                      "mapping": mapping_words(mapping), "frames": frames, "modifiers": modifiers,
                       "templates": templates, "templates_from": templates_from,
                       "structure": structure}  # fmt: skip
             options_used = {"method": method, "kick": kick_size, "temperature": temperature,
@@ -280,12 +284,13 @@ def find_templates(
     if structure is not None:
         return _learn(system, structure, templates_from, None, 400)
     packaged = packaged_templates()
-    if file.source not in packaged:
+    name = file.source.split(";")[0]  # what is dropped or kept stands behind it
+    if name not in packaged:
         raise InputError(
             f"templates: expected a file or structures to learn them from for mapping "
             f"{file.source}, found packaged ones only for {', '.join(packaged)}"
         )
-    return read_templates(packaged[file.source])
+    return read_templates(packaged[name])
 
 
 def packaged_templates() -> dict[str, Path]:

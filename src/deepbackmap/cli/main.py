@@ -39,6 +39,16 @@ ByOrder = Annotated[
     bool,
     typer.Option("--by-order", help="Take the file's order whatever names say; check distances."),
 ]
+Drop = Annotated[
+    list[str] | None, typer.Option(help="Residue whose molecules are left out; may be repeated.")
+]
+Keep = Annotated[
+    list[str] | None, typer.Option(help="Residue whose atoms are beads; may be repeated.")
+]
+Mappings = Annotated[
+    list[str],
+    typer.Option("--mapping", help="Mapping file or packaged name; may be repeated."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
 Engine = Annotated[
@@ -74,10 +84,12 @@ def map_(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
     by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,7 +99,8 @@ def map_(
 
         count = map_trajectory(
             structure, trajectory, topology, mapping, output,
-            frames=frames, by_order=by_order, force=force, progress=_progress(quiet),
+            frames=frames, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            progress=_progress(quiet), note=None if quiet else typer.echo,
         )  # fmt: skip
         if not quiet:
             typer.echo(f"{output}: {count} frames of beads")
@@ -128,7 +141,10 @@ def backmap(
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     model: Annotated[str, typer.Option(help="Model file or packaged name.")] = "default",
     mapping: Annotated[
-        str | None, typer.Option(help="Mapping file or packaged name; the model's by default.")
+        list[str] | None,
+        typer.Option(
+            help="Mapping file or packaged name, may be repeated; the model's by default."
+        ),
     ] = None,
     frames: Frames = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
@@ -166,6 +182,8 @@ def backmap(
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
     by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -174,11 +192,12 @@ def backmap(
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
-            beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
-            frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation, cold_start=cold_start,
-            steps=steps, batch=batch, device=device, finish_steps=finish_steps if finish else None,
-            keep_defects=keep_defects, engine=engine, by_order=by_order, force=force,
+            beads, trajectory, topology=topology, output=output, model=model,
+            mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
+            sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
+            cold_start=cold_start, steps=steps, batch=batch, device=device,
+            finish_steps=finish_steps if finish else None, keep_defects=keep_defects, engine=engine,
+            by_order=by_order, drop=drop or (), keep=keep or (), force=force,
             progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
@@ -191,7 +210,7 @@ def baseline(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     method: Annotated[str, typer.Option(help="backward (the paper's baseline) or template.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     modifiers: Annotated[
@@ -218,6 +237,8 @@ def baseline(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -230,7 +251,7 @@ def baseline(
             modifiers=modifiers, kick_size=kick, templates=templates,
             templates_from=templates_from, structure=structure, temperature=temperature,
             frames=frames, engine=engine, minimise=minimise, seed=seed, by_order=by_order,
-            force=force, progress=_progress(quiet),
+            drop=drop or (), keep=keep or (), force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
@@ -497,8 +518,11 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _say(text: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"deepbackmap: {' '.join(text.split())}", err=True)
+    """One line on standard error, and below it what is to be copied into a file, if anything."""
+    sentence, _, more = text.partition("\n")
+    typer.echo(f"deepbackmap: {' '.join(sentence.split())}", err=True)
+    if more:
+        typer.echo(more, err=True)
 
 
 def run() -> None:
