@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from deepbackmap.baselines.templates import (
 from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import tacticity
+from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
@@ -390,9 +391,10 @@ def _learn(
     most: int,
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
-    topology, centres = system.topology, tacticity.find_centres(system)
-    trees, signs = bond_trees(topology), []
     with read_frames(structure, trajectory) as source:
+        system = _part_of(system, source.table)
+        topology, centres = system.topology, tacticity.find_centres(system)
+        trees, signs = bond_trees(topology), []
         check_atoms(topology, source.table, str(structure))
         whole = []
         for number, frame in zip(source.frames.tolist(), source, strict=True):
@@ -411,6 +413,21 @@ def _learn(
         provenance=provenance,
         handedness=tacticity.learn_pattern(centres, np.stack(signs)),
     )
+
+
+def _part_of(system: SystemMapping, table: ParticleTable) -> SystemMapping:
+    """The system of a file that holds one molecule of every kind, or of only one kind.
+
+    Templates are of a kind of molecule, so that a single one is enough to learn from; any other
+    number of atoms is compared with the whole system.
+    """
+    topology = system.topology
+    used = list(dict.fromkeys(t for t, count in topology.blocks if count))
+    for kinds in (used, *([t] for t in used)):
+        names = tuple(n for t in kinds for n in topology.molecule_types[t].atom_names)
+        if table.n != topology.n_atoms and table.named and table.names == names:
+            return replace(system, topology=replace(topology, blocks=tuple((t, 1) for t in kinds)))
+    return system
 
 
 def _record(

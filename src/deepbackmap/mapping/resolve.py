@@ -46,11 +46,11 @@ def resolve_beads(
         InputError: a residue has no rule (with a stub to fill in), its atoms do not fit the rule,
             or a rule names atoms or beads that are not there.
     """
-    monomers = _cut(molecule, rules, source)
-    bonded = _bonded(molecule, monomers)
+    monomers = cut_monomers(molecule, rules, source)
+    bonded = bonded_monomers(molecule, monomers)
     forms: list[list[tuple[BeadRule, BeadForm]]] = []
     for k, monomer in enumerate(monomers):
-        place = _place(any(o < k for o in bonded[k]), any(o > k for o in bonded[k]))
+        place = place_of(k, bonded[k])
         found = [(b, _form(b, place, monomer, molecule, source)) for b in monomer.rule.beads]
         forms.append([(b, form) for b, form in found if form is not None])
     resolver = _Resolver(molecule, monomers, bonded, forms, source)
@@ -75,7 +75,7 @@ def name_monomers(
         InputError: a residue has no rule or does not fit it, or a name occurs twice in a residue.
     """
     if rules:
-        monomers = _cut(molecule, rules, source)
+        monomers = cut_monomers(molecule, rules, source)
     else:
         rule = ResidueRule("*", None, ())
         monomers = [
@@ -86,7 +86,9 @@ def name_monomers(
     return [(m.residue_name, m.atoms) for m in monomers], _joined(molecule, monomers)
 
 
-def _place(before: bool, after: bool) -> str:
+def place_of(k: int, bonded: list[int]) -> str:
+    """``inner``, ``first``, ``last`` or ``alone``, of a monomer that is bonded to others."""
+    before, after = any(o < k for o in bonded), any(o > k for o in bonded)
     return {(True, True): "inner", (False, True): "first", (True, False): "last"}.get(
         (before, after), "alone"
     )
@@ -206,7 +208,9 @@ class _Resolver:
         )
 
 
-def _cut(molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str) -> list[Monomer]:
+def cut_monomers(
+    molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str
+) -> list[Monomer]:
     """The monomers of a molecule in the order of its atoms."""
     monomers: list[Monomer] = []
     for start, stop in residue_runs(molecule):
@@ -315,7 +319,7 @@ def _check_bonds(
         )
 
 
-def _bonded(molecule: MoleculeType, monomers: list[Monomer]) -> list[list[int]]:
+def bonded_monomers(molecule: MoleculeType, monomers: list[Monomer]) -> list[list[int]]:
     """The monomers that bonds join each monomer to, in order."""
     index = np.zeros(molecule.n_atoms, dtype=np.int64)
     for k, monomer in enumerate(monomers):
@@ -331,4 +335,4 @@ def _bonded(molecule: MoleculeType, monomers: list[Monomer]) -> list[list[int]]:
 
 def _joined(molecule: MoleculeType, monomers: list[Monomer]) -> list[bool]:
     """Whether a bond joins each monomer to the next one."""
-    return [k + 1 in others for k, others in enumerate(_bonded(molecule, monomers))]
+    return [k + 1 in others for k, others in enumerate(bonded_monomers(molecule, monomers))]
