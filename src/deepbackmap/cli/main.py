@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Public reference data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+mapping_app = typer.Typer(help="Mapping files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(mapping_app, name="mapping")
 
 Topology = Annotated[
     Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
@@ -482,6 +484,60 @@ def _number_or_none(option: str, text: str) -> float | None:
         return float(text)
     except ValueError as error:
         raise InputError(f"{option}: expected a number or none, found '{text}'") from error
+
+
+@mapping_app.command("infer")
+def infer_(
+    atoms: Annotated[Path, typer.Argument(help="Atoms with names (.gro, .pdb, ...).")],
+    beads: Annotated[Path, typer.Argument(help="Beads of the same frames.")],
+    *,
+    topology: Topology,
+    atoms_trajectory: Annotated[Path | None, typer.Option(help="Frames of the atoms.")] = None,
+    beads_trajectory: Annotated[Path | None, typer.Option(help="Frames of the beads.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    frames: Frames = None,
+    by_order: ByOrder = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the mapping that leads from atoms to beads of the same frames."""
+    with _edge():
+        from deepbackmap.api.mappings import infer_mapping
+
+        found = infer_mapping(
+            atoms, beads, topology=topology, atoms_trajectory=atoms_trajectory,
+            beads_trajectory=beads_trajectory, output=output, frames=frames, by_order=by_order,
+            force=force, progress=_progress(quiet),
+        )  # fmt: skip
+        if output is None:
+            typer.echo(found.text, nl=False)
+        if not quiet:
+            for name, rms in found.rows:
+                typer.echo(f"{name}: rms {rms:.4f} nm", err=True)
+
+
+@mapping_app.command("draft")
+def draft_(
+    *,
+    topology: Topology,
+    by: Annotated[
+        str, typer.Option(help="residue: a bead a residue or monomer; graph: rings and pieces.")
+    ] = "residue",
+    size: Annotated[int, typer.Option(help="graph: heavy atoms of a piece.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a first mapping of a topology, to be edited."""
+    with _edge():
+        from deepbackmap.api.mappings import draft_mapping
+
+        text = draft_mapping(topology, way=by, size=size, output=output, force=force)
+        if output is None:
+            typer.echo(text, nl=False)
 
 
 def _progress(quiet: bool) -> bool:

@@ -15,8 +15,8 @@ from deepbackmap.system.elements import element_symbols
 
 WAYS = ("residue", "graph")
 _FEWEST_MONOMERS = 3
-_FEWEST_ATOMS = 12
-"""A residue of fewer atoms is not cut: it is a monomer itself."""
+_FEWEST_ATOMS = 40
+"""A residue of fewer atoms is not cut: it is a molecule or monomer itself."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
     if total < _FEWEST_ATOMS:
         return None
     masses = np.round(molecule.masses[start:stop], 3)
+    heavy = molecule.heavy[start:stop]
     inside = [(i - start, j - start) for i, j in molecule.bonds.tolist()
               if start <= i and j < stop]  # fmt: skip
     for length in range(2, total // _FEWEST_MONOMERS + 1):
         for extra in range(total % length, min(2 * length, total), length):
             for ahead in range(extra + 1):
                 found = _try_cut(masses, inside, length, ahead, extra)
-                if found is not None:
+                # A monomer has two heavy atoms at least: polyethylene's is not CH2.
+                if found is not None and heavy[list(found.monomers[0])].sum() > 1:
                     return _shifted(found, start)
     return None
 
@@ -130,7 +132,13 @@ def _shifted(cut: Cut, start: int) -> Cut:
 
 
 def entry(
-    molecule: MoleculeType, start: int, stop: int, *, way: str = "residue", size: int = 4
+    molecule: MoleculeType,
+    start: int,
+    stop: int,
+    *,
+    way: str = "residue",
+    size: int = 4,
+    whole: bool = False,
 ) -> str:
     """The entry of a residue as YAML, cut into monomers where something recurs.
 
@@ -141,9 +149,10 @@ def entry(
         way: ``residue`` for one bead a monomer, ``graph`` for beads of rings and of about ``size``
             heavy atoms.
         size: heavy atoms of a bead.
+        whole: whether to leave residues uncut.
     """
     residue = molecule.residue_names[start]
-    cut = find_cut(molecule, start, stop)
+    cut = None if whole else find_cut(molecule, start, stop)
     unit = list(range(start, stop)) if cut is None else list(cut.monomers[0])
     names = list(molecule.atom_names[start:stop])
     ends: tuple[list[str], list[str]] = ([], [])
@@ -299,13 +308,14 @@ def _pieces(tree: Any, size: int) -> list[list[int]]:
     return pieces
 
 
-def draft(topology: Topology, *, way: str = "residue", size: int = 4) -> str:
+def draft(topology: Topology, *, way: str = "residue", size: int = 4, whole: bool = False) -> str:
     """A mapping file of every residue of a system.
 
     Args:
         topology: the system.
         way: ``residue`` or ``graph``, as ``entry``.
         size: heavy atoms of a bead, by graph.
+        whole: whether to leave residues uncut.
 
     Returns:
         The YAML.
@@ -324,7 +334,7 @@ def draft(topology: Topology, *, way: str = "residue", size: int = 4) -> str:
         for start, stop in residue_runs(molecule):
             name = molecule.residue_names[start]
             # The first residue of a chain may have atoms more; the longest one shows them all.
-            found = entry(molecule, start, stop, way=way, size=size)
+            found = entry(molecule, start, stop, way=way, size=size, whole=whole)
             entries[name] = max(entries.get(name, ""), found, key=len)
     head = (
         "# A draft: edit beads, types, weights and owners (docs/mapping.md says how).\n"

@@ -111,9 +111,14 @@ def infer(
     Raises:
         InputError: the beads cannot be shared out to the molecules, or no weights fit.
     """  # fmt: skip
-    rules = MappingFile.from_text(draft(topology), "draft").rules
     used = list(dict.fromkeys(t for t, count in topology.blocks if count))
     sizes = _beads_each(topology, table, source)
+    head = draft(topology)
+    rules = MappingFile.from_text(head, "draft").rules
+    counts = {t: len(cut_monomers(topology.molecule_types[t], rules, "draft")) for t in used}
+    if any(sizes[t] < counts[t] for t in used):  # beads larger than what recurs
+        head = draft(topology, whole=True)
+        rules = MappingFile.from_text(head, "draft").rules
     members: dict[int, list[_Member]] = {}
     start = 0
     for index, count in topology.blocks:
@@ -132,7 +137,7 @@ def infer(
     for index in used:
         owners |= _owners(topology.molecule_types[index], members[index], forms)
     rows = tuple((f"{k.residue} {k.bead} ({k.place})", f.rms) for k, f in forms.items())
-    return Inferred(_text(topology, forms, owners), rows)
+    return Inferred(_text(head, forms, owners), rows)
 
 
 def _beads_each(topology: Topology, table: ParticleTable, source: str) -> dict[int, int]:
@@ -378,8 +383,26 @@ def _free(s: _Sums) -> Form:
     w = np.where(w < 0.005, 0.0, w)
     w = w / w.sum()
     rms = float(np.sqrt(max(w @ products @ w, 0.0)))
+    halves = _halves(s.masses[near], w)
+    if halves is not None:
+        by_mass = halves * s.masses[near] / (halves @ s.masses[near])
+        simple = float(np.sqrt(max(by_mass @ products @ by_mass, 0.0)))
+        if simple <= 1.15 * rms + 2e-5:
+            parts = {s.labels[a]: float(c) for a, c in zip(near, halves, strict=True) if c}
+            return Form(parts, True, simple)
     return Form({s.labels[a]: round(float(x), 4) for a, x in zip(near, w, strict=True) if x > 0},
                 False, rms)  # fmt: skip
+
+
+def _halves(
+    masses: Float64[np.ndarray, " n"], w: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"] | None:
+    """Weights for a mass as 0, 1/2 and 1 of the heavy atoms' largest; None without masses."""
+    if not (masses > 0).all():
+        return None
+    ratio = w / masses
+    largest = ratio[masses > 3.0].max(initial=0.0)
+    return None if largest == 0.0 else np.minimum(np.rint(2 * ratio / largest) / 2, 1.0)
 
 
 def _owners(
@@ -439,15 +462,12 @@ def _spread(molecule: MoleculeType, owner: dict[int, int]) -> None:
                 owner.setdefault(atom, 0)
 
 
-def _text(
-    topology: Topology, forms: dict[_Kind, Form], owners: dict[_Kind, tuple[str, ...]]
-) -> str:
+def _text(head: str, forms: dict[_Kind, Form], owners: dict[_Kind, tuple[str, ...]]) -> str:
     """The YAML: the draft's residues with the beads that were found."""
     lines = ["# Found from atoms and beads of the same frames by least squares.",
              "weights: mass", "residues:"]  # fmt: skip
-    head = draft(topology).splitlines()[3:]
     residue, skip = "", False
-    for line in head:
+    for line in head.splitlines()[3:]:
         if line.startswith("  ") and not line.startswith("   "):
             residue, skip = line.strip().removesuffix(":").strip("'"), False
         if not skip:
