@@ -1,8 +1,8 @@
 """Damaged inputs by the thousand: every reader and every verb refuses them or is not misled.
 
 As a program (``python tests/fuzz_doors.py WORK [CASES [SEED]]``) it tries that many and prints what
-broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each case
-follows from its number alone. Commands run inside a worker with limits of time and memory, which is
+broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each
+case follows from its number alone. Commands run inside a worker with limits of time and memory, which is
 started again when a case ends it.
 """
 

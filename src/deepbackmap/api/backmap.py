@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, load_mapping
+from deepbackmap.mapping import MappingFile, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
+from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model, Sampler, open_sampler
 from deepbackmap.methods.options import SamplingOptions
@@ -56,6 +57,8 @@ class Summary:
     """Of sampling, of the model's method: those that were in force."""
     temperature: float
     """Target temperature, K."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
     finish: FinishSummary | None = None
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
@@ -83,6 +86,7 @@ class Summary:
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += judgement.to_lines(self.findings)
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         if self.finish is not None:
             lines += ["", "finish", *(f"  {x}" for x in self.finish.to_text().splitlines()[1:])]
         return "\n".join(lines) + "\n"
@@ -103,7 +107,7 @@ def backmap(
     topology: str | Path,
     output: str | Path,
     model: str | Path = "default",
-    mapping: str | Path | None = None,
+    mapping: str | Path | Sequence[str | Path] | None = None,
     frames: str | None = None,
     seed: int = 0,
     temperature: float | None = None,
@@ -120,6 +124,9 @@ def backmap(
     finish_steps: int | None = None,
     keep_defects: bool = False,
     engine: str = "auto",
+    by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -136,7 +143,7 @@ def backmap(
         topology: GROMACS topology of the atoms.
         output: structure or trajectory of the atoms to write.
         model: file, or the name of a packaged model.
-        mapping: mapping file or packaged name, where it is not the model's own.
+        mapping: mapping files or packaged name, where it is not the model's own.
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
         temperature: target in K; the training's by default. Where it is given, the relaxation is
@@ -157,6 +164,10 @@ def backmap(
             target temperature, after a little minimisation; None: none.
         keep_defects: whether to write structures in which finishing made a defect.
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -177,10 +188,13 @@ def backmap(
         "batch": batch, "temperature": temperature, "seed": seed, **(options or {}),
     }  # fmt: skip
     chosen = sampling_options(loaded.spec, path.stem, asked)
-    atoms = read_topology(topology)
-    system = _mapping(mapping, loaded.spec, path).resolve(atoms)
+    file = _mapping(mapping, loaded.spec, path).with_selection(drop, keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
+    _refuse_kept(file.kept(atoms), path)
+    system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
@@ -199,6 +213,8 @@ def backmap(
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
+                if order is not None:
+                    order.check(frame, f"{source.path} frame {number}")
                 made = _sample(sampler, frame, number, source, bar.count)
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
@@ -209,6 +225,7 @@ def backmap(
                 figures, len(source), atoms, time.perf_counter() - started, chosen,
                 loaded, path,
             )  # fmt: skip
+            summary = replace(summary, accepted=(*left_out, *match.notes))
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
@@ -284,7 +301,19 @@ def _finisher(
     )  # fmt: skip
 
 
-def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:
+def _refuse_kept(kept: Sequence[str], model: Path) -> None:
+    """A model has learned nothing of atoms that are there already."""
+    if kept:
+        raise InputError(
+            f"{model}: expected a model to place every molecule, found {', '.join(kept)} kept as "
+            f"atoms, which no model sees; drop them and put them back afterwards, or take "
+            f"'baseline --method backward', which passes them through"
+        )
+
+
+def _mapping(
+    given: str | Path | Sequence[str | Path] | None, spec: ModelSpec, model: Path
+) -> MappingFile:
     if given is not None:
         return load_mapping(given)
     return MappingFile.from_text(spec.mapping, f"mapping of {model}")
@@ -345,12 +374,15 @@ def _record(
     beads: str | Path,
     trajectory: str | Path | None,
     topology: str | Path,
-    mapping: str | Path | None,
+    mapping: str | Path | Sequence[str | Path] | None,
     output: str | Path,
     frames: str | None,
     device: torch.device,
 ) -> str:
-    inputs = {"beads": beads, "trajectory": trajectory, "topology": topology, "mapping": mapping}
+    inputs = {
+        "beads": beads, "trajectory": trajectory, "topology": topology,
+        "mapping": mapping_words(mapping),
+    }  # fmt: skip
     return make_record(
         "backmap", inputs=inputs, output=output, options=asdict(options) | {"frames": frames},
         seed=options.seed, device=device.type, threads=torch.get_num_threads(),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.usable import Finding, verdict
+from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_atoms, check_beads
+from deepbackmap.mapping.order import bead_order
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
@@ -76,6 +78,8 @@ class BaselineSummary:
     """Of a frame, on average."""
     source: str
     """Modifiers or templates."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
 
     def to_text(self) -> str:
         """Some lines for a person."""
@@ -91,6 +95,7 @@ class BaselineSummary:
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += judgement.to_lines(self.findings)
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def baseline(
     trajectory: str | Path | None = None,
     *,
     topology: str | Path,
-    mapping: str | Path,
+    mapping: str | Path | Sequence[str | Path],
     output: str | Path,
     method: str,
     modifiers: str | Path | None = None,
@@ -117,6 +122,9 @@ def baseline(
     minimise: bool = True,
     seed: int = 0,
     keep_defects: bool = False,
+    by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -131,7 +139,7 @@ def baseline(
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
         topology: GROMACS topology of the atoms.
-        mapping: mapping file or packaged name.
+        mapping: mapping file or packaged name, or several of them.
         output: structure or trajectory of the atoms to write.
         method: ``backward`` or ``template``.
         modifiers: file of geometric modifiers (``backward``).
@@ -146,6 +154,10 @@ def baseline(
         minimise: False leaves the atoms where they were placed.
         seed: of all random numbers.
         keep_defects: whether to write structures that cannot be used.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -157,11 +169,12 @@ def baseline(
     """
     _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
     record = Path(f"{output}.json")
-    atoms = read_topology(topology)
-    file = load_mapping(mapping)
+    file = load_mapping(mapping, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
     system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
@@ -185,6 +198,8 @@ def baseline(
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = f"{source.path} frame {number}"
+                if order is not None:
+                    order.check(frame, where)
                 made = place(frame, number, where)
                 if runner is not None:
                     made, count = _minimise(runner, method, made, where)
@@ -207,10 +222,12 @@ def baseline(
                 engine=None if runner is None else runner.name,
                 force_evaluations=round(evaluations / len(source)),
                 source=name,
+                accepted=(*left_out, *match.notes),
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
-                      "mapping": mapping, "modifiers": modifiers, "templates": templates,
-                      "templates_from": templates_from, "structure": structure}  # fmt: skip
+                      "mapping": mapping_words(mapping), "modifiers": modifiers,
+                      "templates": templates, "templates_from": templates_from,
+                      "structure": structure}  # fmt: skip
             used = {"method": method, "kick": kick_size, "temperature": temperature,
                     "engine": engine, "minimise": minimise, "frames": frames,
                     "keep_defects": keep_defects}  # fmt: skip
@@ -273,12 +290,13 @@ def find_templates(
     if structure is not None:
         return _learn(system, structure, templates_from, None, 400)
     packaged = packaged_templates()
-    if file.source not in packaged:
+    name = file.source.split(";")[0]  # what is dropped or kept stands behind it
+    if name not in packaged:
         raise InputError(
             f"templates: expected a file or structures to learn them from for mapping "
             f"{file.source}, found packaged ones only for {', '.join(packaged)}"
         )
-    return read_templates(packaged[file.source])
+    return read_templates(packaged[name])
 
 
 def packaged_templates() -> dict[str, Path]:
@@ -378,9 +396,10 @@ def _learn(
     most: int,
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
-    topology, centres = system.topology, tacticity.find_centres(system)
-    trees, signs = bond_trees(topology), []
     with read_frames(structure, trajectory) as source:
+        system = _part_of(system, source.table)
+        topology, centres = system.topology, tacticity.find_centres(system)
+        trees, signs = bond_trees(topology), []
         check_atoms(topology, source.table, str(structure))
         whole = []
         for number, frame in zip(source.frames.tolist(), source, strict=True):
@@ -399,3 +418,18 @@ def _learn(
         provenance=provenance,
         handedness=tacticity.learn_pattern(centres, np.stack(signs)),
     )
+
+
+def _part_of(system: SystemMapping, table: ParticleTable) -> SystemMapping:
+    """The system of a file that holds one molecule of every kind, or of only one kind.
+
+    Templates are of a kind of molecule, so that a single one is enough to learn from; any other
+    number of atoms is compared with the whole system.
+    """
+    topology = system.topology
+    used = list(dict.fromkeys(t for t, count in topology.blocks if count))
+    for kinds in (used, *([t] for t in used)):
+        names = tuple(n for t in kinds for n in topology.molecule_types[t].atom_names)
+        if table.n != topology.n_atoms and table.named and table.names == names:
+            return replace(system, topology=replace(topology, blocks=tuple((t, 1) for t in kinds)))
+    return system

@@ -31,11 +31,27 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Public reference data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+mapping_app = typer.Typer(help="Mapping files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(mapping_app, name="mapping")
 
 Topology = Annotated[
     Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
 ]
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
+ByOrder = Annotated[
+    bool,
+    typer.Option("--by-order", help="Take the file's order whatever names say; check distances."),
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(help="Residue whose molecules are left out; may be repeated.")
+]
+Keep = Annotated[
+    list[str] | None, typer.Option(help="Residue whose atoms are beads; may be repeated.")
+]
+Mappings = Annotated[
+    list[str],
+    typer.Option("--mapping", help="Mapping file or packaged name; may be repeated."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
 Engine = Annotated[
@@ -79,22 +95,26 @@ def map_(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
     format: Format = None,
     length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
     with _edge(), _reading(format, length_unit):
-        _spare(output, structure, trajectory, topology, mapping)
+        _spare(output, structure, trajectory, topology, *mapping)
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
             structure, trajectory, topology, mapping, output,
-            frames=frames, force=force, progress=_progress(quiet),
+            frames=frames, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            progress=_progress(quiet), note=None if quiet else typer.echo,
         )  # fmt: skip
         if not quiet:
             typer.echo(f"{output}: {count} frames of beads")
@@ -135,7 +155,10 @@ def backmap(
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     model: Annotated[str, typer.Option(help="Model file or packaged name.")] = "default",
     mapping: Annotated[
-        str | None, typer.Option(help="Mapping file or packaged name; the model's by default.")
+        list[str] | None,
+        typer.Option(
+            help="Mapping file or packaged name, may be repeated; the model's by default."
+        ),
     ] = None,
     frames: Frames = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
@@ -182,22 +205,26 @@ def backmap(
     engine: Engine = "auto",
     format: Format = None,
     length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
     with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, model, mapping)
+        _spare(output, beads, trajectory, topology, model, *(mapping or ()))
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
-            beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
-            frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation,
+            beads, trajectory, topology=topology, output=output, model=model,
+            mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
+            sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
             block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
             options=_options_of_method(option), device=device,
-            finish_steps=finish_steps if finish else None,
-            keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
+            finish_steps=finish_steps if finish else None, keep_defects=keep_defects,
+            engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
@@ -209,7 +236,7 @@ def baseline(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     method: Annotated[str, typer.Option(help="backward (the paper's baseline) or template.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     modifiers: Annotated[
@@ -238,12 +265,15 @@ def baseline(
     keep_defects: KeepDefects = False,
     format: Format = None,
     length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
     with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, mapping, modifiers, templates,
+        _spare(output, beads, trajectory, topology, *mapping, modifiers, templates,
                templates_from, structure)  # fmt: skip
         from deepbackmap.api.baseline import baseline as run_baseline
 
@@ -252,7 +282,8 @@ def baseline(
             modifiers=modifiers, kick_size=kick, templates=templates,
             templates_from=templates_from, structure=structure, temperature=temperature,
             frames=frames, engine=engine, minimise=minimise, seed=seed,
-            keep_defects=keep_defects, force=force, progress=_progress(quiet),
+            keep_defects=keep_defects, by_order=by_order, drop=drop or (), keep=keep or (),
+            force=force, progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)
         if not quiet:
@@ -526,6 +557,60 @@ def _number_or_none(option: str, text: str) -> float | None:
         raise InputError(f"{option}: expected a number or none, found '{text}'") from error
 
 
+@mapping_app.command("infer")
+def infer_(
+    atoms: Annotated[Path, typer.Argument(help="Atoms with names (.gro, .pdb, ...).")],
+    beads: Annotated[Path, typer.Argument(help="Beads of the same frames.")],
+    *,
+    topology: Topology,
+    atoms_trajectory: Annotated[Path | None, typer.Option(help="Frames of the atoms.")] = None,
+    beads_trajectory: Annotated[Path | None, typer.Option(help="Frames of the beads.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    frames: Frames = None,
+    by_order: ByOrder = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the mapping that leads from atoms to beads of the same frames."""
+    with _edge():
+        from deepbackmap.api.mappings import infer_mapping
+
+        found = infer_mapping(
+            atoms, beads, topology=topology, atoms_trajectory=atoms_trajectory,
+            beads_trajectory=beads_trajectory, output=output, frames=frames, by_order=by_order,
+            force=force, progress=_progress(quiet),
+        )  # fmt: skip
+        if output is None:
+            typer.echo(found.text, nl=False)
+        if not quiet:
+            for name, rms in found.rows:
+                typer.echo(f"{name}: rms {rms:.4f} nm", err=True)
+
+
+@mapping_app.command("draft")
+def draft_(
+    *,
+    topology: Topology,
+    by: Annotated[
+        str, typer.Option(help="residue: a bead a residue or monomer; graph: rings and pieces.")
+    ] = "residue",
+    size: Annotated[int, typer.Option(help="graph: heavy atoms of a piece.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a first mapping of a topology, to be edited."""
+    with _edge():
+        from deepbackmap.api.mappings import draft_mapping
+
+        text = draft_mapping(topology, way=by, size=size, output=output, force=force)
+        if output is None:
+            typer.echo(text, nl=False)
+
+
 def _progress(quiet: bool) -> bool:
     """Bars are for people; logs and pipes get none."""
     return not quiet and sys.stderr.isatty()
@@ -635,8 +720,11 @@ def _show(
 
 
 def _say(text: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"deepbackmap: {' '.join(text.split())}", err=True)
+    """One line on standard error, and below it what is to be copied into a file, if anything."""
+    sentence, _, more = text.partition("\n")
+    typer.echo(f"deepbackmap: {' '.join(sentence.split())}", err=True)
+    if more:
+        typer.echo(more, err=True)
 
 
 def run() -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import yaml
 
 from deepbackmap.mapping.yaml_nodes import YamlReader
 
 VARIANTS = ("first", "last", "alone")
+SELECTIONS = ("drop", "keep")
+"""Lists of residue names beside ``residues`` (``selection``)."""
 _BEAD_KEYS = ("name", "type", "atoms", "owns", "weights", "align")
 
 
@@ -66,6 +68,8 @@ class ResidueRule:
     """Residue name; ``*`` and ``?`` stand for any characters and any one."""
     repeat: RepeatRule | None
     beads: tuple[BeadRule, ...]
+    source: str = field(default="", compare=False)
+    """The file that it stands in, for errors."""
 
 
 def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
@@ -83,7 +87,7 @@ def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
     """
     reader = YamlReader(source)
     root = reader.parse(text)
-    top = reader.items(root, "the file", ("residues", "weights"))
+    top = reader.items(root, "the file", ("residues", "weights", *SELECTIONS))
     weighting = _weighting(reader, top, "mass")
     residues = reader.items(reader.need(root, top, "residues", "the file"), "residues")
     if not residues:
@@ -102,7 +106,7 @@ def _residue(reader: YamlReader, pattern: str, node: yaml.Node, weighting: str) 
     for name, times in Counter(r.base.name for r in rules).items():
         if times > 1:
             raise reader.error(items["beads"], f"{what} to name its beads apart", f"'{name}' twice")
-    return ResidueRule(pattern, repeat, rules)
+    return ResidueRule(pattern, repeat, rules, reader.source)
 
 
 def _repeat(reader: YamlReader, node: yaml.Node) -> RepeatRule:
