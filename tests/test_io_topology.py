@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.topology_molecules import pairs_within
+from deepbackmap.io.topology.gromacs_molecules import pairs_within
 
 HERE = Path(__file__).parent
 MIXED = HERE / "data" / "mixed"

@@ -26,7 +26,7 @@ from deepbackmap.representation.environment import (
     Stage,
 )
 from deepbackmap.representation.plan import EXCLUDED
-from deepbackmap.system.topology import TERM_COLUMNS
+from deepbackmap.system.kinds import KINDS
 
 GROUPS = {
     "bond": ("bond",),
@@ -92,7 +92,7 @@ def _stage_visible(
 
 def _stage_terms(blocks: Blocks, mapping: SystemMapping, stage: Stage) -> StageTerms:
     plan = blocks.plan
-    kinds = [k for k in TERM_COLUMNS if k != "constraint"]
+    kinds = [name for name, kind in KINDS.items() if kind.counted and not kind.grids]
     found: dict[str, list[list[tuple[list[int], np.ndarray]]]] = {k: [] for k in kinds}
     contexts: list[list[int]] = []
     for t, molecule in enumerate(mapping.topology.molecule_types):
@@ -134,7 +134,7 @@ def _stack(
         most = max((len(r) for r in rows), default=0)
         if most == 0:
             continue
-        k, columns = TERM_COLUMNS[kind]
+        k, columns = KINDS[kind].n_atoms, KINDS[kind].columns
         ids = np.full((n, most, k), -1, dtype=np.int64)
         values = np.zeros((n, most, len(columns)))
         use = np.zeros((n, most), dtype=bool)
