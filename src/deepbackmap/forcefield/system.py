@@ -20,8 +20,8 @@ from deepbackmap.system.kinds import KINDS
 from deepbackmap.system.topology import require_energies
 
 TERMS = ("bond", "angle", "proper", "improper", "lj", "coulomb", "lj14", "coulomb14")
-"""Names of the energies, in the order they are reported. "bond" holds bonds of all kinds, "angle" angles
-and their couplings, "proper" all dihedrals but harmonic impropers, and correction maps."""
+"""Names of the energies, in the order they are reported. "bond" holds bonds of all kinds, "angle"
+angles and their couplings, "proper" all dihedrals but harmonic impropers, and correction maps."""
 
 PAIRS_AT_ONCE = 1 << 19
 """Neighbour pairs worked on together; bounds the memory beside the list itself."""

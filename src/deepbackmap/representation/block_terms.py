@@ -27,13 +27,17 @@ from deepbackmap.representation.environment import (
 )
 from deepbackmap.representation.plan import EXCLUDED
 from deepbackmap.system.kinds import KINDS
+from deepbackmap.system.topology import require_energies
 
 GROUPS = {
-    "bond": ("bond",),
-    "angle": ("angle", "angle_g96"),
-    "dihedral": ("proper", "ryckaert_bellemans", "improper"),
+    group: tuple(name for name, kind in KINDS.items() if kind.counted in counted and not kind.grids)
+    for group, counted in (
+        ("bond", ("bond",)),
+        ("angle", ("angle",)),
+        ("dihedral", ("proper", "improper")),
+    )
 }
-"""Kinds of term by the groups of the prior (Eq. 14)."""
+"""Kinds of term by the groups of the prior (Eq. 14). Tabulated terms are left out."""
 
 SOFT_FRACTION = 0.6
 """Below this fraction of sigma the LJ distance is compressed, so that a clash costs a lot but
@@ -92,7 +96,7 @@ def _stage_visible(
 
 def _stage_terms(blocks: Blocks, mapping: SystemMapping, stage: Stage) -> StageTerms:
     plan = blocks.plan
-    kinds = [name for name, kind in KINDS.items() if kind.counted and not kind.grids]
+    kinds = [kind for group in GROUPS.values() for kind in group]
     found: dict[str, list[list[tuple[list[int], np.ndarray]]]] = {k: [] for k in kinds}
     contexts: list[list[int]] = []
     for t, molecule in enumerate(mapping.topology.molecule_types):
@@ -150,8 +154,13 @@ def _stack(
 def build_block_terms(
     blocks: Blocks, mapping: SystemMapping, atom_types: tuple[str, ...]
 ) -> BlockTerms:
-    """Tables of terms for the four stages and the LJ table of the model's atom types."""
+    """Tables of terms for the four stages and the LJ table of the model's atom types.
+
+    Raises:
+        InputError: the topology has terms whose energies are not known.
+    """
     topology = mapping.topology
+    require_energies(topology)
     full = LennardJonesTable.from_topology(topology, dtype=torch.float32)
     # A model may know more types than this topology uses; those rows are never read.
     row = torch.tensor(

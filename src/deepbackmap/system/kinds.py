@@ -167,8 +167,9 @@ KINDS: dict[str, Kind] = {
         2, ("charge product / e2",), "138.935 q/r", "coulomb14", (("pairs", 2), ("pairs_nb", 1))
     ),
 }
-"""Every kind of term. A dihedral of GROMACS' type 4 (a periodic improper) is a ``proper``, a Fourier
-dihedral (type 5) a ``ryckaert_bellemans``, an angle of type 5 without a spring an ``angle``."""
+"""Every kind of term. A dihedral of GROMACS' type 4 (a periodic improper) is a ``proper``, a
+Fourier dihedral (type 5) a ``ryckaert_bellemans``, an angle of type 5 without a spring an
+``angle``."""
 
 CHEMICAL = tuple(name for name, kind in KINDS.items() if kind.chemical)
 """Kinds whose two atoms are chemically bonded."""
@@ -217,6 +218,6 @@ SITES: dict[str, Kind] = {
         2, ("weight",), "sum of weight rj over the rows of a site", None, (("virtual_sitesn", 3),)
     ),
 }
-"""Kinds of virtual site. The first atom of a row is the site, the others (j, k, ...) are what it is
-constructed from; ``energy`` is where it lies. ``site_mean`` has one row for each atom of a site, and
-the weights of a site add up to one."""
+"""Kinds of virtual site. The first atom of a row is the site, the others (j, k, ...) are what it
+is constructed from; ``energy`` is where it lies. ``site_mean`` has one row for each atom of a site,
+and the weights of a site add up to one."""

@@ -24,9 +24,9 @@ class BondedTerms:
     parameters: Float64[np.ndarray, "n p"]
     """Columns as in ``kinds.KINDS``."""
     grids: Float64[np.ndarray, "t d *points"] | None = None
-    """Tables of kinds that have them: for a curve (t, 2, points) energies / kJ mol-1 and their slopes
-    at even spacing; for a surface (t, 4, n, n) energies, both slopes and the mixed second derivative
-    by angles in rad, from -pi on, periodic."""
+    """Tables of kinds that have them: for a curve (t, 2, points) energies / kJ mol-1 and their
+    slopes at even spacing; for a surface (t, 4, n, n) energies, both slopes and the mixed second
+    derivative by angles in rad, from -pi on, periodic."""
 
 
 @dataclass(frozen=True)

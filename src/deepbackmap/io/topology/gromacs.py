@@ -177,7 +177,7 @@ class _Sections:
             raise line.error(f"expected [ moleculetype ] before {line.text}, found none")
 
     def _start_molecule(self, line: Line) -> None:
-        molecule = parse_molecule_header(line)
+        molecule = parse_molecule_header(line, self.problems)
         if molecule.name in self.molecules:
             raise line.error(
                 f"expected one [ moleculetype ] named {molecule.name}, found another after "
@@ -290,7 +290,8 @@ def _between(
     if n_atoms > MOST_ATOMS_BETWEEN:
         reader.problems.add(
             found.line.where,
-            f"expected at most {MOST_ATOMS_BETWEEN} atoms beside {found.line.text}, found {n_atoms}",
+            f"expected at most {MOST_ATOMS_BETWEEN} atoms beside {found.line.text}, "
+            f"found {n_atoms}",
         )
         return {}, ()
     atoms = _all_atoms(types, blocks, reader.force_field)

@@ -178,16 +178,23 @@ class Reader:
     problems: Problems
 
 
-def parse_molecule_header(line: Line) -> MoleculeLines:
-    """The one line of ``[ moleculetype ]``."""
+def parse_molecule_header(line: Line, problems: Problems) -> MoleculeLines:
+    """The one line of ``[ moleculetype ]``; a wrong nrexcl is noted and stands for 0."""
     words = line.fields
     if len(words) != 2:
-        raise line.error(f"expected the name and nrexcl of a molecule type, found '{line.text}'")
-    nrexcl = integer(line, words[1], "nrexcl")
-    if nrexcl < 0:
-        raise line.error(f"expected nrexcl of zero or more, found {nrexcl}")
-    if nrexcl > LARGEST_NREXCL:
-        raise line.error(f"expected nrexcl of at most {LARGEST_NREXCL}, found {nrexcl:.6g}")
+        problems.add(
+            line.where, f"expected the name and nrexcl of a molecule type, found '{line.text}'"
+        )
+        return MoleculeLines(line, words[0], 0)
+    try:
+        nrexcl = integer(line, words[1], "nrexcl")
+        if nrexcl < 0:
+            raise line.error(f"expected nrexcl of zero or more, found {nrexcl}")
+        if nrexcl > LARGEST_NREXCL:
+            raise line.error(f"expected nrexcl of at most {LARGEST_NREXCL}, found {words[1]}")
+    except InputError as problem:
+        problems.catch(problem)
+        nrexcl = 0
     return MoleculeLines(line, words[0], nrexcl)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -291,7 +291,9 @@ def parse_atom_types(lines: Lines, buckingham: bool, problems: Problems) -> dict
             atom_type = _atom_type(line, buckingham)
         except InputError as problem:
             problems.catch(problem)
-            continue
+            # stands in for it, so that atoms of this type are no problems of their own
+            name = line.fields[0]
+            atom_type = AtomType(name, name, 1.0, 0.0, "A", 0.0, 0.0)
         found[atom_type.name] = atom_type
     return found
 
