@@ -380,17 +380,18 @@ def dihedral_restricted(
 def bending_torsion(
     positions: Float[Tensor, "*batch n 3"],
     index: Int64[Tensor, "*terms 4"],
-    parameters: Float[Tensor, "*columns 3"],
+    parameters: Float[Tensor, "*columns 6"],
     box: Box = None,
 ) -> Float[Tensor, "*found"]:
-    """Combined bending and torsion, sin^3 theta sin^3 theta' (sum over n of c_n cos^n phi).
+    """Combined bending and torsion, k sin^3 theta sin^3 theta' (sum over n of a_n cos^n phi).
 
     Source: Bulacu et al., J. Chem. Theory Comput. 9, 3282 (2013).
     """
     first = torch.sin(angles(positions, index[..., :3], box))
     second = torch.sin(angles(positions, index[..., 1:], box))
     cosine = torch.cos(dihedrals(positions, index, box))
-    return (first * second) ** 3 * _polynomial(list(parameters.unbind(-1)), cosine)
+    k, *coefficients = parameters.unbind(-1)
+    return k * (first * second) ** 3 * _polynomial(coefficients, cosine)
 
 
 def _polynomial(coefficients: Sequence[Tensor], x: Tensor) -> Tensor:

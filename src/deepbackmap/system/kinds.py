@@ -141,8 +141,8 @@ KINDS: dict[str, Kind] = {
     ),
     "bending_torsion": Kind(
         4,
-        tuple(f"c{n} / kJ mol-1" for n in range(3)),
-        "sin^3 theta(ijk) sin^3 theta(jkl) (c0 + c1 cos phi + c2 cos^2 phi)",
+        ("k / kJ mol-1", *(f"a{n}" for n in range(5))),
+        "k sin^3 theta(ijk) sin^3 theta(jkl) sum over n of an cos(phi)^n",
         "proper",
         (("dihedrals", 11),),
     ),

@@ -788,7 +788,7 @@ def _parse_pairs(
             if number_of == 1:
                 _add_plain_pairs(part, types, reader, plain, extra, notes)
             elif number_of == 2:
-                _add_charged_pairs(part, types, atoms, reader, extra, notes)
+                _add_charged_pairs(part, atoms, reader, extra)
             else:
                 what = f"expected function 1 or 2 in [ pairs ], found {number_of}"
                 _unsupported(part, what, extra, notes)
@@ -798,17 +798,17 @@ def _parse_pairs(
 
 
 def _pair_numbers(
-    part: _Part, start: int, types: BondedCodes, reader: Reader, notes: Notes
+    part: _Part, types: BondedCodes, reader: Reader, notes: Notes
 ) -> tuple[_Part, Float64[np.ndarray, "m 2"]] | None:
-    """Lennard-Jones numbers on the line from a column on, or those of the types."""
-    words = part.rows.width - start
+    """Lennard-Jones numbers on the line, or those of the types."""
+    words = part.rows.width - 3
     if words > 0:
         if words not in (2, 3, 4):
             everything = np.ones(len(part.atoms), dtype=bool)
             message = f"expected 2 parameters for this pair, found {words}"
             part.rows.refuse(everything, message, reader.problems)
             return None
-        return part, part.rows.values[:, start : start + 2]
+        return part, part.rows.values[:, 3:5]
     distinct, which = types.distinct(part.atoms)
     found = [reader.force_field.pair_parameters(a, b) for a, b in distinct]
     for k, numbers in enumerate(found):
@@ -833,7 +833,7 @@ def _add_plain_pairs(
     notes: Notes,
 ) -> None:
     """Pairs of function 1: charges of the atoms times fudgeQQ."""
-    read = _pair_numbers(part, 3, types, reader, notes)
+    read = _pair_numbers(part, types, reader, notes)
     if read is None:
         return
     part, values = read
@@ -847,28 +847,21 @@ def _add_plain_pairs(
     extra.add("lj14_powers", part.rows.index[odd], part.atoms[odd], powers[odd])
 
 
-def _add_charged_pairs(
-    part: _Part,
-    types: BondedCodes,
-    atoms: Atoms,
-    reader: Reader,
-    extra: Collected,
-    notes: Notes,
-) -> None:
-    """Pairs of function 2: factor and charges on the line, or those of the atoms."""
-    written = part.rows.width > 3
-    if written and part.rows.width < 8:
-        everything = np.ones(len(part.atoms), dtype=bool)
-        message = f"expected 5 parameters for this pair, found {part.rows.width - 3}"
-        part.rows.refuse(everything, message, reader.problems)
-        return
-    read = _pair_numbers(part, 6 if written else 3, types, reader, notes)
-    if read is None:
-        return
-    part, values = read
-    if written:
+def _add_charged_pairs(part: _Part, atoms: Atoms, reader: Reader, extra: Collected) -> None:
+    """Pairs of function 2: factor, charges and numbers on the line.
+
+    Without any GROMACS takes fudgeQQ, the charges of the atoms and no Lennard-Jones.
+    """
+    if part.rows.width > 3:
+        if part.rows.width < 8:
+            everything = np.ones(len(part.atoms), dtype=bool)
+            message = f"expected 5 parameters for this pair, found {part.rows.width - 3}"
+            part.rows.refuse(everything, message, reader.problems)
+            return
+        values = part.rows.values[:, 6:8]
         product = part.rows.values[:, 3:6].prod(axis=1)
     else:
+        values = np.zeros((len(part.atoms), 2))
         product = reader.force_field.defaults.fudge_qq * atoms.charges[part.atoms].prod(axis=1)
     _add_powers(part, values, product, reader, extra)
 
