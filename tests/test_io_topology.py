@@ -608,10 +608,10 @@ def test_all_unknown_energies_are_named_at_once(read):
     with pytest.raises(InputError) as raised:
         require_energies(topology)
     message = str(raised.value)
-    assert re.search(r"some\.top:11: expected a type of .* found 'CAro' in molecule mol", message)
-    assert re.search(r"some\.top:15: .* types A and A", message)
-    assert re.search(r"some\.top:14: .* types A and B .*none \(and 1 more such lines\)", message)
-    assert re.search(r"some\.top:18: .* parameters for A CAro B", message)
+    assert re.search(r"some\.top:12: expected a type of .* found 'CAro' in molecule mol", message)
+    assert re.search(r"some\.top:17: .* types A and A", message)
+    assert re.search(r"some\.top:16: .* types A and B .*none \(and 1 more such lines\)", message)
+    assert re.search(r"some\.top:20: .* parameters for A CAro B", message)
 
 
 def test_all_mistakes_are_named_at_once(read):

@@ -32,6 +32,7 @@ from deepbackmap.representation.plan import build_plan
 from deepbackmap.representation.points import bead_signs, collect_vocabulary, name_kinds
 from deepbackmap.sampling.options import POINT_DEFAULTS
 from deepbackmap.system import Structure
+from deepbackmap.system.kinds import HELD as HELD_KINDS
 from deepbackmap.system.whole import bond_trees, make_whole
 from deepbackmap.training.dataset import Frames, relative_positions
 from deepbackmap.training.flow import FlowFrames, FlowTrainer, halved_threads
@@ -337,7 +338,7 @@ def _hands(mapping: SystemMapping, spec: ModelSpec) -> tuple[dict[int, int], ...
 
 def _held(mapping: SystemMapping, split: _Split) -> bool:
     """Whether the frames' bonds all have the topology's lengths."""
-    kinds = [mapping.topology.expand_terms(k) for k in ("bond", "constraint")]
+    kinds = [mapping.topology.expand_terms(k) for k in HELD_KINDS]
     atoms = np.concatenate([t.atoms for t in kinds])
     lengths = np.concatenate([t.parameters[:, 0] for t in kinds])
     if not len(atoms):

@@ -76,9 +76,9 @@ def _means(
     sites, first, member = np.unique(atoms[:, 0], return_index=True, return_inverse=True)
     origin = copies[:, atoms[first, 1]]
     away = short(copies[:, atoms[:, 1]] - origin[:, member]) * weights[:, None]
-    mean = np.zeros_like(origin)
-    np.add.at(mean, (slice(None), member), away)
-    copies[:, sites] = origin + mean
+    share = np.zeros((len(sites), len(member)))
+    share[member, np.arange(len(member))] = 1.0
+    copies[:, sites] = origin + share @ away
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

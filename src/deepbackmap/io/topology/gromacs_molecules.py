@@ -370,7 +370,7 @@ def _function_column(rows: Rows, column: int, problems: Problems) -> tuple[Rows,
     if rows.width <= column:
         return rows, np.ones(len(rows.values), dtype=np.int64)
     values = rows.values[:, column]
-    bad = values != np.floor(values)
+    bad = np.asarray(values != np.floor(values))
     rows = rows.refuse(
         bad, "expected a whole number for the function type, found '{words}'", problems
     )
@@ -727,7 +727,7 @@ def _parse_settles(
     lines: Lines, n_atoms: int, problems: Problems, collected: Collected
 ) -> list[Int64[np.ndarray, "b 2"]]:
     """Rigid water as three constraints, two of them bonds."""
-    bonds = []
+    bonds: list[np.ndarray] = []
     for k, line in enumerate(lines):
         words = line.fields
         try:
