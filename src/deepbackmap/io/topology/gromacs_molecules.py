@@ -353,7 +353,7 @@ def _indices(
         problems.add(
             rows.line(row).where, f"expected atom numbers from 1 to {n_atoms}, found {value:g}"
         )
-    rows = rows.of(~outside.any(axis=1))
+    rows = rows.of(np.flatnonzero(~outside.any(axis=1)))
     atoms = rows.values[:, :columns].astype(np.int64) - 1
     if distinct and columns > 1:
         ordered = np.sort(atoms, axis=1)
