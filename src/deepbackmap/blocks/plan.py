@@ -16,6 +16,7 @@ from jaxtyping import Int64, UInt8
 from deepbackmap.errors import InputError
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.kinds import KINDS
 
 BOND, ANGLE, TORSION, EXCLUDED = 1, 2, 4, 8
 """Bits of a role: the two atoms share a bond, an angle, a torsion; or are excluded from LJ."""
@@ -24,13 +25,8 @@ ROLES = ("bond", "angle", "torsion", "lj", "other molecule")
 """Roles of an environment atom towards the target, in the order of the channels."""
 
 _ROLE_OF_KIND = {
-    "bond": BOND,
-    "constraint": BOND,
-    "angle": ANGLE,
-    "angle_g96": ANGLE,
-    "proper": TORSION,
-    "ryckaert_bellemans": TORSION,
-    "improper": TORSION,
+    name: {2: BOND if kind.chemical else 0, 3: ANGLE}.get(kind.n_atoms, TORSION)
+    for name, kind in KINDS.items()
 }
 
 

@@ -13,7 +13,7 @@ from deepbackmap.blocks.index import relative_positions
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.system import Structure
+from deepbackmap.system import Structure, kinds
 from deepbackmap.system.whole import make_whole
 
 HELD = 0.002
@@ -54,9 +54,9 @@ class TrainingSystem:
     def rigid(self) -> bool:
         """Whether the frames' bonds all have the topology's lengths."""
         topology = self.mapping.topology
-        kinds = [topology.expand_terms(k) for k in ("bond", "constraint")]
-        atoms = np.concatenate([t.atoms for t in kinds])
-        lengths = np.concatenate([t.parameters[:, 0] for t in kinds])
+        held = [topology.expand_terms(k) for k in kinds.HELD]
+        atoms = np.concatenate([t.atoms for t in held])
+        lengths = np.concatenate([t.parameters[:, 0] for t in held])
         if not len(atoms):
             return False
         for frame in self.structures:

@@ -17,10 +17,17 @@ from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.nonbonded import Exclusions
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.elements import element_symbols
+from deepbackmap.system.kinds import SPRINGS
 
-LENGTH_KINDS = ("bond", "constraint")
-ANGLE_KINDS = ("angle", "angle_g96")
-DIHEDRAL_KINDS = ("proper", "ryckaert_bellemans")
+LENGTH_KINDS = ("bond", "constraint", *SPRINGS[1:])
+ANGLE_KINDS = ("angle", "angle_g96", "urey_bradley", "angle_quartic", "angle_restricted")
+DIHEDRAL_KINDS = (
+    "proper",
+    "ryckaert_bellemans",
+    "dihedral_restricted",
+    "bending_torsion",
+    "dihedral_table",
+)
 
 Bins = tuple[float, float, int]
 """Lower edge, upper edge, number; values outside go into the end bins."""

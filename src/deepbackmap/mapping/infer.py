@@ -442,8 +442,8 @@ def _owners(
     _spread(molecule, owner)
     found: dict[_Kind, tuple[str, ...]] = {}
     for k, member in enumerate(members):
-        label = {a: n for n, a in reversed(member.atoms.items())}
-        mine = tuple(label[a] for a in sorted(owner) if owner[a] == k and a in label)
+        name_of = {a: n for n, a in reversed(member.atoms.items())}
+        mine = tuple(name_of[a] for a in sorted(owner) if owner[a] == k and a in name_of)
         found.setdefault(member.kind, mine)
     return found
 

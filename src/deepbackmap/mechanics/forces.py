@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Float64, Int32, UInt8
 from torch import Tensor
 
-from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.nonbonded import (
     Exclusions,
     LennardJonesTable,
@@ -26,6 +25,8 @@ from deepbackmap.forcefield.system import molecule_tables
 from deepbackmap.geometry.periodic import minimum_image
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Topology
+from deepbackmap.system.kinds import HELD
+from deepbackmap.system.topology import require_energies
 
 CUTOFF = 0.7
 """Of Lennard-Jones and Coulomb, nm. The attraction beyond it is smooth and hardly changes which way
@@ -80,7 +81,10 @@ class PairList:
 
 
 class BoxForces:
-    """Force field of one system: bonded terms but for what is held rigid, and pairs."""
+    """Force field of one system: bonded terms but for what is held rigid, and pairs.
+
+    Terms between molecules other than pairs (``Topology.intermolecular``) are left out.
+    """
 
     def __init__(
         self, topology: Topology, device: torch.device, *, rigid: bool, cutoff: float = CUTOFF
@@ -90,15 +94,15 @@ class BoxForces:
         Args:
             rigid: whether all bonds are held at their lengths and so exert no force.
             cutoff: nm.
+
+        Raises:
+            InputError: the topology has terms whose energies are not known.
         """
         self.topology, self.device, self.cutoff = topology, device, cutoff
-        held = ("constraint", "bond") if rigid else ("constraint",)
+        require_energies(topology)
+        held = HELD if rigid else ()
         self._terms = [
-            [
-                (terms.FUNCTIONS[t.kind], t.index.to(device), t.parameters.float().to(device))
-                for t in molecule_tables(molecule)
-                if t.kind not in held
-            ]
+            [t.to(device, torch.float32) for t in molecule_tables(molecule) if t.kind not in held]
             for molecule in topology.molecule_types
         ]
         self._exclusions = Exclusions(topology)
@@ -180,8 +184,8 @@ class BoxForces:
                 size = self.topology.molecule_types[kind].n_atoms
                 copies = x[start : start + count * size].view(count, size, 3)
                 start += count * size
-                for function, atoms, parameters in self._terms[kind]:
-                    energy = energy + function(copies, atoms, parameters).sum()
+                for table in self._terms[kind]:
+                    energy = energy + table.energies(copies, None).sum()
             if not energy.requires_grad:
                 return torch.zeros_like(positions)
             (gradient,) = torch.autograd.grad(energy, x)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.kinds import HELD
 
 TOLERANCE = 1e-6
 """nm: largest deviation of a bond's length or of a coordinate of a bead."""
@@ -498,7 +499,7 @@ def _bonds_of(
     molecule: MoleculeType, *, bonds: bool
 ) -> tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, "m"]]:
     """Pairs of atoms at fixed distances, and these in nm."""
-    kinds = ("constraint", "bond") if bonds else ("constraint",)
+    kinds = HELD if bonds else ("constraint",)
     listed = [molecule.terms[kind] for kind in kinds if kind in molecule.terms]
     if not listed:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0)

@@ -20,14 +20,18 @@ from deepbackmap.forcefield import terms as physics
 from deepbackmap.forcefield.nonbonded import LennardJonesTable
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.voxel.environment import STAGES, WHOLE, Environment, Stage
-from deepbackmap.system.topology import TERM_COLUMNS
+from deepbackmap.system.kinds import KINDS
+from deepbackmap.system.topology import require_energies
 
 GROUPS = {
-    "bond": ("bond",),
-    "angle": ("angle", "angle_g96"),
-    "dihedral": ("proper", "ryckaert_bellemans", "improper"),
+    group: tuple(name for name, kind in KINDS.items() if kind.counted in counted and not kind.grids)
+    for group, counted in (
+        ("bond", ("bond",)),
+        ("angle", ("angle",)),
+        ("dihedral", ("proper", "improper")),
+    )
 }
-"""Kinds of term by the groups of the prior (Eq. 14)."""
+"""Kinds of term by the groups of the prior (Eq. 14). Tabulated terms are left out."""
 
 SOFT_FRACTION = 0.6
 """Below this fraction of sigma the LJ distance is compressed, so that a clash costs a lot but
@@ -86,7 +90,7 @@ def _stage_visible(
 
 def _stage_terms(blocks: Blocks, mapping: SystemMapping, stage: Stage) -> StageTerms:
     plan = blocks.plan
-    kinds = [k for k in TERM_COLUMNS if k != "constraint"]
+    kinds = [kind for group in GROUPS.values() for kind in group]
     found: dict[str, list[list[tuple[list[int], np.ndarray]]]] = {k: [] for k in kinds}
     contexts: list[list[int]] = []
     for t, molecule in enumerate(mapping.topology.molecule_types):
@@ -128,7 +132,7 @@ def _stack(
         most = max((len(r) for r in rows), default=0)
         if most == 0:
             continue
-        k, columns = TERM_COLUMNS[kind]
+        k, columns = KINDS[kind].n_atoms, KINDS[kind].columns
         ids = np.full((n, most, k), -1, dtype=np.int64)
         values = np.zeros((n, most, len(columns)))
         use = np.zeros((n, most), dtype=bool)
@@ -144,8 +148,13 @@ def _stack(
 def build_block_terms(
     blocks: Blocks, mapping: SystemMapping, atom_types: tuple[str, ...]
 ) -> BlockTerms:
-    """Tables of terms for the four stages and the LJ table of the model's atom types."""
+    """Tables of terms for the four stages and the LJ table of the model's atom types.
+
+    Raises:
+        InputError: the topology has terms whose energies are not known.
+    """
     topology = mapping.topology
+    require_energies(topology)
     full = LennardJonesTable.from_topology(topology, dtype=torch.float32)
     # A model may know more types than this topology uses; those rows are never read.
     row = torch.tensor(
