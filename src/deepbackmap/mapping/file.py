@@ -13,6 +13,7 @@ from deepbackmap.mapping.assemble import ResolvedBead, assemble
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.mapping.resolve import resolve_beads
 from deepbackmap.mapping.rules import ResidueRule, parse_rules
+from deepbackmap.mapping.stereo_rules import StereoRule
 from deepbackmap.mapping.votca import VotcaMolecule, parse_votca
 from deepbackmap.system import MoleculeType, Topology
 
@@ -29,6 +30,8 @@ class MappingFile:
     """Verbatim, so that a model can carry it."""
     rules: tuple[ResidueRule, ...] | VotcaMolecule
     """By residue (YAML), or of one molecule (VOTCA)."""
+    stereo: tuple[StereoRule, ...] = ()
+    """Hands of centres and sides of double bonds; none in VOTCA's format."""
 
     @classmethod
     def from_text(cls, text: str, source: str = "mapping") -> MappingFile:
@@ -46,7 +49,7 @@ class MappingFile:
         """
         if text.lstrip().startswith("<"):
             return cls(source, text, parse_votca(text, source))
-        return cls(source, text, parse_rules(text, source))
+        return cls(source, text, *parse_rules(text, source))
 
     def to_text(self) -> str:
         """The mapping file verbatim: ``from_text(to_text())`` is the same mapping."""
