@@ -170,7 +170,7 @@ def _read(
     evidence: Float64[np.ndarray, "m d 4"],
     known: bool,
     rows: Int64[np.ndarray, "m c"],
-    patterns: Sequence[Int64[np.ndarray, "c"]],
+    patterns: Sequence[Int64[np.ndarray, "all"]],
     free: bool,
 ) -> Float64[np.ndarray, "m c"]:
     """Probability that each centre of each chain is +."""
