@@ -81,7 +81,7 @@ def test_more_frames_make_it_surer():
         bead_hands.from_beads(statistics, mapping, centres, beads[2 : 2 + k], [pattern])
         for k in (1, 3)
     )
-    assert np.log1p(-three.sure).mean() < np.log1p(-one.sure).mean()
+    assert three.sure.mean() > one.sure.mean()
 
 
 def test_without_statistics_or_candidates_nothing_is_said():
@@ -122,6 +122,26 @@ def test_sum_over_the_hands_of_a_chain_is_that_of_all_of_them_one_by_one():
         chances += weight[:, None] * (np.array(state) == 0)
     np.testing.assert_allclose(total, np.log(weights))
     np.testing.assert_allclose(plus, chances / weights[:, None])
+
+
+def test_a_chain_that_is_open_goes_with_the_others_of_its_type():
+    evidence = np.zeros((3, 20))
+    evidence[0, :19] = 8.0
+    chance = bead_hands._shares(evidence)
+    np.testing.assert_allclose(chance.sum(axis=0), 1.0)
+    assert chance[0, 19] > 0.9
+    assert chance[1, 19] == pytest.approx(chance[2, 19])
+    evidence[1, 19] = 12.0  # but not against what its own beads say
+    assert bead_hands._shares(evidence)[1, 19] > 0.99
+    np.testing.assert_allclose(bead_hands._shares(np.zeros((3, 4))), 1.0 / 3.0)
+
+
+def test_one_dyad_that_looks_like_nothing_cannot_decide_over_a_chain():
+    table = bead_hands.DyadTable(racemo=(1000.0,), meso=(1000.0,), which=(-3.0, 0.0))
+    found = bead_hands._of_dyads(table, np.array([[1.0], [-1.0]]), np.zeros((2, 1)))
+    assert found.min() == pytest.approx(np.log(bead_hands.OUTLIERS), abs=1e-6)
+    assert found.max() < np.log(4.0)
+    np.testing.assert_allclose(found[0], found[1, ::-1])  # its mirror image
 
 
 def test_regression_finds_the_odds_that_the_signs_were_drawn_with():

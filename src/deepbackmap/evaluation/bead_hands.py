@@ -13,6 +13,7 @@ centres, and the hands of all its centres are summed over exactly (forward-backw
 |---|---|
 | logistic regression by Newton steps, ridge (Bishop 2006, section 4.3.3) | ``_regression`` |
 | sums over all hands of a chain (Rabiner, Proc. IEEE 77, 257 (1989)) | ``_marginals`` |
+| shares of a mixture by EM (Bishop 2006, section 9.3) | ``_shares`` |
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ HARMONICS = 2
 """Sines and cosines of a dihedral up to this multiple."""
 RIDGE = 1.0
 """Weight of the squared coefficients: as if so many samples spoke against each."""
+ITERATIONS = 30
+"""Rounds in which the shares of patterns among chains are found."""
+OUTLIERS = 0.1
+"""Share of dyads that are taken to look like nothing in training, as some do in beads of a
+coarse-grained simulation: bounds what one dyad can say against a hand."""
 FEWEST = 100
 """Dyads of one kind and hand from which a table is learned."""
 
@@ -181,7 +187,7 @@ def _read(
             state = 2 * (sign[:, :-1] < 0) + (sign[:, 1:] < 0)
             one = np.take_along_axis(evidence, state[..., None], axis=2)[..., 0]
             told = (sign[:, :-1] != 0) & (sign[:, 1:] != 0)
-            weights.append(np.where(told, one, 0.0).sum(axis=1) - np.log(2.0 * len(patterns)))
+            weights.append(np.where(told, one, 0.0).sum(axis=1))
             plus.append(0.5 + 0.5 * sign)
     if free and known:
         total, marginal = _marginals(evidence)
@@ -189,11 +195,25 @@ def _read(
         plus.append(marginal)
     if not weights:
         return np.full(rows.shape, 0.5)
-    table = np.array(weights)
-    share = np.exp(table - table.max(axis=0))
-    share /= share.sum(axis=0)
-    mean: np.ndarray = np.einsum("hm,hmc->mc", share, np.array(plus))
+    chance = _shares(np.array(weights))
+    mean: np.ndarray = np.einsum("hm,hmc->mc", chance, np.array(plus))
     return mean
+
+
+def _shares(evidence: Float64[np.ndarray, "h m"]) -> Float64[np.ndarray, "h m"]:
+    """Probability of every hypothesis for every chain.
+
+    How common each is among the chains of a type is found from the chains themselves (expectation
+    and maximisation, with one chain's worth of equal shares added): where nearly all chains are
+    of one pattern, a chain that the beads leave open is of it as well.
+    """
+    hypotheses, molecules = evidence.shape
+    common = np.full(hypotheses, 1.0 / hypotheses)
+    for _ in range(ITERATIONS):
+        logs = evidence + np.log(common)[:, None]
+        chance: np.ndarray = np.exp(logs - np.logaddexp.reduce(logs, axis=0))
+        common = (chance.sum(axis=1) + 1.0 / hypotheses) / (molecules + 1.0)
+    return chance
 
 
 def _all_chains(mapping: SystemMapping, centres: Centres) -> list[_Chains]:
@@ -346,8 +366,9 @@ def _of_dyads(
     which = log_odds(table.which[1:], even) + (table.which[0] if table.which else 0.0)
     halves = [_log_sigmoid(meso), _log_sigmoid(racemo), _log_sigmoid(-racemo), _log_sigmoid(-meso)]
     kinds = [_log_sigmoid(which), _log_sigmoid(-which), _log_sigmoid(-which), _log_sigmoid(which)]
-    total: np.ndarray = np.stack(halves, axis=1) + np.stack(kinds, axis=1) + np.log(4.0)
-    return total
+    inside = np.stack(halves, axis=1) + np.stack(kinds, axis=1) + np.log(4.0 * (1.0 - OUTLIERS))
+    bounded: np.ndarray = np.logaddexp(inside, np.log(OUTLIERS))
+    return bounded
 
 
 def _log_sigmoid(x: np.ndarray) -> np.ndarray:
