@@ -341,7 +341,11 @@ def test_exact_residue_name_wins_over_a_pattern():
         ("weights: plain", "wieghts: plain", r"line 2: expected the file to have keys .*'wieghts'"),
         ("weights: plain", "weights: mas", r"line 2: expected weights to be one of mass, plain"),
         ("weights: plain", "weights: [", "line 4: expected YAML, found"),
-        ("residues:", "residue:", "expected the file to have keys residues, weights, stereo, found"),
+        (
+            "residues:",
+            "residue:",
+            "expected the file to have keys residues, weights, stereo, found",
+        ),
         ("type: E, atoms: {C1: 1, C2: 1}", "atoms: [C1, C2]", "line 6: .* have the key 'type'"),
         ("{C1: 1, C2: 1}", "{C1: 1, C1: 1}", r"name each key once, found 'C1' again"),
         ("{C1: 1, C2: 1}", "[C1, C1]", "name each atom once"),

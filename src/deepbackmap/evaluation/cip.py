@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ase.data import atomic_numbers
 
@@ -71,18 +72,18 @@ class Priorities:
             The branches, or None if two of them are not told apart.
         """
         top = _Node(centre, self._numbers[centre], None)
-        spheres = {b: [[(0, _Node(b, self._numbers[b], top))]] for b in branches}
-        keys: dict[int, list[list[tuple[int, ...]]]] = {
-            b: [[(self._numbers[b],)]] for b in branches
-        }
-        while len({str(k) for k in keys.values()}) < len(branches):
-            if not any(s[-1] for s in spheres.values()):
+        spheres = {b: [(0, _Node(b, self._numbers[b], top))] for b in branches}
+        ranks = _ranked({b: (self._numbers[b],) for b in branches})
+        while len(set(ranks.values())) < len(branches):
+            tied = [b for b in branches if list(ranks.values()).count(ranks[b]) > 1]
+            if not any(spheres[b] for b in tied):
                 return None
-            for b in branches:
-                key, sphere = self._next_sphere(spheres[b][-1])
-                keys[b].append(key)
-                spheres[b].append(sphere)
-        return sorted(branches, key=lambda b: keys[b], reverse=True)
+            keys: dict[int, tuple[Any, ...]] = {b: (-ranks[b],) for b in branches}
+            for b in tied:
+                key, spheres[b] = self._next_sphere(spheres[b])
+                keys[b] += (key,)
+            ranks = _ranked(keys)
+        return sorted(branches, key=lambda b: ranks[b])
 
     def _next_sphere(
         self, sphere: list[tuple[int, _Node]]
@@ -126,6 +127,12 @@ class Priorities:
             if partners:
                 found[atom] = [partners[0]] * count
         return found
+
+
+def _ranked(keys: dict[int, tuple[Any, ...]]) -> dict[int, int]:
+    """Place of every branch, 0 for the highest key; equal keys share a place."""
+    distinct = sorted({repr(k): k for k in keys.values()}.values(), reverse=True)
+    return {b: distinct.index(k) for b, k in keys.items()}
 
 
 def sign_of_order(order: Sequence[int], row: Sequence[int]) -> int:

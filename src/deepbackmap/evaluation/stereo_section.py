@@ -79,10 +79,15 @@ def from_mapping(file: MappingFile, mapping: SystemMapping, centres: Centres) ->
         molecule_of(mapping.topology, centres), np.arange(mapping.topology.n_molecules + 1)
     )
     for rule in file.stereo:
+        drawn = rule.pattern is not None and rule.pattern.word == "atactic"
+        ready: dict[int, np.ndarray] = {}
         for number, kind in _molecules(file, rule, mapping, centres):
             mine = slice(first[number], first[number + 1])
-            found = np.zeros(len(kind.rows), dtype=np.int64)
-            found[kind.back] = _signs(rule, kind, number)
+            if drawn or kind.index not in ready:
+                found = np.zeros(len(kind.rows), dtype=np.int64)
+                found[kind.back] = _signs(rule, kind, number)
+                ready[kind.index] = found
+            found = ready[kind.index]
             sign[mine] = np.where(found != 0, found, sign[mine])
     return told(sign, "mapping")
 
