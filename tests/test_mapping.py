@@ -346,7 +346,7 @@ def test_exact_residue_name_wins_over_a_pattern():
         (
             "residues:",
             "residue:",
-            "expected the file to have keys residues, weights, drop, keep, found",
+            "expected the file to have keys residues, weights, stereo, drop, keep, found",
         ),
         ("type: E, atoms: {C1: 1, C2: 1}", "atoms: [C1, C2]", "line 6: .* have the key 'type'"),
         ("{C1: 1, C2: 1}", "{C1: 1, C1: 1}", r"name each key once, found 'C1' again"),

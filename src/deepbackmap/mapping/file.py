@@ -26,6 +26,7 @@ from deepbackmap.mapping.selection import (
     selects_only,
     to_yaml,
 )
+from deepbackmap.mapping.stereo_rules import StereoRule
 from deepbackmap.mapping.votca import VotcaMolecule, parse_votca
 from deepbackmap.system import MoleculeType, Topology
 
@@ -53,6 +54,8 @@ class MappingFile:
     """Groups of atom numbers of the system, and their file."""
     selection: Selection = field(default_factory=Selection)
     """Residues that are left out or taken over atom by atom."""
+    stereo: tuple[StereoRule, ...] = ()
+    """Hands of centres and sides of double bonds; in YAML alone."""
 
     @classmethod
     def from_text(cls, text: str, source: str = "mapping") -> MappingFile:
@@ -86,8 +89,9 @@ class MappingFile:
             return cls(source, text, index=((parse_index(text, source), source),))
         if kind is not None:
             return cls(source, text, parse_sections(text, kind, source))
-        rules = () if selects_only(text, source) else parse_rules(text, source)
-        return cls(source, text, rules, selection=parse_selection(text, source))
+        rules, stereo = ((), ()) if selects_only(text, source) else parse_rules(text, source)
+        selection = parse_selection(text, source)
+        return cls(source, text, rules, selection=selection, stereo=stereo)
 
     def to_text(self) -> str:
         """The mapping file verbatim: ``from_text(to_text())`` is the same mapping."""
@@ -233,6 +237,7 @@ def join_mappings(parts: Sequence[MappingFile]) -> MappingFile:
         tuple(w for p in parts for w in p.wholes),
         tuple(i for p in parts for i in p.index),
         selection,
+        tuple(r for p in parts for r in p.stereo),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from deepbackmap.mapping.stereo_rules import StereoRule, parse_stereo
 from deepbackmap.mapping.yaml_nodes import YamlReader
 
 VARIANTS = ("first", "last", "alone")
@@ -72,7 +73,7 @@ class ResidueRule:
     """The file that it stands in, for errors."""
 
 
-def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
+def parse_rules(text: str, source: str) -> tuple[tuple[ResidueRule, ...], tuple[StereoRule, ...]]:
     """Reads a mapping file.
 
     Args:
@@ -80,19 +81,20 @@ def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
         source: what to call it in errors.
 
     Returns:
-        One rule a residue, in file order.
+        One rule a residue, and the rules of the hands, in file order.
 
     Raises:
         InputError: anything unknown, repeated, missing or of the wrong kind, with its line.
     """
     reader = YamlReader(source)
     root = reader.parse(text)
-    top = reader.items(root, "the file", ("residues", "weights", *SELECTIONS))
+    top = reader.items(root, "the file", ("residues", "weights", "stereo", *SELECTIONS))
     weighting = _weighting(reader, top, "mass")
     residues = reader.items(reader.need(root, top, "residues", "the file"), "residues")
     if not residues:
         raise reader.error(top["residues"], "at least one residue", "none")
-    return tuple(_residue(reader, n, node, weighting) for n, node in residues.items())
+    stereo = parse_stereo(reader, top["stereo"]) if "stereo" in top else ()
+    return tuple(_residue(reader, n, node, weighting) for n, node in residues.items()), stereo
 
 
 def _residue(reader: YamlReader, pattern: str, node: yaml.Node, weighting: str) -> ResidueRule:
