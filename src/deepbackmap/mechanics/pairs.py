@@ -1,0 +1,492 @@
+"""Pairs of atoms: clusters, lists with a skin, Lennard-Jones and Coulomb, compiled.
+
+Atoms are sorted into clusters of ``WIDTH`` that lie close together; every cluster has a list of
+the atoms within reach of any of its own. A cluster's atoms are the elements of one vector, and
+each listed atom is compared with all of them at once (after Páll, Hess, Comput. Phys. Commun. 184,
+2641, 2013). Lists are full: each pair occurs on both sides, so that a cluster's forces are summed
+in a fixed order by whichever thread, and nothing is scattered.
+
+Two parts of each list are kept apart: atoms that were nearer than ``near`` when they were listed,
+needed in every step, and the others; and in each part those that some atom of the cluster
+excludes, which carry a mask.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from deepbackmap.mechanics.lanes import (
+    WIDTH,
+    both,
+    float8,
+    inner,
+    load,
+    root,
+    select,
+    some,
+    store,
+)
+
+IMAGES = 27
+"""Lattice vectors from -1 to 1 in each direction: the image of a listed atom."""
+FAR_AWAY = np.float32(1e6)
+"""nm: where the empty places of clusters are."""
+ROWS = 4
+"""Of a pair of types: 12 c12, 6 c6, smallest distance squared, softness of the core."""
+TINY = np.float32(1e-6)
+"""nm^2: squared distance below which pairs exert no more force, lest it overflow."""
+
+
+@njit(cache=True)
+def _wrapped(x, where, box, inverse, offsets, fractions, lanes):
+    """Fractional coordinates in the cell, and what was taken off; whether all are finite."""
+    finite = True
+    for a in range(len(where)):
+        w = where[a]
+        r0, r1, r2 = x[w], x[w + lanes], x[w + 2 * lanes]
+        if not (np.isfinite(r0) and np.isfinite(r1) and np.isfinite(r2)):
+            finite = False
+            r0 = r1 = r2 = 0.0
+        o0 = o1 = o2 = 0.0
+        for c in range(3):
+            f = r0 * inverse[0, c] + r1 * inverse[1, c] + r2 * inverse[2, c]
+            whole = np.floor(f)
+            f -= whole
+            if f >= 1.0:
+                f = 0.0
+                whole += 1.0
+            fractions[a, c] = f
+            o0 += whole * box[c, 0]
+            o1 += whole * box[c, 1]
+            o2 += whole * box[c, 2]
+        offsets[w], offsets[w + lanes], offsets[w + 2 * lanes] = o0, o1, o2
+    return finite
+
+
+@njit(cache=True)
+def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
+    """Sorts atoms into columns along the last lattice vector, and these by height.
+
+    Args:
+        x: positions in the order of the state, nm.
+        where: place of each atom's x in it.
+        box: lattice vectors as rows, nm, and its inverse.
+        columns: how many along the first and the second lattice vector.
+        offsets: to be filled in: what to take off to have atoms in the cell, nm.
+        fractions: scratch, (n, 3).
+        lanes: distance of components in the state.
+
+    Returns:
+        Atom of each place of the clusters (-1: none), first place and number of atoms of each
+        column, height of each place, and whether all positions are finite.
+    """
+    n = len(where)
+    finite = _wrapped(x, where, box, inverse, offsets, fractions, lanes)
+    count = np.zeros(columns[0] * columns[1], dtype=np.int64)
+    column = np.empty(n, dtype=np.int32)
+    for a in range(n):
+        c0 = min(int(fractions[a, 0] * columns[0]), columns[0] - 1)
+        c1 = min(int(fractions[a, 1] * columns[1]), columns[1] - 1)
+        column[a] = c0 * columns[1] + c1
+        count[column[a]] += 1
+    first = np.zeros(len(count) + 1, dtype=np.int64)
+    for c in range(len(count)):
+        first[c + 1] = first[c] + (count[c] + WIDTH - 1) // WIDTH * WIDTH
+    atoms = np.full(first[-1], -1, dtype=np.int32)
+    filled = first[:-1].copy()
+    for a in range(n):
+        atoms[filled[column[a]]] = a
+        filled[column[a]] += 1
+    heights = np.zeros(len(atoms), dtype=np.float32)
+    _sort_columns(atoms, heights, first, count, fractions)
+    return atoms, first, count, heights, finite
+
+
+@njit(cache=True, parallel=True)
+def _sort_columns(atoms, heights, first, count, fractions):
+    for c in prange(len(count)):
+        part = atoms[first[c] : first[c] + count[c]].copy()
+        key = np.empty(len(part))
+        for k in range(len(part)):
+            key[k] = fractions[part[k], 2]
+        order = np.argsort(key)
+        for k in range(len(part)):
+            atoms[first[c] + k] = part[order[k]]
+            heights[first[c] + k] = key[order[k]]
+
+
+@njit(cache=True)
+def place(x, where, offsets, atoms, points, lanes):
+    """Copies positions in the cell to the places of the clusters, in single precision."""
+    for s in range(len(atoms)):
+        a = atoms[s]
+        for c in range(3):
+            w = where[a] + c * lanes
+            points[4 * s + c] = np.float32(x[w] - offsets[w]) if a >= 0 else FAR_AWAY
+
+
+@inner
+def _lower(heights, start, stop, value):
+    """First place of a sorted run that is not below a value."""
+    while start < stop:
+        middle = (start + stop) // 2
+        if heights[middle] < value:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
+
+
+@inner
+def _excludes(a, b, molecule, local, exclusion_start, exclusion_first, exclusion_with):
+    """Whether two atoms of one molecule are excluded; an atom excludes itself."""
+    if a == b:
+        return True
+    row = exclusion_start[a] + local[a]
+    for k in range(exclusion_first[row], exclusion_first[row + 1]):
+        if exclusion_with[k] == local[b]:
+            return True
+    return False
+
+
+@njit(cache=True, parallel=True)
+def list_pairs(
+    atoms, first, count, heights, points, columns, box, inverse, shifts, reach, near, exclusions,
+    plain, masked, masks, counts,
+):  # fmt: skip
+    """Lists the atoms within reach of each cluster.
+
+    Args:
+        atoms: atom of each place, with ``first``, ``count`` and ``heights`` of the columns.
+        points: positions of the places and their charges, (4 s,), nm.
+        columns: how many along the first and the second lattice vector.
+        box: lattice vectors as rows, nm, its inverse, and ``shifts``, all lattice vectors used.
+        reach: nm.
+        near: nm.
+        exclusions: molecule and number in it of each atom, and who excludes whom.
+        plain: (c, capacity), to be filled in: near atoms from the front, far ones from the back.
+        masked: (c, capacity), the same of those with exclusions, and their ``masks``.
+        counts: (c, 4), to be filled in: near and far of either; beyond the capacity if that is
+            too small, so that it can be enlarged.
+    """
+    molecule, local, exclusion_start, exclusion_first, exclusion_with = exclusions
+    steps = np.empty(3)
+    for c in range(3):
+        steps[c] = np.sqrt(inverse[0, c] ** 2 + inverse[1, c] ** 2 + inverse[2, c] ** 2)
+    reach2, near2 = np.float32(reach * reach), np.float32(near * near)
+    for cluster in prange(len(atoms) // WIDTH):
+        base = cluster * WIDTH
+        own = np.empty(3 * WIDTH, dtype=np.float32)
+        present = np.empty(WIDTH, dtype=np.int32)
+        kinds = 0
+        low, high = np.full(3, np.inf), np.full(3, -np.inf)
+        for k in range(WIDTH):
+            for c in range(3):
+                own[c * WIDTH + k] = points[4 * (base + k) + c]
+            a = atoms[base + k]
+            if a < 0:
+                continue
+            for c in range(3):
+                low[c] = min(low[c], own[c * WIDTH + k])
+                high[c] = max(high[c], own[c * WIDTH + k])
+            known = False
+            for q in range(kinds):
+                known = known or present[q] == molecule[a]
+            if not known:
+                present[kinds] = molecule[a]
+                kinds += 1
+        x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
+        middle, half = 0.5 * (low + high), 0.5 * (high - low)
+        radius = np.sqrt(half[0] ** 2 + half[1] ** 2 + half[2] ** 2) + reach
+        radius2 = np.float32(radius * radius)
+        at = np.zeros(3)
+        for c in range(3):
+            for d in range(3):
+                at[c] += middle[d] * inverse[d, c]
+        n_near = n_far = m_near = m_far = 0
+        capacity, room = plain.shape[1], masked.shape[1]
+        c0 = int(np.floor((at[0] - radius * steps[0]) * columns[0]))
+        c1 = int(np.floor((at[1] - radius * steps[1]) * columns[1]))
+        e0 = int(np.floor((at[0] + radius * steps[0]) * columns[0]))
+        e1 = int(np.floor((at[1] + radius * steps[1]) * columns[1]))
+        for i0 in range(c0, e0 + 1):
+            s0 = i0 // columns[0]
+            if s0 < -1 or s0 > 1:
+                continue
+            for i1 in range(c1, e1 + 1):
+                s1 = i1 // columns[1]
+                if s1 < -1 or s1 > 1:
+                    continue
+                col = (i0 - s0 * columns[0]) * columns[1] + i1 - s1 * columns[1]
+                for s2 in range(-1, 2):
+                    bottom = np.float32(at[2] - s2 - radius * steps[2] - 1e-6)
+                    top = np.float32(at[2] - s2 + radius * steps[2] + 1e-6)
+                    if bottom > 1.0 or top < 0.0:
+                        continue
+                    stop = first[col] + count[col]
+                    code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
+                    h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
+                    for j in range(_lower(heights, first[col], stop, bottom), stop):
+                        if heights[j] > top:
+                            break
+                        p0, p1, p2 = (
+                            points[4 * j] + h0,
+                            points[4 * j + 1] + h1,
+                            points[4 * j + 2] + h2,
+                        )
+                        g0, g1, g2 = p0 - middle[0], p1 - middle[1], p2 - middle[2]
+                        if g0 * g0 + g1 * g1 + g2 * g2 > radius2:
+                            continue
+                        dx, dy, dz = x - p0, y - p1, z - p2
+                        square = dx * dx + dy * dy + dz * dz
+                        if not some(square < reach2):
+                            continue
+                        b = atoms[j]
+                        mask = 255
+                        for q in range(kinds):
+                            if present[q] != molecule[b]:
+                                continue
+                            for k in range(WIDTH):
+                                a = atoms[base + k]
+                                if (
+                                    a >= 0
+                                    and molecule[a] == molecule[b]
+                                    and _excludes(
+                                        a,
+                                        b,
+                                        molecule,
+                                        local,
+                                        exclusion_start,
+                                        exclusion_first,
+                                        exclusion_with,
+                                    )
+                                ):
+                                    mask &= ~(1 << k)
+                        entry = np.int32(j * 32 + code)
+                        close = some(square < near2)
+                        if mask == 255:
+                            if n_near + n_far < capacity:
+                                if close:
+                                    plain[cluster, n_near] = entry
+                                else:
+                                    plain[cluster, capacity - 1 - n_far] = entry
+                            if close:
+                                n_near += 1
+                            else:
+                                n_far += 1
+                        else:
+                            if m_near + m_far < room:
+                                slot = m_near if close else room - 1 - m_far
+                                masked[cluster, slot] = entry
+                                masks[cluster, slot] = mask
+                            if close:
+                                m_near += 1
+                            else:
+                                m_far += 1
+        counts[cluster, 0], counts[cluster, 1] = n_near, n_far
+        counts[cluster, 2], counts[cluster, 3] = m_near, m_far
+
+
+@inner
+def _slopes(dx, dy, dz, table, row, charge, field, cutoff2, included):
+    """-dU/dr / r of pairs; excluded ones keep what the reaction field does to them."""
+    r2 = dx * dx + dy * dy + dz * dz
+    inside = r2 < cutoff2
+    square = r2 * np.float32(1.0)
+    soft = load(table, row + 2 * WIDTH)
+    square = select(r2 < soft, soft, r2)
+    r4 = square * square
+    inverse6 = np.float32(1.0) / (r4 * square + load(table, row + 3 * WIDTH))
+    slope = (load(table, row) * inverse6 - load(table, row + WIDTH)) * inverse6 * (r4 * inverse6)
+    inverse2 = np.float32(1.0) / square
+    slope = slope + charge * (inverse2 * root(inverse2))
+    slope = select(both(inside, included), slope, np.float32(0.0))
+    return slope - select(inside, field * charge, np.float32(0.0))
+
+
+@inner
+def _slopes_uncharged(dx, dy, dz, table, row, cutoff2, included):
+    """The same without charges."""
+    r2 = dx * dx + dy * dy + dz * dz
+    soft = load(table, row + 2 * WIDTH)
+    square = select(r2 < soft, soft, r2)
+    r4 = square * square
+    inverse6 = np.float32(1.0) / (r4 * square + load(table, row + 3 * WIDTH))
+    slope = (load(table, row) * inverse6 - load(table, row + WIDTH)) * inverse6 * (r4 * inverse6)
+    return select(both(r2 < cutoff2, included), slope, np.float32(0.0))
+
+
+@njit(cache=True)
+def bit_masks():
+    """(256 * WIDTH,): 1 where a bit of the number of the row is set."""
+    found = np.zeros(256 * WIDTH, dtype=np.float32)
+    for m in range(256):
+        for k in range(WIDTH):
+            found[m * WIDTH + k] = (m >> k) & 1
+    return found
+
+
+@njit(cache=True, parallel=True)
+def pair_forces(
+    atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
+    field, scale, charged, far, factor, where, forces, lanes,
+):  # fmt: skip
+    """Forces of Lennard-Jones and Coulomb on all atoms.
+
+    Args:
+        atoms: atom of each place of the clusters.
+        points: positions of the places, nm, and their charges in units whose product is an energy
+            times a length.
+        types: row of the parameters of each place.
+        shifts: lattice vectors, (27, 3), nm.
+        plain: lists, with ``masked``, ``masks`` and ``counts``.
+        bits: ``bit_masks``.
+        table: (t, t, ROWS).
+        n_types: t.
+        cutoff: nm.
+        field: twice the constant of the reaction field, nm^-3.
+        scale: on all products of charges.
+        charged: whether there are charges at all.
+        far: whether the far part of the lists is meant, else the near one.
+        factor: on all forces.
+        where: place of each atom in the state.
+        forces: to be added to, kJ/mol/nm.
+        lanes: distance of components in the state.
+    """
+    cutoff2, field = np.float32(cutoff * cutoff), np.float32(field)
+    scale = np.float32(scale)
+    capacity, room = plain.shape[1], masked.shape[1]
+    for cluster in prange(len(atoms) // WIDTH):
+        base = cluster * WIDTH
+        own = np.empty(4 * WIDTH, dtype=np.float32)
+        rows = np.empty(n_types * ROWS * WIDTH, dtype=np.float32)
+        for k in range(WIDTH):
+            for c in range(4):
+                own[c * WIDTH + k] = points[4 * (base + k) + c]
+            for t in range(n_types):
+                for c in range(ROWS):
+                    rows[(t * ROWS + c) * WIDTH + k] = table[types[base + k], t, c]
+        x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
+        q = load(own, 3 * WIDTH) * scale
+        fx, fy, fz = float8(np.float32(0.0)), float8(np.float32(0.0)), float8(np.float32(0.0))
+        everything = float8(np.float32(0.0)) < np.float32(1.0)
+        start, stop = 0, counts[cluster, 0]
+        if far:
+            start, stop = capacity - counts[cluster, 1], capacity
+        for k in range(start, stop):
+            entry = plain[cluster, k]
+            j, code = entry >> 5, entry & 31
+            dx = x - (points[4 * j] + shifts[code, 0])
+            dy = y - (points[4 * j + 1] + shifts[code, 1])
+            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            row = types[j] * (ROWS * WIDTH)
+            if charged:
+                charge = q * points[4 * j + 3]
+                slope = _slopes(dx, dy, dz, rows, row, charge, field, cutoff2, everything)
+            else:
+                slope = _slopes_uncharged(dx, dy, dz, rows, row, cutoff2, everything)
+            fx, fy, fz = fx + slope * dx, fy + slope * dy, fz + slope * dz
+        start, stop = 0, counts[cluster, 2]
+        if far:
+            start, stop = room - counts[cluster, 3], room
+        for k in range(start, stop):
+            entry = masked[cluster, k]
+            j, code = entry >> 5, entry & 31
+            dx = x - (points[4 * j] + shifts[code, 0])
+            dy = y - (points[4 * j + 1] + shifts[code, 1])
+            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            row = types[j] * (ROWS * WIDTH)
+            included = load(bits, masks[cluster, k] * WIDTH) > np.float32(0.0)
+            if charged:
+                charge = q * points[4 * j + 3]
+                slope = _slopes(dx, dy, dz, rows, row, charge, field, cutoff2, included)
+            else:
+                slope = _slopes_uncharged(dx, dy, dz, rows, row, cutoff2, included)
+            fx, fy, fz = fx + slope * dx, fy + slope * dy, fz + slope * dz
+        store(own, 0, fx)
+        store(own, WIDTH, fy)
+        store(own, 2 * WIDTH, fz)
+        for k in range(WIDTH):
+            a = atoms[base + k]
+            if a >= 0:
+                for c in range(3):
+                    w = where[a] + c * lanes
+                    forces[w] += factor * own[c * WIDTH + k]
+
+
+@njit(cache=True, parallel=True)
+def pair_energies(
+    atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
+    k_field, c_field, molecule, found,
+):  # fmt: skip
+    """Half of the energy of every pair to each of its atoms.
+
+    Args:
+        table: (t, t, 2): c12 and c6; cores are not softened.
+        k_field: constant of the reaction field, nm^-3, and ``c_field``, nm^-1.
+        molecule: of each atom.
+        found: (n, 4), to be filled in: Lennard-Jones and Coulomb with atoms of the same molecule,
+            then both with others, kJ/mol. Excluded pairs, and each charge with itself, keep the
+            reaction field.
+
+    The other arguments are those of ``pair_forces``.
+    """
+    cutoff2 = np.float32(cutoff * cutoff)
+    k_field, c_field = np.float32(k_field), np.float32(c_field)
+    capacity, room = plain.shape[1], masked.shape[1]
+    zero = np.float32(0.0)
+    for cluster in prange(len(atoms) // WIDTH):
+        base = cluster * WIDTH
+        own = np.empty(5 * WIDTH, dtype=np.float32)
+        rows = np.empty(n_types * 2 * WIDTH, dtype=np.float32)
+        for k in range(WIDTH):
+            for c in range(4):
+                own[c * WIDTH + k] = points[4 * (base + k) + c]
+            a = atoms[base + k]
+            own[4 * WIDTH + k] = molecule[a] if a >= 0 else -1
+            for t in range(n_types):
+                for c in range(2):
+                    rows[(t * 2 + c) * WIDTH + k] = table[types[base + k], t, c]
+        x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
+        q, m = load(own, 3 * WIDTH), load(own, 4 * WIDTH)
+        lj_in, lj_out, c_in, c_out = float8(zero), float8(zero), float8(zero), float8(zero)
+        n_plain = counts[cluster, 0] + counts[cluster, 1]
+        n_masked = counts[cluster, 2] + counts[cluster, 3]
+        for k in range(n_plain + n_masked):
+            bit = np.int64(255)
+            if k < n_plain:
+                n = counts[cluster, 0]
+                entry = plain[cluster, k if k < n else capacity - 1 - (k - n)]
+            else:
+                n, r = counts[cluster, 2], k - n_plain
+                slot = r if r < n else room - 1 - (r - n)
+                entry, bit = masked[cluster, slot], np.int64(masks[cluster, slot])
+            j, code = entry >> 5, entry & 31
+            dx = x - (points[4 * j] + shifts[code, 0])
+            dy = y - (points[4 * j + 1] + shifts[code, 1])
+            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            row = types[j] * (2 * WIDTH)
+            r2 = dx * dx + dy * dy + dz * dz
+            inside = r2 < cutoff2
+            included = load(bits, bit * WIDTH) > zero
+            inverse2 = np.float32(1.0) / select(r2 < TINY, TINY, r2)
+            inverse6 = inverse2 * inverse2 * inverse2
+            lj = (load(rows, row) * inverse6 - load(rows, row + WIDTH)) * inverse6
+            lj = select(both(inside, included), lj, zero)
+            charge = q * points[4 * j + 3]
+            plain_part = select(included, root(inverse2), zero)
+            coulomb = select(inside, charge * (plain_part + k_field * r2 - c_field), zero)
+            same = m == np.float32(molecule[atoms[j]])
+            lj_in, lj_out = lj_in + select(same, lj, zero), lj_out + select(same, zero, lj)
+            c_in = c_in + select(same, coulomb, zero)
+            c_out = c_out + select(same, zero, coulomb)
+        half = np.float32(0.5)
+        store(own, 0, half * lj_in)
+        store(own, WIDTH, half * c_in)
+        store(own, 2 * WIDTH, half * lj_out)
+        store(own, 3 * WIDTH, half * c_out)
+        for k in range(WIDTH):
+            if atoms[base + k] >= 0:
+                for c in range(4):
+                    found[atoms[base + k], c] = own[c * WIDTH + k]
