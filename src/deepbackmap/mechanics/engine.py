@@ -174,7 +174,7 @@ class Mechanics:
         self._excluded = _exclusions(mapping)
         self._tables: dict[bytes, tuple[Tables, list[list[Any]]]] = {}
         self._quantiles, self._bits = quantiles(), pairs.bit_masks()
-        self._capacity = [256, 64]
+        self._capacity, self._candidates = [256, 64], 1024
 
     # --- what is asked for ------------------------------------------------------------------------
 
@@ -491,14 +491,17 @@ class Mechanics:
         near = NEAR if self.far_every > 1 else reach
         while True:
             made = self._made(len(atoms) // WIDTH)
-            pairs.list_pairs(
-                atoms, first, count, at, points, columns, box, inverse, shifts, reach, near,
-                self._excluded, *made,
+            most_near = pairs.list_pairs(
+                atoms, first, count, at, points, columns, inverse, shifts, reach, near,
+                self._excluded, *made, self._candidates,
             )  # fmt: skip
             counts = made[3]
             most = [int(counts[:, k : k + 2].sum(axis=1).max(initial=0)) for k in (0, 2)]
-            if all(m <= c for m, c in zip(most, self._capacity, strict=True)):
+            if most_near <= self._candidates and all(
+                m <= c for m, c in zip(most, self._capacity, strict=True)
+            ):
                 break
+            self._candidates = max(self._candidates, most_near + most_near // 8)
             self._capacity = [
                 max(c, m + m // 8 + 8) for m, c in zip(most, self._capacity, strict=True)
             ]

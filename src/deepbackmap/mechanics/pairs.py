@@ -34,6 +34,8 @@ FAR_AWAY = np.float32(1e6)
 """nm: where the empty places of clusters are."""
 ROWS = 4
 """Of a pair of types: 12 c12, 6 c6, smallest distance squared, softness of the core."""
+CHUNKS = 32
+"""Of clusters, whose lists are made with the same working memory."""
 TINY = np.float32(1e-6)
 """nm^2: squared distance below which pairs exert no more force, lest it overflow."""
 
@@ -139,21 +141,131 @@ def _lower(heights, start, stop, value):
 
 
 @inner
-def _excludes(a, b, molecule, local, exclusion_start, exclusion_first, exclusion_with):
-    """Whether two atoms of one molecule are excluded; an atom excludes itself."""
-    if a == b:
-        return True
-    row = exclusion_start[a] + local[a]
-    for k in range(exclusion_first[row], exclusion_first[row + 1]):
-        if exclusion_with[k] == local[b]:
-            return True
-    return False
+def _mark(atoms, base, exclusions, marks, sign):
+    """Sets (or, by -1, clears) the bits of the atoms of a cluster at those they exclude."""
+    molecule, local, rows, starts, partners = exclusions
+    for k in range(WIDTH):
+        a = atoms[base + k]
+        if a < 0:
+            continue
+        marks[a] = (marks[a] | (1 << k)) if sign > 0 else 0
+        row, first = rows[a] + local[a], a - local[a]
+        for p in range(starts[row], starts[row + 1]):
+            b = first + partners[p]
+            marks[b] = (marks[b] | (1 << k)) if sign > 0 else 0
+
+
+@inner
+def _candidates(first, count, heights, points, columns, steps, at, own, shifts, reach, found):
+    """Atoms near the box around a cluster.
+
+    Args:
+        at: middle of the box in lattice vectors, and its middle and half its edges, nm: (9,).
+        found: to be filled in: place and image in one number, x, y and z of the image (4,); what
+            is beyond its end is counted, not kept.
+
+    Returns:
+        How many.
+    """
+    n, room = 0, len(found) // 4 - 1
+    radius = reach + np.sqrt(at[6] ** 2 + at[7] ** 2 + at[8] ** 2)
+    m0, m1, m2 = np.float32(at[3]), np.float32(at[4]), np.float32(at[5])
+    w0, w1, w2 = np.float32(at[6]), np.float32(at[7]), np.float32(at[8])
+    zero, reach2 = np.float32(0.0), np.float32(reach * reach)
+    low0 = int(np.floor((at[0] - radius * steps[0]) * columns[0]))
+    low1 = int(np.floor((at[1] - radius * steps[1]) * columns[1]))
+    top0 = int(np.floor((at[0] + radius * steps[0]) * columns[0]))
+    top1 = int(np.floor((at[1] + radius * steps[1]) * columns[1]))
+    # images beyond the next have atoms only where the cell is not as high as it must be
+    for i0 in range(max(low0, -columns[0]), min(top0 + 1, 2 * columns[0])):
+        s0 = -1 if i0 < 0 else i0 // columns[0]
+        for i1 in range(max(low1, -columns[1]), min(top1 + 1, 2 * columns[1])):
+            s1 = -1 if i1 < 0 else i1 // columns[1]
+            column = (i0 - s0 * columns[0]) * columns[1] + i1 - s1 * columns[1]
+            stop = first[column] + count[column]
+            for s2 in range(-1, 2):
+                bottom = np.float32(at[2] - s2 - radius * steps[2] - 1e-6)
+                top = np.float32(at[2] - s2 + radius * steps[2] + 1e-6)
+                if bottom > 1.0 or top < 0.0:
+                    continue
+                code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
+                h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
+                begin = _lower(heights, first[column], stop, bottom)
+                end = _lower(heights, begin, stop, top)
+                for j in range(begin, end):
+                    p0, p1, p2 = points[4 * j] + h0, points[4 * j + 1] + h1, points[4 * j + 2] + h2
+                    g0 = max(abs(p0 - m0) - w0, zero)
+                    g1 = max(abs(p1 - m1) - w1, zero)
+                    g2 = max(abs(p2 - m2) - w2, zero)
+                    # always written, counted if near: no branch to be guessed
+                    slot = 4 * min(n, room)
+                    found[slot] = j * 32 + code
+                    own[slot], own[slot + 1], own[slot + 2] = p0, p1, p2
+                    n += g0 * g0 + g1 * g1 + g2 * g2 < reach2
+    return n
+
+
+@inner
+def _list_cluster(
+    cluster, atoms, first, count, heights, points, columns, inverse, shifts, reach, near, steps,
+    exclusions, plain, masked, masks, counts, at, own, found, images, marks,
+):  # fmt: skip
+    """One cluster of ``list_pairs``; the last arguments are working memory.
+
+    Returns:
+        How many candidates there were.
+    """
+    base = cluster * WIDTH
+    for c in range(3):
+        at[3 + c], at[6 + c] = np.inf, -np.inf
+    for k in range(WIDTH):
+        a = atoms[base + k]
+        for c in range(3):
+            p = points[4 * (base + k) + c]
+            own[c * WIDTH + k] = p
+            if a >= 0:
+                at[3 + c], at[6 + c] = min(at[3 + c], p), max(at[6 + c], p)
+    for c in range(3):
+        at[3 + c], at[6 + c] = 0.5 * (at[3 + c] + at[6 + c]), 0.5 * (at[6 + c] - at[3 + c])
+    for c in range(3):
+        at[c] = at[3] * inverse[0, c] + at[4] * inverse[1, c] + at[5] * inverse[2, c]
+    total = _candidates(
+        first, count, heights, points, columns, steps, at, images, shifts, reach, found
+    )
+    x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
+    reach2, near2 = np.float32(reach * reach), np.float32(near * near)
+    _mark(atoms, base, exclusions, marks, 1)
+    n_near = n_far = m_near = m_far = 0
+    capacity, room = plain.shape[1], masked.shape[1]
+    for k in range(min(total, len(found) // 4 - 1)):
+        dx, dy, dz = x - images[4 * k], y - images[4 * k + 1], z - images[4 * k + 2]
+        square = dx * dx + dy * dy + dz * dz
+        if not some(square < reach2):
+            continue
+        entry = found[4 * k]
+        close = some(square < near2)
+        mask = 255 - np.int64(marks[atoms[entry >> 5]])
+        if mask == 255:
+            if n_near + n_far < capacity:
+                plain[cluster, n_near if close else capacity - 1 - n_far] = entry
+            n_near += close
+            n_far += not close
+        else:
+            if m_near + m_far < room:
+                slot = m_near if close else room - 1 - m_far
+                masked[cluster, slot], masks[cluster, slot] = entry, mask
+            m_near += close
+            m_far += not close
+    _mark(atoms, base, exclusions, marks, -1)
+    counts[cluster, 0], counts[cluster, 1] = n_near, n_far
+    counts[cluster, 2], counts[cluster, 3] = m_near, m_far
+    return total
 
 
 @njit(cache=True, parallel=True)
 def list_pairs(
-    atoms, first, count, heights, points, columns, box, inverse, shifts, reach, near, exclusions,
-    plain, masked, masks, counts,
+    atoms, first, count, heights, points, columns, inverse, shifts, reach, near, exclusions,
+    plain, masked, masks, counts, candidates,
 ):  # fmt: skip
     """Lists the atoms within reach of each cluster.
 
@@ -161,131 +273,38 @@ def list_pairs(
         atoms: atom of each place, with ``first``, ``count`` and ``heights`` of the columns.
         points: positions of the places and their charges, (4 s,), nm.
         columns: how many along the first and the second lattice vector.
-        box: lattice vectors as rows, nm, its inverse, and ``shifts``, all lattice vectors used.
+        inverse: of the box, whose lattice vectors are rows, 1/nm.
+        shifts: all lattice vectors used, nm.
         reach: nm.
         near: nm.
-        exclusions: molecule and number in it of each atom, and who excludes whom.
+        exclusions: molecule and number in it of each atom, and who excludes whom, row by row.
         plain: (c, capacity), to be filled in: near atoms from the front, far ones from the back.
         masked: (c, capacity), the same of those with exclusions, and their ``masks``.
         counts: (c, 4), to be filled in: near and far of either; beyond the capacity if that is
             too small, so that it can be enlarged.
+        candidates: how many atoms near a cluster there is room for.
+
+    Returns:
+        How many there were at most.
     """
-    molecule, local, exclusion_start, exclusion_first, exclusion_with = exclusions
     steps = np.empty(3)
     for c in range(3):
         steps[c] = np.sqrt(inverse[0, c] ** 2 + inverse[1, c] ** 2 + inverse[2, c] ** 2)
-    reach2, near2 = np.float32(reach * reach), np.float32(near * near)
-    for cluster in prange(len(atoms) // WIDTH):
-        base = cluster * WIDTH
-        own = np.empty(3 * WIDTH, dtype=np.float32)
-        present = np.empty(WIDTH, dtype=np.int32)
-        kinds = 0
-        low, high = np.full(3, np.inf), np.full(3, -np.inf)
-        for k in range(WIDTH):
-            for c in range(3):
-                own[c * WIDTH + k] = points[4 * (base + k) + c]
-            a = atoms[base + k]
-            if a < 0:
-                continue
-            for c in range(3):
-                low[c] = min(low[c], own[c * WIDTH + k])
-                high[c] = max(high[c], own[c * WIDTH + k])
-            known = False
-            for q in range(kinds):
-                known = known or present[q] == molecule[a]
-            if not known:
-                present[kinds] = molecule[a]
-                kinds += 1
-        x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
-        middle, half = 0.5 * (low + high), 0.5 * (high - low)
-        radius = np.sqrt(half[0] ** 2 + half[1] ** 2 + half[2] ** 2) + reach
-        radius2 = np.float32(radius * radius)
-        at = np.zeros(3)
-        for c in range(3):
-            for d in range(3):
-                at[c] += middle[d] * inverse[d, c]
-        n_near = n_far = m_near = m_far = 0
-        capacity, room = plain.shape[1], masked.shape[1]
-        c0 = int(np.floor((at[0] - radius * steps[0]) * columns[0]))
-        c1 = int(np.floor((at[1] - radius * steps[1]) * columns[1]))
-        e0 = int(np.floor((at[0] + radius * steps[0]) * columns[0]))
-        e1 = int(np.floor((at[1] + radius * steps[1]) * columns[1]))
-        for i0 in range(c0, e0 + 1):
-            s0 = i0 // columns[0]
-            if s0 < -1 or s0 > 1:
-                continue
-            for i1 in range(c1, e1 + 1):
-                s1 = i1 // columns[1]
-                if s1 < -1 or s1 > 1:
-                    continue
-                col = (i0 - s0 * columns[0]) * columns[1] + i1 - s1 * columns[1]
-                for s2 in range(-1, 2):
-                    bottom = np.float32(at[2] - s2 - radius * steps[2] - 1e-6)
-                    top = np.float32(at[2] - s2 + radius * steps[2] + 1e-6)
-                    if bottom > 1.0 or top < 0.0:
-                        continue
-                    stop = first[col] + count[col]
-                    code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
-                    h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
-                    for j in range(_lower(heights, first[col], stop, bottom), stop):
-                        if heights[j] > top:
-                            break
-                        p0, p1, p2 = (
-                            points[4 * j] + h0,
-                            points[4 * j + 1] + h1,
-                            points[4 * j + 2] + h2,
-                        )
-                        g0, g1, g2 = p0 - middle[0], p1 - middle[1], p2 - middle[2]
-                        if g0 * g0 + g1 * g1 + g2 * g2 > radius2:
-                            continue
-                        dx, dy, dz = x - p0, y - p1, z - p2
-                        square = dx * dx + dy * dy + dz * dz
-                        if not some(square < reach2):
-                            continue
-                        b = atoms[j]
-                        mask = 255
-                        for q in range(kinds):
-                            if present[q] != molecule[b]:
-                                continue
-                            for k in range(WIDTH):
-                                a = atoms[base + k]
-                                if (
-                                    a >= 0
-                                    and molecule[a] == molecule[b]
-                                    and _excludes(
-                                        a,
-                                        b,
-                                        molecule,
-                                        local,
-                                        exclusion_start,
-                                        exclusion_first,
-                                        exclusion_with,
-                                    )
-                                ):
-                                    mask &= ~(1 << k)
-                        entry = np.int32(j * 32 + code)
-                        close = some(square < near2)
-                        if mask == 255:
-                            if n_near + n_far < capacity:
-                                if close:
-                                    plain[cluster, n_near] = entry
-                                else:
-                                    plain[cluster, capacity - 1 - n_far] = entry
-                            if close:
-                                n_near += 1
-                            else:
-                                n_far += 1
-                        else:
-                            if m_near + m_far < room:
-                                slot = m_near if close else room - 1 - m_far
-                                masked[cluster, slot] = entry
-                                masks[cluster, slot] = mask
-                            if close:
-                                m_near += 1
-                            else:
-                                m_far += 1
-        counts[cluster, 0], counts[cluster, 1] = n_near, n_far
-        counts[cluster, 2], counts[cluster, 3] = m_near, m_far
+    clusters = len(atoms) // WIDTH
+    most = np.zeros(CHUNKS, dtype=np.int64)
+    for chunk in prange(CHUNKS):
+        at, own = np.empty(9), np.empty(3 * WIDTH, dtype=np.float32)
+        found = np.empty(4 * (candidates + 1), dtype=np.int32)
+        images = np.empty(4 * (candidates + 1), dtype=np.float32)
+        marks = np.zeros(len(exclusions[0]), dtype=np.uint8)
+        for cluster in range(chunk * clusters // CHUNKS, (chunk + 1) * clusters // CHUNKS):
+            total = _list_cluster(
+                cluster, atoms, first, count, heights, points, columns, inverse, shifts, reach,
+                near, steps, exclusions, plain, masked, masks, counts, at, own, found, images,
+                marks,
+            )  # fmt: skip
+            most[chunk] = max(most[chunk], total)
+    return most.max()
 
 
 @inner
