@@ -174,7 +174,7 @@ class Mechanics:
         self._excluded = _exclusions(mapping)
         self._tables: dict[bytes, tuple[Tables, list[list[Any]]]] = {}
         self._quantiles, self._bits = quantiles(), pairs.bit_masks()
-        self._capacity, self._candidates = [256, 64], 1024
+        self._capacity, self._candidates = [256, 64], 256
 
     # --- what is asked for ------------------------------------------------------------------------
 
@@ -475,7 +475,7 @@ class Mechanics:
         side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, n)) ** (1.0 / 3.0)
         columns = tuple(max(1, round(float(h) / side)) for h in heights[:2])
         fractions = np.empty((n, 3))
-        atoms, first, count, at, finite = pairs.sort_atoms(
+        atoms, first, finite = pairs.sort_atoms(
             state.x, self._places.atoms, box, inverse, columns, state.offsets, fractions, LANES
         )
         if not finite:
@@ -488,12 +488,12 @@ class Mechanics:
         ones = np.array([-1.0, 0.0, 1.0])
         images = np.stack(np.meshgrid(ones, ones, ones, indexing="ij"), axis=-1).reshape(-1, 3)
         shifts = (images @ box).astype(np.float32)
-        near = NEAR if self.far_every > 1 else reach
+        near = NEAR if self.far_every > 1 else 0.0
         while True:
             made = self._made(len(atoms) // WIDTH)
             most_near = pairs.list_pairs(
-                atoms, first, count, at, points, columns, inverse, shifts, reach, near,
-                self._excluded, *made, self._candidates,
+                atoms, first, points, columns, inverse, shifts, reach, near, self._excluded,
+                *made, self._candidates,
             )  # fmt: skip
             counts = made[3]
             most = [int(counts[:, k : k + 2].sum(axis=1).max(initial=0)) for k in (0, 2)]

@@ -80,8 +80,8 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
         lanes: distance of components in the state.
 
     Returns:
-        Atom of each place of the clusters (-1: none), first place and number of atoms of each
-        column, height of each place, and whether all positions are finite.
+        Atom of each place of the clusters (-1: none), first place of each column and behind the
+        last, and whether all positions are finite.
     """
     n = len(where)
     finite = _wrapped(x, where, box, inverse, offsets, fractions, lanes)
@@ -100,13 +100,12 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
     for a in range(n):
         atoms[filled[column[a]]] = a
         filled[column[a]] += 1
-    heights = np.zeros(len(atoms), dtype=np.float32)
-    _sort_columns(atoms, heights, first, count, fractions)
-    return atoms, first, count, heights, finite
+    _sort_columns(atoms, first, count, fractions)
+    return atoms, first, finite
 
 
 @njit(cache=True, parallel=True)
-def _sort_columns(atoms, heights, first, count, fractions):
+def _sort_columns(atoms, first, count, fractions):
     for c in prange(len(count)):
         part = atoms[first[c] : first[c] + count[c]].copy()
         key = np.empty(len(part))
@@ -115,7 +114,6 @@ def _sort_columns(atoms, heights, first, count, fractions):
         order = np.argsort(key)
         for k in range(len(part)):
             atoms[first[c] + k] = part[order[k]]
-            heights[first[c] + k] = key[order[k]]
 
 
 @njit(cache=True)
@@ -126,18 +124,6 @@ def place(x, where, offsets, atoms, points, lanes):
         for c in range(3):
             w = where[a] + c * lanes
             points[4 * s + c] = np.float32(x[w] - offsets[w]) if a >= 0 else FAR_AWAY
-
-
-@inner
-def _lower(heights, start, stop, value):
-    """First place of a sorted run that is not below a value."""
-    while start < stop:
-        middle = (start + stop) // 2
-        if heights[middle] < value:
-            start = middle + 1
-        else:
-            stop = middle
-    return start
 
 
 @inner
@@ -156,95 +142,107 @@ def _mark(atoms, base, exclusions, marks, sign):
 
 
 @inner
-def _candidates(first, count, heights, points, columns, steps, at, own, shifts, reach, found):
-    """Atoms near the box around a cluster.
+def _bounds(points, atoms, cluster, boxes):
+    """Middle and half the edges of the box around the atoms of a cluster, nm: (6,) each."""
+    for c in range(3):
+        low, high = np.float32(np.inf), np.float32(-np.inf)
+        for s in range(cluster * WIDTH, (cluster + 1) * WIDTH):
+            if atoms[s] >= 0:
+                p = points[4 * s + c]
+                low, high = min(low, p), max(high, p)
+        boxes[6 * cluster + c] = np.float32(0.5) * (low + high)
+        boxes[6 * cluster + 3 + c] = np.float32(0.5) * (high - low)
+
+
+@inner
+def _near_clusters(cluster, first, boxes, columns, inverse, steps, shifts, reach, found):
+    """Clusters and images of them whose boxes are within reach of a cluster's.
 
     Args:
-        at: middle of the box in lattice vectors, and its middle and half its edges, nm: (9,).
-        found: to be filled in: place and image in one number, x, y and z of the image (4,); what
-            is beyond its end is counted, not kept.
+        found: to be filled in: number and image in one; what is beyond its end is counted only.
 
     Returns:
         How many.
     """
-    n, room = 0, len(found) // 4 - 1
-    radius = reach + np.sqrt(at[6] ** 2 + at[7] ** 2 + at[8] ** 2)
-    m0, m1, m2 = np.float32(at[3]), np.float32(at[4]), np.float32(at[5])
-    w0, w1, w2 = np.float32(at[6]), np.float32(at[7]), np.float32(at[8])
+    n, room = 0, len(found) - 1
+    b = 6 * cluster
+    m0, m1, m2 = boxes[b], boxes[b + 1], boxes[b + 2]
+    w0, w1, w2 = boxes[b + 3], boxes[b + 4], boxes[b + 5]
     zero, reach2 = np.float32(0.0), np.float32(reach * reach)
-    low0 = int(np.floor((at[0] - radius * steps[0]) * columns[0]))
-    low1 = int(np.floor((at[1] - radius * steps[1]) * columns[1]))
-    top0 = int(np.floor((at[0] + radius * steps[0]) * columns[0]))
-    top1 = int(np.floor((at[1] + radius * steps[1]) * columns[1]))
-    # images beyond the next have atoms only where the cell is not as high as it must be
+    radius = reach + np.sqrt(w0 * w0 + w1 * w1 + w2 * w2)
+    at0 = m0 * inverse[0, 0] + m1 * inverse[1, 0] + m2 * inverse[2, 0]
+    at1 = m0 * inverse[0, 1] + m1 * inverse[1, 1] + m2 * inverse[2, 1]
+    at2 = m0 * inverse[0, 2] + m1 * inverse[1, 2] + m2 * inverse[2, 2]
+    low0 = int(np.floor((at0 - radius * steps[0]) * columns[0]))
+    low1 = int(np.floor((at1 - radius * steps[1]) * columns[1]))
+    top0 = int(np.floor((at0 + radius * steps[0]) * columns[0]))
+    top1 = int(np.floor((at1 + radius * steps[1]) * columns[1]))
+    # images beyond the next would need a cell that is lower than the reach
     for i0 in range(max(low0, -columns[0]), min(top0 + 1, 2 * columns[0])):
         s0 = -1 if i0 < 0 else i0 // columns[0]
         for i1 in range(max(low1, -columns[1]), min(top1 + 1, 2 * columns[1])):
             s1 = -1 if i1 < 0 else i1 // columns[1]
             column = (i0 - s0 * columns[0]) * columns[1] + i1 - s1 * columns[1]
-            stop = first[column] + count[column]
             for s2 in range(-1, 2):
-                bottom = np.float32(at[2] - s2 - radius * steps[2] - 1e-6)
-                top = np.float32(at[2] - s2 + radius * steps[2] + 1e-6)
-                if bottom > 1.0 or top < 0.0:
+                if at2 - s2 - radius * steps[2] > 1.0 or at2 - s2 + radius * steps[2] < 0.0:
                     continue
                 code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
-                h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
-                begin = _lower(heights, first[column], stop, bottom)
-                end = _lower(heights, begin, stop, top)
-                for j in range(begin, end):
-                    p0, p1, p2 = points[4 * j] + h0, points[4 * j + 1] + h1, points[4 * j + 2] + h2
-                    g0 = max(abs(p0 - m0) - w0, zero)
-                    g1 = max(abs(p1 - m1) - w1, zero)
-                    g2 = max(abs(p2 - m2) - w2, zero)
+                h0, h1, h2 = shifts[code, 0] - m0, shifts[code, 1] - m1, shifts[code, 2] - m2
+                for j in range(first[column] // WIDTH, first[column + 1] // WIDTH):
+                    g0 = max(abs(boxes[6 * j] + h0) - w0 - boxes[6 * j + 3], zero)
+                    g1 = max(abs(boxes[6 * j + 1] + h1) - w1 - boxes[6 * j + 4], zero)
+                    g2 = max(abs(boxes[6 * j + 2] + h2) - w2 - boxes[6 * j + 5], zero)
                     # always written, counted if near: no branch to be guessed
-                    slot = 4 * min(n, room)
-                    found[slot] = j * 32 + code
-                    own[slot], own[slot + 1], own[slot + 2] = p0, p1, p2
+                    found[min(n, room)] = j * 32 + code
                     n += g0 * g0 + g1 * g1 + g2 * g2 < reach2
     return n
 
 
 @inner
-def _list_cluster(
-    cluster, atoms, first, count, heights, points, columns, inverse, shifts, reach, near, steps,
-    exclusions, plain, masked, masks, counts, at, own, found, images, marks,
-):  # fmt: skip
-    """One cluster of ``list_pairs``; the last arguments are working memory.
-
-    Returns:
-        How many candidates there were.
-    """
-    base = cluster * WIDTH
-    for c in range(3):
-        at[3 + c], at[6 + c] = np.inf, -np.inf
+def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters, found):
+    """Atoms of some clusters within reach of an atom of a cluster: place and image in one."""
+    base, n = cluster * WIDTH, 0
     for k in range(WIDTH):
-        a = atoms[base + k]
         for c in range(3):
-            p = points[4 * (base + k) + c]
-            own[c * WIDTH + k] = p
-            if a >= 0:
-                at[3 + c], at[6 + c] = min(at[3 + c], p), max(at[6 + c], p)
-    for c in range(3):
-        at[3 + c], at[6 + c] = 0.5 * (at[3 + c] + at[6 + c]), 0.5 * (at[6 + c] - at[3 + c])
-    for c in range(3):
-        at[c] = at[3] * inverse[0, c] + at[4] * inverse[1, c] + at[5] * inverse[2, c]
-    total = _candidates(
-        first, count, heights, points, columns, steps, at, images, shifts, reach, found
-    )
+            own[c * WIDTH + k] = points[4 * (base + k) + c]
     x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
-    reach2, near2 = np.float32(reach * reach), np.float32(near * near)
-    _mark(atoms, base, exclusions, marks, 1)
+    reach2 = np.float32(reach * reach)
+    for k in range(n_clusters):
+        code = clusters[k] & 31
+        first = (clusters[k] >> 5) * WIDTH
+        h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
+        for s in range(first, first + WIDTH):
+            dx = x - (points[4 * s] + h0)
+            dy = y - (points[4 * s + 1] + h1)
+            dz = z - (points[4 * s + 2] + h2)
+            found[n] = s * 32 + code
+            # empty places are far from everything but each other
+            n += some(dx * dx + dy * dy + dz * dz < reach2) and atoms[s] >= 0
+    return n
+
+
+@inner
+def _list_cluster(
+    cluster, atoms, points, shifts, near, exclusions, plain, masked, masks, counts, own, marks,
+    found, n,
+):  # fmt: skip
+    """Sorts what is within reach of a cluster into its lists; the last are working memory."""
+    base = cluster * WIDTH
+    x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
+    near2 = np.float32(near * near)
     n_near = n_far = m_near = m_far = 0
     capacity, room = plain.shape[1], masked.shape[1]
-    for k in range(min(total, len(found) // 4 - 1)):
-        dx, dy, dz = x - images[4 * k], y - images[4 * k + 1], z - images[4 * k + 2]
-        square = dx * dx + dy * dy + dz * dz
-        if not some(square < reach2):
-            continue
-        entry = found[4 * k]
-        close = some(square < near2)
-        mask = 255 - np.int64(marks[atoms[entry >> 5]])
+    _mark(atoms, base, exclusions, marks, 1)
+    for k in range(n):
+        entry = found[k]
+        s, code = entry >> 5, entry & 31
+        mask = 255 - np.int64(marks[atoms[s]])
+        close = True
+        if near > 0.0:
+            dx = x - (points[4 * s] + shifts[code, 0])
+            dy = y - (points[4 * s + 1] + shifts[code, 1])
+            dz = z - (points[4 * s + 2] + shifts[code, 2])
+            close = some(dx * dx + dy * dy + dz * dz < near2)
         if mask == 255:
             if n_near + n_far < capacity:
                 plain[cluster, n_near if close else capacity - 1 - n_far] = entry
@@ -259,30 +257,29 @@ def _list_cluster(
     _mark(atoms, base, exclusions, marks, -1)
     counts[cluster, 0], counts[cluster, 1] = n_near, n_far
     counts[cluster, 2], counts[cluster, 3] = m_near, m_far
-    return total
 
 
 @njit(cache=True, parallel=True)
 def list_pairs(
-    atoms, first, count, heights, points, columns, inverse, shifts, reach, near, exclusions,
-    plain, masked, masks, counts, candidates,
+    atoms, first, points, columns, inverse, shifts, reach, near, exclusions, plain, masked, masks,
+    counts, candidates,
 ):  # fmt: skip
     """Lists the atoms within reach of each cluster.
 
     Args:
-        atoms: atom of each place, with ``first``, ``count`` and ``heights`` of the columns.
+        atoms: atom of each place, with the first place of each column.
         points: positions of the places and their charges, (4 s,), nm.
         columns: how many along the first and the second lattice vector.
         inverse: of the box, whose lattice vectors are rows, 1/nm.
         shifts: all lattice vectors used, nm.
         reach: nm.
-        near: nm.
+        near: nm; 0 if all are near.
         exclusions: molecule and number in it of each atom, and who excludes whom, row by row.
         plain: (c, capacity), to be filled in: near atoms from the front, far ones from the back.
         masked: (c, capacity), the same of those with exclusions, and their ``masks``.
         counts: (c, 4), to be filled in: near and far of either; beyond the capacity if that is
             too small, so that it can be enlarged.
-        candidates: how many atoms near a cluster there is room for.
+        candidates: how many clusters near a cluster there is room for.
 
     Returns:
         How many there were at most.
@@ -291,19 +288,28 @@ def list_pairs(
     for c in range(3):
         steps[c] = np.sqrt(inverse[0, c] ** 2 + inverse[1, c] ** 2 + inverse[2, c] ** 2)
     clusters = len(atoms) // WIDTH
+    boxes = np.empty(6 * clusters, dtype=np.float32)
+    for cluster in prange(clusters):
+        _bounds(points, atoms, cluster, boxes)
     most = np.zeros(CHUNKS, dtype=np.int64)
     for chunk in prange(CHUNKS):
-        at, own = np.empty(9), np.empty(3 * WIDTH, dtype=np.float32)
-        found = np.empty(4 * (candidates + 1), dtype=np.int32)
-        images = np.empty(4 * (candidates + 1), dtype=np.float32)
+        own = np.empty(3 * WIDTH, dtype=np.float32)
+        near_clusters = np.empty(candidates, dtype=np.int32)
+        found = np.empty(candidates * WIDTH + 1, dtype=np.int32)
         marks = np.zeros(len(exclusions[0]), dtype=np.uint8)
         for cluster in range(chunk * clusters // CHUNKS, (chunk + 1) * clusters // CHUNKS):
-            total = _list_cluster(
-                cluster, atoms, first, count, heights, points, columns, inverse, shifts, reach,
-                near, steps, exclusions, plain, masked, masks, counts, at, own, found, images,
-                marks,
-            )  # fmt: skip
+            total = _near_clusters(
+                cluster, first, boxes, columns, inverse, steps, shifts, reach, near_clusters
+            )
             most[chunk] = max(most[chunk], total)
+            n = _near_atoms(
+                cluster, atoms, points, shifts, reach, own, near_clusters,
+                min(total, candidates), found,
+            )  # fmt: skip
+            _list_cluster(
+                cluster, atoms, points, shifts, near, exclusions, plain, masked, masks, counts,
+                own, marks, found, n,
+            )  # fmt: skip
     return most.max()
 
 
