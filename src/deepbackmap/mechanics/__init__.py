@@ -1,1 +1,1 @@
-"""Mechanics inside this process: forces of a box, bonds and beads made exact, steps of dynamics."""
+"""Dynamics of a whole box inside the process: compiled forces, constraints and steps."""
