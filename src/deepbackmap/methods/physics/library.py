@@ -1,4 +1,4 @@
-"""Conformations of whole molecules, looked up by where their beads are."""
+"""Conformations of a window, looked up by where its beads are."""
 
 from __future__ import annotations
 
@@ -6,147 +6,178 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.spatial
-import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
-from deepbackmap.baselines.superposition import random_turns, superpose
-from deepbackmap.geometry.counter_random import uniform
-from deepbackmap.mapping import MoleculeMapping
+from deepbackmap.methods.physics.fit import fit
 from deepbackmap.methods.physics.vacuum import Conformations
+from deepbackmap.methods.physics.windows import Window
 
 NEAREST = 512
 """Conformations whose beads are compared by superposition."""
-WIDTHS = (0.003, 0.005, 0.008, 0.012, 0.018, 0.025)
-"""nm: how far, by root mean square a coordinate, beads of a conformation may be off. The smallest
-is taken that leaves enough to draw from."""
+BEAD_WIDTH, JOINT_WIDTH = 0.003, 0.012
+"""nm: how far, by root mean square a coordinate, beads of a conformation may be off, and atoms that
+are placed already."""
+BLURS = (1.0, 1.6, 2.5, 4.0, 6.0, 9.0)
+"""Factors of both: the smallest is taken that leaves enough to draw from."""
 ENOUGH = 6.0
 """Conformations to draw from, counted by their weights."""
-AT_ONCE = 256
-"""Molecules worked on together; bounds memory."""
 
 
 @dataclass(frozen=True)
 class Library:
-    """Conformations of one kind of molecule."""
+    """Conformations of one kind of window."""
 
-    atoms: Float64[np.ndarray, "f n 3"]
-    """nm, relative to the mean of the beads."""
-    beads: Float64[np.ndarray, "f b 3"]
-    """The same."""
+    points: Float64[np.ndarray, "f p 3"]
+    """What is fitted, nm: the beads, then the joint atoms."""
+    own: Float64[np.ndarray, "f o 3"]
+    """Atoms that are drawn, nm."""
     log_weights: Float64[np.ndarray, " f"]
+    n_beads: int
     tree: scipy.spatial.cKDTree | None
-    """By the distances between beads; None for a molecule of one bead."""
+    """By the distances between beads; None for one bead."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Conformations drawn for molecules, set onto their beads."""
+    """Conformations for some molecules, set onto their beads."""
 
-    atoms: Float64[np.ndarray, "m k n 3"]
+    atoms: Float64[np.ndarray, "m k o 3"]
     """nm."""
     scores: Float64[np.ndarray, "m k"]
     """Logarithms of their weights; the best of each molecule has 0."""
-    widths: Float64[np.ndarray, " m"]
-    """By how much beads had to be blurred, nm."""
+    blurs: Float64[np.ndarray, " m"]
+    """By how much widths had to be widened."""
 
 
-def make_library(found: Conformations, mapping: MoleculeMapping, *, mirror: bool) -> Library:
+def make_library(found: Conformations, window: Window, *, mirror: bool) -> Library:
     """Beads of conformations, and a tree to look them up.
 
     Args:
-        found: conformations.
-        mapping: of the molecule.
+        found: conformations of the window.
+        window: which atoms are drawn and which beads are fitted.
         mirror: whether mirror images are conformations too.
     """
-    beads = np.zeros((len(found.positions), mapping.n_beads, 3))
-    for atom, bead, weight in zip(
-        mapping.weight_atoms, mapping.weight_beads, mapping.weights, strict=True
-    ):
-        beads[:, bead] += weight * found.positions[:, atom]
-    centre = beads.mean(axis=1, keepdims=True)
-    atoms, beads, weights = found.positions - centre, beads - centre, found.log_weights
+    atoms, weights = found.positions, found.log_weights
     if mirror:
-        atoms, beads = np.concatenate([atoms, -atoms]), np.concatenate([beads, -beads])
-        weights = np.concatenate([weights, weights])
-    tree = scipy.spatial.cKDTree(_distances(beads)) if mapping.n_beads > 1 else None
-    return Library(atoms, beads, weights, tree)
+        atoms, weights = np.concatenate([atoms, -atoms]), np.concatenate([weights, weights])
+    beads = np.einsum("ba,fad->fbd", window.weights, atoms)
+    n = len(window.beads)
+    return Library(
+        points=np.concatenate([beads, atoms[:, window.joint]], axis=1),
+        own=np.ascontiguousarray(atoms[:, window.own]),
+        log_weights=weights,
+        n_beads=n,
+        tree=scipy.spatial.cKDTree(_distances(beads)) if n > 1 else None,
+    )
 
 
-def draw(
+def mirrored(library: Library) -> Library:
+    """The mirror images of conformations; the tree, of distances, stays."""
+    return Library(
+        -library.points, -library.own, library.log_weights, library.n_beads, library.tree
+    )
+
+
+def candidates(
     library: Library,
-    targets: Float64[np.ndarray, "m b 3"],
-    keys: Int64[torch.Tensor, " m"],
+    beads: Float64[np.ndarray, "m b 3"],
+    joint: Float64[np.ndarray, "m j 3"],
+    placed: np.ndarray,
+    uniform: Float64[np.ndarray, "m u"],
     wanted: int,
 ) -> Candidates:
     """The conformations of largest weight: their own, and by how near their beads come.
 
     Args:
-        library: of the kind of molecule.
-        targets: the beads, nm, molecules whole.
-        keys: of the random numbers of each molecule.
-        wanted: conformations for each.
+        library: of the kind of window.
+        beads: where they are, nm, molecules whole.
+        joint: atoms of other windows, nm.
+        placed: which of them are placed already, (j,).
+        uniform: numbers between 0 and 1: three for each candidate (turns that the beads leave
+            free), and one more for each conformation of a molecule of one bead.
+        wanted: conformations for each molecule.
     """
-    parts = [
-        _draw(library, targets[k : k + AT_ONCE], keys[k : k + AT_ONCE], wanted)
-        for k in range(0, len(targets), AT_ONCE)
-    ]
-    return Candidates(
-        np.concatenate([p.atoms for p in parts]),
-        np.concatenate([p.scores for p in parts]),
-        np.concatenate([p.widths for p in parts]),
+    targets = np.concatenate([beads, joint], axis=1)
+    importance = np.concatenate(
+        [np.full(library.n_beads, BEAD_WIDTH**-2), np.where(placed, JOINT_WIDTH**-2, 0.0)]
     )
+    near = _nearest(library, beads, uniform)
+    turns, shifts, square = fit(library.points, near, targets, importance)
+    scores, blurs = _scores(square, library.log_weights[near])
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+    rows = np.arange(len(near))[:, None]
+    turns, shifts = turns[rows, best], shifts[rows, best]
+    atoms = np.einsum("mkij,mkaj->mkai", turns, library.own[near[rows, best]]) + shifts[:, :, None]
+    if library.n_beads < 3 and not placed.any():
+        atoms = _turned(atoms, beads, uniform)
+    return Candidates(np.ascontiguousarray(atoms), scores[rows, best], blurs)
 
 
-def _draw(
-    library: Library, targets: np.ndarray, keys: torch.Tensor, wanted: int
-) -> Candidates:
-    m, b, _ = targets.shape
-    centre = targets.mean(axis=1, keepdims=True)
-    goal = targets - centre
-    near = _nearest(library, goal, keys)
-    turns, left = superpose(library.beads[near], goal, np.ones(b))
-    square = left * b
-    score, widths = _scores(square, library.log_weights[near])
-    best = np.argsort(-score, axis=1, kind="stable")[:, :wanted]
-    rows = np.arange(m)[:, None]
-    turns = turns[rows, best]
-    if b < 3:  # the beads leave a turn about their axis, or any, free
-        axes = goal[:, 1] - goal[:, 0] if b == 2 else np.zeros((m, 3))
-        numbers = uniform(keys, 3 * best.shape[1]).numpy().astype(np.float64)
-        spins = numbers.reshape(m, -1, 3)
-        turns = random_turns(axes, spins) @ turns
-    atoms = np.einsum("mkij,mkaj->mkai", turns, library.atoms[near[rows, best]])
-    return Candidates(atoms + centre[:, None], score[rows, best], widths)
-
-
-def _nearest(library: Library, goal: np.ndarray, keys: torch.Tensor) -> np.ndarray:
+def _nearest(library: Library, beads: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """The conformations that are looked at for each molecule."""
-    most = min(NEAREST, len(library.atoms))
+    most = min(NEAREST, len(library.own))
     if library.tree is None:
-        numbers = uniform(keys + 1, most).numpy()
-        return (numbers * len(library.atoms)).astype(np.int64)
-    _, near = library.tree.query(_distances(goal), k=most)
-    return np.asarray(near, dtype=np.int64).reshape(len(goal), most)
+        numbers = uniform[:, np.arange(most) % uniform.shape[1]]
+        return np.minimum(numbers * len(library.own), len(library.own) - 1).astype(np.int64)
+    _, near = library.tree.query(_distances(beads), k=most)
+    return np.asarray(near, dtype=np.int64).reshape(len(beads), most)
 
 
-def _scores(
-    square: np.ndarray, log_weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of weights with the smallest width that leaves enough to draw from."""
-    score, chosen = np.zeros_like(square), np.zeros(len(square))
+def _scores(square: np.ndarray, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of weights with the smallest widths that leave enough to draw from."""
+    scores, chosen = np.zeros_like(square), np.zeros(len(square))
     todo = np.ones(len(square), dtype=bool)
-    for width in WIDTHS:
-        trial = log_weights - square / (2.0 * width**2)
+    enough = min(ENOUGH, 0.25 * square.shape[1])
+    for blur in BLURS:
+        trial = log_weights - square / (2.0 * blur**2)
         trial = trial - trial.max(axis=1, keepdims=True)
         weight = np.exp(trial)
         effective = weight.sum(axis=1) ** 2 / (weight**2).sum(axis=1)
-        now = todo & ((effective >= min(ENOUGH, 0.25 * square.shape[1])) | (width == WIDTHS[-1]))
-        score[now], chosen[now] = trial[now], width
+        now = todo & ((effective >= enough) | (blur == BLURS[-1]))
+        scores[now], chosen[now] = trial[now], blur
         todo &= ~now
-    return score, chosen
+    return scores, chosen
+
+
+def _turned(atoms: np.ndarray, beads: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Candidates turned at random about one bead, or about the line through two."""
+    m, k = atoms.shape[:2]
+    axes = beads[:, 1] - beads[:, 0] if beads.shape[1] == 2 else np.zeros((m, 3))
+    turns = random_turns(axes, uniform[:, : 3 * k].reshape(m, k, 3))
+    origin = beads[:, 0][:, None, None]
+    turned: np.ndarray = np.einsum("mkij,mkaj->mkai", turns, atoms - origin) + origin
+    return turned
+
+
+def random_turns(
+    axes: Float64[np.ndarray, "m 3"], uniform: Float64[np.ndarray, "m k 3"]
+) -> Float64[np.ndarray, "m k 3 3"]:
+    """Rotations about an axis by random angles; any rotation where the axis is zero.
+
+    Args:
+        axes: of any length, nm.
+        uniform: numbers between 0 and 1.
+
+    Source: Shoemake, Graphics Gems III, 124 (1992), for the rotations without an axis.
+    """
+    length = np.linalg.norm(axes, axis=1)[:, None]
+    unit = np.where(length > 1e-9, axes / np.maximum(length, 1e-9), 0.0)[:, None]
+    half = np.pi * uniform[..., :1]
+    about = np.concatenate([np.cos(half), np.sin(half) * unit], axis=-1)
+    a, b = np.sqrt(1.0 - uniform[..., 0]), np.sqrt(uniform[..., 0])
+    p, q = 2.0 * np.pi * uniform[..., 1], 2.0 * np.pi * uniform[..., 2]
+    free = np.stack([a * np.sin(p), a * np.cos(p), b * np.sin(q), b * np.cos(q)], axis=-1)
+    w, x, y, z = np.moveaxis(np.where(length[:, None] > 1e-9, about, free), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
 def _distances(beads: np.ndarray) -> np.ndarray:
     """Between all beads, nm."""
     i, j = np.triu_indices(beads.shape[1], 1)
-    return np.linalg.norm(beads[:, i] - beads[:, j], axis=-1)
+    found: np.ndarray = np.linalg.norm(beads[:, i] - beads[:, j], axis=-1)
+    return found

@@ -1,6 +1,6 @@
-"""Which of its candidates every molecule takes, in the company of the others.
+"""Which of its candidates every window takes, in the company of all other atoms.
 
-Gibbs sampling at the temperature: molecule by molecule, one candidate is drawn with the weight of
+Gibbs sampling at the temperature: window by window, one candidate is drawn with the weight of
 its own times Boltzmann's factor of what it feels of all others, which stand still meanwhile.
 """
 
@@ -19,6 +19,8 @@ from deepbackmap.system import Topology
 
 LEAST = 8.0
 """Candidates whose weight is smaller than the best one's by exp of that are not looked at."""
+ROOM = 4.0
+"""Atoms that a cell has room for, relative to the mean."""
 REACH = 0.5
 """nm: atoms farther apart do not count in the choice."""
 SOFT2 = 0.75**2
@@ -52,56 +54,62 @@ def pair_table(topology: Topology) -> PairTable:
     )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Molecules and what they may take."""
+class Crowd:
+    """All atoms of a frame that are placed, in cells, while windows are drawn among them."""
 
-    first_atom: Int64[np.ndarray, " m"]
-    """First atom of every molecule in the system; its atoms follow."""
-    atoms: Float64[np.ndarray, "m k n 3"]
-    """Candidates, nm."""
-    scores: Float64[np.ndarray, "m k"]
-    """Logarithms of their own weights."""
+    def __init__(
+        self, n: int, box: Float64[np.ndarray, "3 3"], table: PairTable, density: float
+    ) -> None:
+        """An empty box.
 
+        Args:
+            n: atoms of the system.
+            box: lattice vectors as rows, lower triangular, nm.
+            table: of the system.
+            density: atoms per nm^3; says how much room cells have.
+        """
+        self.positions = np.zeros((n, 3))
+        self._table, self._box = table, np.ascontiguousarray(box)
+        self._inverse = np.linalg.inv(box)
+        heights = 1.0 / np.linalg.norm(self._inverse, axis=0)
+        self._cells = np.maximum(1, np.floor(heights / REACH)).astype(np.int64)
+        volume = float(np.prod(np.diagonal(box))) / float(self._cells.prod())
+        capacity = int(ROOM * density * volume) + 32
+        number = int(self._cells.prod())
+        self._count = np.zeros(number, dtype=np.int64)
+        self._held = np.zeros((number, capacity), dtype=np.int64)
+        self._points = np.zeros((number, capacity, 3))
+        self._where = np.full(n, -1, dtype=np.int64)
 
-def pack(
-    positions: Float64[np.ndarray, "n 3"],
-    box: Float64[np.ndarray, "3 3"],
-    table: PairTable,
-    choice: Choice,
-    uniform: Float64[np.ndarray, "s m k"],
-    beta: float,
-) -> Int64[np.ndarray, " m"]:
-    """Sweeps over the molecules; positions are changed in place.
+    def choose(
+        self,
+        hidden: Int64[np.ndarray, "m a"],
+        own: Int64[np.ndarray, "m o"],
+        candidates: Float64[np.ndarray, "m k o 3"],
+        scores: Float64[np.ndarray, "m k"],
+        uniform: Float64[np.ndarray, "m k"],
+        beta: float,
+    ) -> Int64[np.ndarray, " m"]:
+        """Each window in turn takes one of its candidates.
 
-    Args:
-        positions: of all atoms, nm, the molecules of the choice somewhere among their candidates.
-        box: lattice vectors as rows, nm.
-        table: of the system.
-        choice: what the molecules may take.
-        uniform: numbers between 0 and 1, for each sweep, molecule and candidate.
-        beta: 1/RT, mol/kJ.
+        Args:
+            hidden: atoms of each window, which the candidates already account for.
+            own: those that are placed.
+            candidates: nm.
+            scores: logarithms of the candidates' own weights.
+            uniform: random numbers between 0 and 1.
+            beta: 1/RT, mol/kJ; 0: company does not count.
 
-    Returns:
-        The candidate that every molecule has taken.
-    """
-    gumbel = -np.log(-np.log(uniform))
-    taken = np.zeros(len(choice.first_atom), dtype=np.int64)
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
-    cells = np.maximum(1, np.floor(heights / REACH)).astype(np.int64)
-    _sweeps(
-        positions, np.ascontiguousarray(box), np.linalg.inv(box), cells,
-        _capacity(positions @ np.linalg.inv(box), cells), table.classes, table.parameters,
-        choice.first_atom, choice.atoms, choice.scores, gumbel, beta, taken,
-    )  # fmt: skip
-    return taken
-
-
-def _capacity(fraction: np.ndarray, cells: np.ndarray) -> int:
-    """Room for atoms in a cell: more than any has, since molecules move among their candidates."""
-    index = np.floor((fraction - np.floor(fraction)) * cells).astype(np.int64) % cells
-    flat = (index[:, 0] * cells[1] + index[:, 1]) * cells[2] + index[:, 2]
-    return 3 * int(np.bincount(flat).max(initial=1)) + 32
+        Returns:
+            The candidate that each has taken.
+        """
+        taken = np.zeros(len(own), dtype=np.int64)
+        _choose(
+            self.positions, self._box, self._inverse, self._cells, self._where, self._count,
+            self._held, self._points, self._table.classes, self._table.parameters, hidden, own,
+            candidates, scores - np.log(-np.log(uniform)), scores, beta, taken,
+        )  # fmt: skip
+        return taken
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -120,48 +128,45 @@ def _place(p: Any, box: Any, inverse: Any, cells: Any, at: Any, wrapped: Any) ->
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _sweeps(
-    x: Any, box: Any, inverse: Any, cells: Any, capacity: int, classes: Any, parameters: Any,
-    first: Any, atoms: Any, scores: Any, gumbel: Any, beta: float, taken: Any,
+def _choose(
+    x: Any, box: Any, inverse: Any, cells: Any, where: Any, count: Any, held: Any, points: Any,
+    classes: Any, parameters: Any, hidden: Any, own: Any, atoms: Any, noisy: Any, scores: Any,
+    beta: float, taken: Any,
 ) -> None:  # fmt: skip
-    """Gauss-Seidel over molecules, with atoms kept in cells as they move."""
-    n_cells = cells[0] * cells[1] * cells[2]
-    count = np.zeros(n_cells, dtype=np.int64)
-    held = np.zeros((n_cells, capacity), dtype=np.int64)
-    points = np.zeros((n_cells, capacity, 3))
-    where = np.full(len(x), -1, dtype=np.int64)
+    """Window by window; atoms are kept in cells as they move."""
     at, wrapped = np.zeros(3, dtype=np.int64), np.zeros(3)
-    for a in range(len(x)):
-        cell = _place(x[a], box, inverse, cells, at, wrapped)
-        _insert(a, cell, wrapped, where, count, held, points)
+    away = np.zeros(hidden.shape[1], dtype=np.bool_)
     m, k, n, _ = atoms.shape
-    energy = np.zeros(k)
-    for sweep in range(gumbel.shape[0]):
-        for q in range(m):
-            low = first[q]
-            for a in range(n):
-                _remove(low + a, where, count, held, points)
-            energy[:] = 0.0
-            for c in range(k):
-                if scores[q, c] < -LEAST:
-                    continue
+    for q in range(m):
+        for a in range(hidden.shape[1]):
+            away[a] = where[hidden[q, a]] >= 0
+            _remove(hidden[q, a], where, count, held, points)
+        best, top = 0, -np.inf
+        for c in range(k):
+            if scores[q, c] < -LEAST:
+                continue
+            energy = 0.0
+            if beta > 0.0:
                 for a in range(n):
                     _place(atoms[q, c, a], box, inverse, cells, at, wrapped)
-                    energy[c] += _around(
-                        wrapped, parameters[classes[low + a]], at, box, cells, count, held, points,
-                        classes,
+                    energy += _around(
+                        wrapped, parameters[classes[own[q, a]]], at, box, cells, count, held,
+                        points, classes,
                     )  # fmt: skip
-            best, top = 0, -np.inf
-            for c in range(k):
-                value = scores[q, c] - beta * energy[c] + gumbel[sweep, q, c]
-                if value > top and scores[q, c] >= -LEAST:
-                    best, top = c, value
-            taken[q] = best
-            for a in range(n):
-                for d in range(3):
-                    x[low + a, d] = atoms[q, best, a, d]
-                cell = _place(x[low + a], box, inverse, cells, at, wrapped)
-                _insert(low + a, cell, wrapped, where, count, held, points)
+            value = noisy[q, c] - beta * energy
+            if value > top:
+                best, top = c, value
+        taken[q] = best
+        for a in range(n):
+            for d in range(3):
+                x[own[q, a], d] = atoms[q, best, a, d]
+        for a in range(hidden.shape[1]):
+            mine = False
+            for b in range(n):
+                mine = mine or own[q, b] == hidden[q, a]
+            if mine or away[a]:
+                cell = _place(x[hidden[q, a]], box, inverse, cells, at, wrapped)
+                _insert(hidden[q, a], cell, wrapped, where, count, held, points)
 
 
 @numba.njit(cache=True, error_model="numpy")
