@@ -1,0 +1,298 @@
+"""Atoms for the beads of a frame, from a topology, a mapping and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+
+from deepbackmap.baselines.beads import bead_topology, whole_beads
+from deepbackmap.errors import InputError
+from deepbackmap.forcefield.forces import BoxForces
+from deepbackmap.geometry.cell import cell_volume
+from deepbackmap.geometry.counter_random import hash_counters, uniform
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.methods.physics.library import (
+    Library,
+    candidates,
+    make_library,
+    mirrored,
+)
+from deepbackmap.methods.physics.packing import Crowd, pair_table
+from deepbackmap.methods.physics.tables import vacuum_tables
+from deepbackmap.methods.physics.vacuum import Conformations, VacuumOptions, conformations
+from deepbackmap.methods.physics.windows import Window, centres_inside, find_windows, kind_of
+from deepbackmap.quantities import BOLTZMANN
+from deepbackmap.sampling.projection import Projector
+from deepbackmap.sampling.stereo import Handedness
+from deepbackmap.sampling.thermal import LIGHTEST, ThermalOptions, thermalise
+from deepbackmap.system import Structure
+
+_DRAW, _CHOOSE, _THERMAL = range(32, 35)
+"""Streams of random numbers."""
+
+
+@dataclass(frozen=True)
+class PhysicsOptions:
+    """How atoms are placed without a model."""
+
+    temperature: float
+    """K."""
+    relaxation: int = 150
+    """Steps of constrained dynamics of the whole box at the end."""
+    candidates: int = 24
+    """Conformations that each window chooses from."""
+    sweeps: int = 2
+    """Times that every window chooses, after it has been placed once without company."""
+    conformations: int = 9600
+    """Kept of each kind of window that is a whole molecule."""
+    pieces: int = 4800
+    """Kept of each kind of window that is a piece of a molecule."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.temperature < 1e5:
+            raise ValueError(
+                f"temperature: expected a number above 0 and below 100000 K, got {self.temperature}"
+            )
+        for name in ("relaxation", "sweeps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        for name in ("candidates", "conformations", "pieces"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One window of some molecules of a type."""
+
+    library: Library
+    beads: Int64[np.ndarray, "m b"]
+    """Of the system."""
+    atoms: Int64[np.ndarray, "m a"]
+    """Of the system: all of the window."""
+    own: Int64[np.ndarray, "m o"]
+    joint: Int64[np.ndarray, "m j"]
+
+
+class PhysicsSampler:
+    """Puts the atoms of one topology back, frame by frame, without a model."""
+
+    def __init__(
+        self,
+        mapping: SystemMapping,
+        options: PhysicsOptions,
+        device: torch.device | str = "cpu",
+        handedness: Handedness | None = None,
+    ) -> None:
+        """Runs the dynamics of every kind of window.
+
+        Args:
+            mapping: of the system.
+            options: temperature and effort.
+            device: of the dynamics of the whole box.
+            handedness: of centres; None: any.
+
+        Raises:
+            InputError: a molecule without beads, or one that dynamics cannot bring into shape.
+        """
+        self.mapping, self.options, self.device = mapping, options, torch.device(device)
+        self._graph = bead_topology(mapping)
+        self._groups = _find_groups(mapping, options, handedness)
+        self._pairs = pair_table(mapping.topology)
+        self._projector = Projector(mapping, self.device, bonds=True, lightest=LIGHTEST)
+        self._forces = BoxForces(mapping.topology, self.device, rigid=True)
+
+    @property
+    def placements(self) -> int:
+        """Windows placed for a frame, for progress bars."""
+        return sum(len(g.own) for g in self._groups) * (1 + self.options.sweeps)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        beads: Structure,
+        *,
+        frame: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Structure:
+        """Atoms for one frame of beads; molecules are whole.
+
+        Args:
+            beads: positions of the beads in the order of the mapping.
+            frame: its number, which names the random numbers together with the seed.
+            progress: called with the number of windows placed since the last call.
+
+        Raises:
+            InputError: wrong number of beads, or a box too small for the dynamics.
+        """
+        if beads.n != self.mapping.n_beads:
+            raise InputError(
+                f"frame {frame}: expected {self.mapping.n_beads} beads, found {beads.n}"
+            )
+        whole = whole_beads(self.mapping, beads, table=self._graph, source=f"frame {frame}")
+        placed = self.place(whole, beads.box, frame, progress or (lambda n: None))
+        positions = self._relax(torch.from_numpy(placed), torch.from_numpy(whole), beads.box, frame)
+        return Structure(positions=positions.numpy(), box=beads.box, time=beads.time)
+
+    def place(
+        self,
+        whole: Float64[np.ndarray, "b 3"],
+        box: Float64[np.ndarray, "3 3"],
+        frame: int,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> Float64[np.ndarray, "n 3"]:
+        """Conformations set onto beads, window by window.
+
+        Args:
+            whole: beads, nm, molecules whole.
+            box: lattice vectors as rows, nm.
+            frame: names the random numbers.
+            progress: called with the number of windows placed since the last call.
+
+        Returns:
+            Atoms in nm; bonds between windows and beads are near, not exact.
+        """
+        n = self.mapping.topology.n_atoms
+        crowd = Crowd(n, box, self._pairs, n / cell_volume(box))
+        placed = np.zeros(n, dtype=bool)
+        beta = 1.0 / (BOLTZMANN * self.options.temperature)
+        for sweep in range(1 + self.options.sweeps):
+            for group in self._groups:
+                self._draw(crowd, group, placed, whole, (frame, sweep), beta if sweep else 0.0)
+                placed[group.own] = True
+                progress(len(group.own))
+        return crowd.positions
+
+    def _draw(
+        self,
+        crowd: Crowd,
+        group: _Group,
+        placed: np.ndarray,
+        whole: np.ndarray,
+        turn: tuple[int, int],
+        beta: float,
+    ) -> None:
+        """One window of every molecule of a group."""
+        wanted = self.options.candidates
+        names = torch.from_numpy(group.own[:, 0])
+        numbers = uniform(hash_counters(self.options.seed, *turn, _DRAW, names), 3 * wanted)
+        found = candidates(
+            group.library, whole[group.beads], crowd.positions[group.joint],
+            placed[group.joint[0]], numbers.numpy().astype(np.float64), wanted,
+        )  # fmt: skip
+        noise = uniform(
+            hash_counters(self.options.seed, *turn, _CHOOSE, names), found.scores.shape[1]
+        )
+        crowd.choose(
+            group.atoms, group.own, found.atoms, found.scores,
+            noise.numpy().astype(np.float64), beta,
+        )  # fmt: skip
+
+    def _relax(
+        self, placed: torch.Tensor, whole: torch.Tensor, box: np.ndarray, frame: int
+    ) -> torch.Tensor:
+        """Bonds and beads exact, then steps of dynamics."""
+        positions = self._projector.project(placed, whole).positions
+        names = hash_counters(self.options.seed, frame, _THERMAL, torch.arange(len(positions)))
+        if not self.options.relaxation:
+            return positions
+        return thermalise(
+            positions, whole, box, self._forces, self._projector, names,
+            ThermalOptions(self.options.temperature, self.options.relaxation),
+        )  # fmt: skip
+
+
+def _find_groups(
+    mapping: SystemMapping, options: PhysicsOptions, handedness: Handedness | None
+) -> tuple[_Group, ...]:
+    """Windows of all molecules, in the order in which they are drawn."""
+    topology = mapping.topology
+    centres, signs = (
+        (np.zeros((0, 5), dtype=np.int64), np.zeros(0, dtype=np.int64))
+        if handedness is None
+        else (handedness.atoms.cpu().numpy(), handedness.sign.cpu().numpy())
+    )
+    centres, signs = centres[signs != 0], signs[signs != 0]
+    first_atom, first_bead = topology.molecule_offsets(), mapping.bead_offsets()
+    owner = np.searchsorted(first_atom, centres[:, 0], side="right") - 1
+    libraries: dict[bytes, Library] = {}
+    groups = []
+    index = topology.molecule_type_index()
+    for t in sorted(set(index.tolist())):
+        molecules = np.flatnonzero(index == t)
+        local, by_molecule = _local_centres(centres, signs, owner, molecules, first_atom)
+        for window in find_windows(topology.molecule_types[t], mapping.molecules[t]):
+            inside = centres_inside(window, local)
+            patterns, member = np.unique(by_molecule[:, inside], axis=0, return_inverse=True)
+            for row, pattern in enumerate(patterns):
+                chosen = molecules[member.reshape(-1) == row]
+                library = _library(mapping, options, window, local[inside], pattern, libraries)
+                atoms = first_atom[chosen, None] + window.atoms
+                groups.append(
+                    _Group(
+                        library, first_bead[chosen, None] + window.beads, atoms,
+                        atoms[:, window.own], atoms[:, window.joint],
+                    )  # fmt: skip
+                )
+    return tuple(groups)
+
+
+def _local_centres(
+    centres: np.ndarray, signs: np.ndarray, owner: np.ndarray, molecules: np.ndarray,
+    first_atom: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Centres of a molecule type, and their signs in each molecule (0: any), (m, c)."""
+    mine = np.isin(owner, molecules)
+    if not mine.any():
+        return np.zeros((0, 5), dtype=np.int64), np.zeros((len(molecules), 0), dtype=np.int64)
+    relative = centres[mine] - first_atom[owner[mine]][:, None]
+    local, which = np.unique(relative, axis=0, return_inverse=True)
+    by_molecule = np.zeros((len(molecules), len(local)), dtype=np.int64)
+    by_molecule[np.searchsorted(molecules, owner[mine]), which.reshape(-1)] = signs[mine]
+    return local, by_molecule
+
+
+def _library(
+    mapping: SystemMapping, options: PhysicsOptions, window: Window, centres: np.ndarray,
+    pattern: np.ndarray, known: dict[bytes, Library],
+) -> Library:  # fmt: skip
+    """The conformations of a window with its hands; each kind is run once, mirror images never."""
+    asked = pattern != 0
+    places = np.searchsorted(window.atoms, centres[asked])
+    signs = pattern[asked]
+    flip = bool(len(signs)) and signs[0] < 0
+    kind = kind_of(window, places) + (-signs if flip else signs).astype(np.int8).tobytes()
+    if kind not in known:
+        known[kind] = _run(mapping, options, window, places, -signs if flip else signs)
+        known[kind + b"mirrored"] = mirrored(known[kind])
+    return known[kind + b"mirrored"] if flip else known[kind]
+
+
+def _run(
+    mapping: SystemMapping, options: PhysicsOptions, window: Window, centres: np.ndarray,
+    signs: np.ndarray,
+) -> Library:  # fmt: skip
+    """Dynamics of one kind of window."""
+    molecule = window.molecule
+    if molecule.n_atoms == 1:
+        found = Conformations(np.zeros((1, 1, 3)), np.zeros(1))
+        return make_library(found, window, mirror=False)
+    tables = vacuum_tables(molecule, mapping.topology, options.temperature, centres, signs)
+    whole = len(window.own) == len(window.atoms)
+    how = VacuumOptions(options.temperature, seed=options.seed)
+    frames = -(-(options.conformations if whole else options.pieces) // how.copies)
+    how = VacuumOptions(options.temperature, seed=options.seed, steps=frames * how.every)
+    try:
+        found = conformations(tables, how)
+    except ValueError as error:
+        raise InputError(
+            f"{mapping.topology.source}: expected a molecule {molecule.name} that dynamics in "
+            f"vacuo brings into shape ({len(window.atoms)} atoms about bead "
+            f"{int(window.beads[0]) + 1}), found none"
+        ) from error
+    return make_library(found, window, mirror=not len(signs))
