@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import small_polystyrene
+from deepbackmap.chemistry import hands, tacticity
+from deepbackmap.chemistry.stereo_section import double_bonds_from_mapping, from_mapping
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import hands, tacticity
-from deepbackmap.evaluation.stereo_section import double_bonds_from_mapping, from_mapping
 from deepbackmap.mapping import MappingFile
 from deepbackmap.system import Structure
 from evaluation_systems import molecule, topology

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+
 from deepbackmap.forcefield.terms import ANGLE_UNDEFINED, DIHEDRAL_UNDEFINED
 from deepbackmap.mechanics.lanes import LANES, inner, load, magnitude, nearest, root, select, store
 from deepbackmap.quantities import COULOMB

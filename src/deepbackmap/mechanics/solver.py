@@ -19,6 +19,7 @@ the type, ``w`` the working memory of the group, and capitals places in it (``la
 from __future__ import annotations
 
 import numpy as np
+
 from deepbackmap.mechanics.columns import (
     BOND_INVERSES,
     BONDS,

@@ -26,7 +26,7 @@ from deepbackmap.mechanics.columns import (
 )
 from deepbackmap.mechanics.lanes import LANES, double4, inner, load, root, select, some, store
 from deepbackmap.mechanics.noise import hashed, piece
-from deepbackmap.mechanics.pairs import pair_forces, place
+from deepbackmap.mechanics.pairs import pair_forces
 from deepbackmap.mechanics.solver import (
     add_to_bead,
     bead_at,

@@ -235,8 +235,11 @@ def _find_groups(
                 atoms = first_atom[chosen, None] + window.atoms
                 groups.append(
                     _Group(
-                        library, first_bead[chosen, None] + window.beads, atoms,
-                        atoms[:, window.own], atoms[:, window.joint],
+                        library,
+                        first_bead[chosen, None] + window.beads,
+                        atoms,
+                        atoms[:, window.own],
+                        atoms[:, window.joint],
                     )  # fmt: skip
                 )
     return tuple(groups)

@@ -140,8 +140,10 @@ def starts(tables: VacuumTables, options: VacuumOptions) -> Float64[np.ndarray, 
                     step = rng.standard_normal((options.copies, 3))
                     if came[atom] >= 0:  # away from where it came from
                         back = x[:, atom] - x[:, came[atom]]
-                        step += 1.5 * back / np.maximum(
-                            np.linalg.norm(back, axis=1, keepdims=True), 1e-9
+                        step += (
+                            1.5
+                            * back
+                            / np.maximum(np.linalg.norm(back, axis=1, keepdims=True), 1e-9)
                         )
                     step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
                     x[:, other] = x[:, atom] + length * step

@@ -121,9 +121,7 @@ def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
     )
 
 
-def centres_inside(
-    window: Window, centres: Int64[np.ndarray, "c 5"]
-) -> Int64[np.ndarray, " k"]:
+def centres_inside(window: Window, centres: Int64[np.ndarray, "c 5"]) -> Int64[np.ndarray, " k"]:
     """Which stereocentres of the molecule have all of their atoms in the window."""
     return np.flatnonzero(np.isin(centres, window.atoms).all(axis=1))
 

@@ -1,11 +1,11 @@
 """The hand that each stereocentre shall have, and from where that is known.
 
-A hand is a sign (1, -1; 0 not known) in the order of branches of ``evaluation.tacticity``: along
+A hand is a sign (1, -1; 0 not known) in the order of branches of ``chemistry.tacticity``: along
 a chain, equal signs of two neighbouring centres of a kind are a meso dyad. Every function here
 answers for all centres of a system, with zeros where its source has nothing to say;
 ``combine`` takes each centre from the first source that knows it. Sources, in the order in which
 they are believed: a reference structure, labels of beads, the ``stereo`` section of a mapping
-(``evaluation.stereo_section``), the beads themselves (``evaluation.bead_hands``), and the pattern
+(``chemistry.stereo_section``), the beads themselves (``chemistry.bead_hands``), and the pattern
 of the training data, which is assumed.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry.tacticity import Centres, Pattern
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
-from deepbackmap.evaluation.tacticity import Centres, Pattern
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.system import Structure, Topology

@@ -17,7 +17,7 @@ from typing import Any
 
 from ase.data import atomic_numbers
 
-from deepbackmap.evaluation.stereo import bonded_neighbours
+from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.system import MoleculeType
 from deepbackmap.system.elements import element_symbols
 

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from deepbackmap.evaluation.hands import SOURCES, Hands
-from deepbackmap.evaluation.tacticity import Centres
+from deepbackmap.chemistry.hands import SOURCES, Hands
+from deepbackmap.chemistry.tacticity import Centres
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import Structure

@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 import numpy as np
 from jaxtyping import Int64
 
+from deepbackmap.chemistry.cip import Priorities, sign_of_order
+from deepbackmap.chemistry.hands import Hands, molecule_of, told
+from deepbackmap.chemistry.stereo import bonded_neighbours
+from deepbackmap.chemistry.tacticity import Centres
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation.cip import Priorities, sign_of_order
-from deepbackmap.evaluation.hands import Hands, molecule_of, told
-from deepbackmap.evaluation.stereo import bonded_neighbours
-from deepbackmap.evaluation.tacticity import Centres
 from deepbackmap.mapping import MappingFile, SystemMapping
 from deepbackmap.mapping.resolve import name_monomers
 from deepbackmap.mapping.stereo_rules import ChainPattern, StereoRule

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import small_polystyrene
+from deepbackmap.chemistry import hands, tacticity
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import hands, tacticity
 from deepbackmap.system import Structure
 from evaluation_systems import molecule, topology
 from melt import build

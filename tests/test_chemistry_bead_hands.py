@@ -11,7 +11,7 @@ import pytest
 
 import deepbackmap
 import small_polystyrene
-from deepbackmap.evaluation import bead_hands, tacticity
+from deepbackmap.chemistry import bead_hands, tacticity
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping, map_positions
