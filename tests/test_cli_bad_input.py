@@ -240,7 +240,7 @@ def test_corrupt_models(melt, unchanged):
     save_file(weights, melt / "foreign.safetensors")
     metadata = {"format": "deepbackmap-model-1", "spec": '{"voxel": 3}'}
     save_file(weights, melt / "spec.safetensors", metadata=metadata)
-    shapes = whole.replace(rb'\\\"channels\\\": 4', rb'\\\"channels\\\": 6')
+    shapes = whole.replace(rb"\\\"channels\\\": 4", rb"\\\"channels\\\": 6")
     assert shapes != whole
     (melt / "shapes.safetensors").write_bytes(shapes)
     unchanged()
