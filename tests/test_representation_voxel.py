@@ -7,7 +7,13 @@ import torch
 
 from deepbackmap.blocks.plan import ANGLE, BOND, EXCLUDED, TORSION
 from deepbackmap.methods.voxel.environment import STAGES
-from deepbackmap.methods.voxel.grid import VoxelCondition, collapse, gaussian_basis, grid_axis
+from deepbackmap.methods.voxel.grid import (
+    VoxelCondition,
+    collapse,
+    condition_channels,
+    gaussian_basis,
+    grid_axis,
+)
 from deepbackmap.methods.voxel.options import VoxelOptions
 from small_polystyrene import BEAD_TYPES, TYPES, atoms, environment
 
