@@ -43,6 +43,12 @@ from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
 HOLD_CONSTANT = 100_000.0
 """kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
+BY_THREADS = "openmm-cpu"
+"""The engine whose structures depend on the number of threads."""
+NOT_THE_SAME = (
+    "with another number of --threads other structures come out: OpenMM's CPU platform draws the "
+    "random forces thread by thread (GROMACS gives the same ones for any number)"
+)
 BONDS_OFF = 0.002
 """nm: a constrained bond that is farther from its length means that the engine failed."""
 
@@ -87,6 +93,8 @@ class FinishSummary:
     """What speaks against using what was written."""
     settled: Mapping[str, SettledTerm]
     """By term of the energy."""
+    threads: int | None
+    """Of the engine, as they were asked for; None: all cores."""
     held: Deviation
     """Of the beads from where they were held; nothing where they were not."""
     seed: int
@@ -120,6 +128,8 @@ class FinishSummary:
             rows.append(("beads held", f"rms {self.held.rms:.4f} nm, largest "
                 f"{self.held.largest:.4f} nm"))  # fmt: skip
         lines = [f"{name:<20} {text}" for name, text in rows]
+        if self.engine == BY_THREADS:
+            lines.append(f"  note: {NOT_THE_SAME}")
         lines += [f"  WARNING, new: {name}" for name in self.new]
         lines += judgement.to_lines(self.findings)
         return "\n".join(lines) + "\n"
@@ -314,7 +324,7 @@ class Finisher:
             )
         self._topology, self._options, self._seed = topology, options, seed
         self._hold, self._constant = hold, hold_constant
-        self._strict, self._keep = strict, keep_defects
+        self._strict, self._keep, self._threads = strict, keep_defects, threads
         self._trees: tuple[BondTree, ...] = bond_trees(topology)
         self._judge = Judge(topology, hold, reference=reference)
         # Here, so that verbs that run no engine need not wait for OpenMM.
@@ -384,6 +394,7 @@ class Finisher:
             new=tuple(self._new[:NAMED]),
             findings=verdict(self._after, self._options.temperature),
             settled=_settled([d.settled for d in self._done]),
+            threads=self._threads,
             held=self._held,
             seed=self._seed,
         )
