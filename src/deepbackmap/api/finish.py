@@ -43,12 +43,6 @@ from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
 HOLD_CONSTANT = 100_000.0
 """kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
-BY_THREADS = "openmm-cpu"
-"""The engine whose structures depend on the number of threads."""
-NOT_THE_SAME = (
-    "with another number of --threads other structures come out: OpenMM's CPU platform draws the "
-    "random forces thread by thread (GROMACS gives the same ones for any number)"
-)
 BONDS_OFF = 0.002
 """nm: a constrained bond that is farther from its length means that the engine failed."""
 
@@ -128,8 +122,6 @@ class FinishSummary:
             rows.append(("beads held", f"rms {self.held.rms:.4f} nm, largest "
                 f"{self.held.largest:.4f} nm"))  # fmt: skip
         lines = [f"{name:<20} {text}" for name, text in rows]
-        if self.engine == BY_THREADS:
-            lines.append(f"  note: {NOT_THE_SAME}")
         lines += [f"  WARNING, new: {name}" for name in self.new]
         lines += judgement.to_lines(self.findings)
         return "\n".join(lines) + "\n"
