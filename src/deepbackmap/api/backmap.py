@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
 from deepbackmap.api.hands import handedness_of
+from deepbackmap.api.held import Held
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.api.record import make_record
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.usable import Finding, verdict
+from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads
+from deepbackmap.evaluation.usable import Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, load_mapping, mapping_words
@@ -59,14 +61,18 @@ class Summary:
     """Target temperature, K."""
     accepted: tuple[str, ...] = ()
     """What was accepted of the input though the names are not the mapping's, as sentences."""
+    held: Held = field(default_factory=Held)
+    """How beads were held, and what the last steps came to."""
+    input_findings: tuple[Finding, ...] = ()
+    """What the beads that were given look like; empty where nothing speaks against them."""
     finish: FinishSummary | None = None
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What speaks against using what was written."""
-        return verdict(self.figures, self.temperature)
+        """What speaks against using what was written, and against the beads that were given."""
+        return ordered((*self.input_findings, *verdict(self.figures, self.temperature)))
 
     def to_text(self) -> str:
         """Some lines for a person."""
@@ -74,6 +80,7 @@ class Summary:
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
             *judgement.figure_rows(self.figures, "the pattern of the training data"),
+            *self.held.to_rows(),
             ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
             (
                 "sampling",
@@ -95,6 +102,8 @@ class Summary:
         """The same for a program; a figure that is not finite becomes None."""
         values = asdict(self) | {"figures": self.figures.to_dict()}
         values["findings"] = [asdict(finding) for finding in self.findings]
+        values["held"] = self.held.to_dict()
+        del values["input_findings"]
         if self.finish is not None:
             values["finish"] = self.finish.to_dict()
         return values
@@ -115,6 +124,7 @@ def backmap(
     candidates: int | None = None,
     choice: str | None = None,
     relaxation: int | None = None,
+    bead_tolerance: float | None = None,
     block_relaxation: int | None = None,
     cold_start: float | None = None,
     steps: int | None = None,
@@ -152,7 +162,10 @@ def backmap(
         sweeps: Gibbs sweeps after the first pass.
         candidates: of voxel models: ensemble drawn for each sequence of atoms.
         choice: of voxel models: ``lowest``, ``boltzmann`` or ``reweight``, how one is chosen.
-        relaxation: of point models: steps of dynamics of the whole box at the end; 0: none.
+        relaxation: steps of dynamics of the whole box at the end; 0: none; None: the model's own
+            number, or as many as are needed.
+        bead_tolerance: standard deviation of a coordinate of a bead about where it was given, nm;
+            0: exactly there; None: found out from the beads.
         block_relaxation: of voxel models: steps of thermal relaxation of each block after each
             sweep; 0: none.
         cold_start: of point models: part of the temperature at which the relaxation begins.
@@ -185,7 +198,8 @@ def backmap(
     asked = {
         "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
         "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
-        "batch": batch, "temperature": temperature, "seed": seed, **(options or {}),
+        "batch": batch, "temperature": temperature, "seed": seed,
+        "bead_tolerance": bead_tolerance, **(options or {}),
     }  # fmt: skip
     chosen = sampling_options(loaded.spec, path.stem, asked)
     file = _mapping(mapping, loaded.spec, path).with_selection(drop, keep)
@@ -203,8 +217,11 @@ def backmap(
             sampler = open_sampler(loaded, system, chosen, where, hands)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
+        warmth = chosen.temperature or loaded.spec.temperature
         judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, loaded.spec.handedness))
-        figures = Figures()
+        figures, held = Figures(), Held()
+        bonds = BeadBonds.of(system)
+        doubts: dict[str, Finding] = {}
         finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
         started = time.perf_counter()
         with (
@@ -215,17 +232,30 @@ def backmap(
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 if order is not None:
                     order.check(frame, f"{source.path} frame {number}")
+                place = f"{source.path} frame {number}"
+                seen = look_at_beads(system, frame, bonds=bonds)
+                judgement.refuse(place, seen, keep_defects=keep_defects)
+                doubts |= {f.sentence: f for f in seen if f.severity != "fine"}
                 made = _sample(sampler, frame, number, source, bar.count)
+                if sampler.settled is not None:
+                    held = held + Held.of(sampler.settled)
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
+                found = judge.frame(made, frame, number)
+                judgement.refuse(
+                    place, verdict(found, warmth), keep_defects=keep_defects
+                )
                 writer.write(made)
-                figures = figures + judge.frame(made, frame, number)
+                figures = figures + found
                 bar.next_frame()
             summary = _summary(
                 figures, len(source), atoms, time.perf_counter() - started, chosen,
                 loaded, path,
             )  # fmt: skip
-            summary = replace(summary, accepted=(*left_out, *match.notes))
+            summary = replace(
+                summary, accepted=(*left_out, *match.notes), held=held,
+                input_findings=tuple(doubts.values()),
+            )  # fmt: skip
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.

@@ -177,7 +177,16 @@ def backmap(
     ] = None,
     relaxation: Annotated[
         int | None,
-        typer.Option(help="Point models: steps of dynamics at the end; the model's by default."),
+        typer.Option(
+            help="Steps of dynamics of the whole box at the end; as many as needed by default."
+        ),
+    ] = None,
+    bead_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="How far beads may be moved, nm (standard deviation of a coordinate); 0: exactly "
+            "where they are; by default found out from the beads."
+        ),
     ] = None,
     block_relaxation: Annotated[
         int | None,
@@ -221,11 +230,12 @@ def backmap(
             mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
             sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
             block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
-            options=_options_of_method(option), device=device,
+            bead_tolerance=bead_tolerance, options=_options_of_method(option), device=device,
             finish_steps=finish_steps if finish else None, keep_defects=keep_defects,
             engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
             progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 

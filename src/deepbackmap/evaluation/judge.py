@@ -12,6 +12,7 @@ from scipy.stats import chi2
 
 from deepbackmap.chemistry import double_bonds, rings, stereo
 from deepbackmap.chemistry.tacticity import KnownHands
+from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
 from deepbackmap.evaluation.defects import (
     CLOSE,
     NAMED,
@@ -26,7 +27,6 @@ from deepbackmap.evaluation.defects import (
     bin_of,
 )
 from deepbackmap.evaluation.plan import Plan, atom_name, expand
-from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
 from deepbackmap.forcefield import contacts as close
 from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.pairs import PairEnergies

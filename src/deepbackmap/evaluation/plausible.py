@@ -89,7 +89,11 @@ class BeadBonds:
 
 
 def look_at_beads(
-    mapping: SystemMapping, beads: Structure, known: Known | None = None
+    mapping: SystemMapping,
+    beads: Structure,
+    known: Known | None = None,
+    *,
+    bonds: BeadBonds | None = None,
 ) -> tuple[Finding, ...]:
     """What is wrong with beads before anything is made of them, gravest first.
 
@@ -97,11 +101,12 @@ def look_at_beads(
         mapping: of the system.
         beads: a frame of them; molecules need not be whole.
         known: distances of bonded beads that a model was trained on.
+        bonds: between beads of the system, where they are at hand.
 
     Returns:
         One finding that is fine where nothing is.
     """
-    bonds = BeadBonds.of(mapping)
+    bonds = BeadBonds.of(mapping) if bonds is None else bonds
     vectors = minimum_image(
         beads.positions[bonds.pairs[:, 1]] - beads.positions[bonds.pairs[:, 0]], beads.box
     )

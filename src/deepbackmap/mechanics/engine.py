@@ -176,6 +176,11 @@ class Mechanics:
         self._quantiles, self._bits = quantiles(), pairs.bit_masks()
         self._capacity, self._candidates = [256, 64], 256
 
+    @property
+    def reach(self) -> float:
+        """Pairs are listed up to this distance, nm; boxes are at least twice as high."""
+        return self.cutoff + self.skin
+
     # --- what is asked for ------------------------------------------------------------------------
 
     def project(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods import find_method
 from deepbackmap.methods.options import MethodOptions, Metrics, SamplingOptions, TrainingOptions
 from deepbackmap.methods.spec import ModelSpec
@@ -114,6 +115,11 @@ class Sampler(Protocol):
     @property
     def placements(self) -> int:
         """What ``progress`` counts to for a frame."""
+        ...
+
+    @property
+    def settled(self) -> Settled | None:
+        """What the last steps of the frame that was sampled last came to; None: it had none."""
         ...
 
     def sample(

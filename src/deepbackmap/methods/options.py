@@ -175,6 +175,47 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True)
+class SettlingOptions(SamplingOptions):
+    """How placed atoms become a draw at the temperature."""
+
+    relaxation: int | None = None
+    """Steps of constrained dynamics of the whole box at the end; None: until no energy drifts;
+    0: none, and bonds and beads are made exact by one projection."""
+    bead_tolerance: float | None = None
+    """nm: how far, as the standard deviation of a coordinate, a bead may be from where it was given;
+    0: beads are met exactly; None: from the beads themselves (``mechanics.settle``)."""
+    cold_start: float = ranged(1.0, 1e-6, 1.0)
+    """The bath of a given number of steps begins at this part of the target temperature, so that
+    it takes away what a placement left too hot; 1: at the target."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        steps, width = self.relaxation, self.bead_tolerance
+        if steps is not None and not (
+            isinstance(steps, int) and not isinstance(steps, bool) and 0 <= steps <= 10_000_000
+        ):
+            raise ValueError(f"relaxation: expected a whole number from 0 to 10000000, got {steps}")
+        if width is not None and not (width == 0 or 0.0005 <= width <= 1.0):
+            raise ValueError(
+                "bead_tolerance: expected 0 (beads met exactly) or a width from 0.0005 to 1 nm, "
+                f"got {width}"
+            )
+
+    @classmethod
+    def chosen(cls, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SettlingOptions:
+        """As ``SamplingOptions.chosen``; what would do nothing is refused."""
+        merged = {**defaults, **given}
+        if "relaxation" in given and "cold_start" not in given:
+            merged.pop("cold_start", None)  # it suits the model's own number of steps
+        found = cls(**merged)
+        if "cold_start" in given and not found.relaxation:
+            raise ValueError("cold_start: expected a relaxation of 1 or more steps with it")
+        if given.get("bead_tolerance") and found.relaxation == 0:
+            raise ValueError("bead_tolerance: expected a relaxation of 1 or more steps with it")
+        return found
+
+
+@dataclass(frozen=True)
 class MethodOptions:
     """The option classes of a method."""
 

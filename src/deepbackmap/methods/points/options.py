@@ -11,7 +11,7 @@ from deepbackmap.methods.compose import compose, learned
 from deepbackmap.methods.options import (
     MethodOptions,
     ModelOptions,
-    SamplingOptions,
+    SettlingOptions,
     TrainingOptions,
     check_choice,
     check_ranges,
@@ -19,7 +19,7 @@ from deepbackmap.methods.options import (
 )
 
 TARGETS = ("flow", "draw", "critic")
-NEW_MODEL = {"steps": 4, "sweeps": 0, "relaxation": 20, "cold_start": 0.85}
+NEW_MODEL = {"steps": 4, "sweeps": 0}
 """What a new model is sampled with (docs/design-notes.md)."""
 
 
@@ -174,26 +174,11 @@ class PointTrainingOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class PointSamplingOptions(SamplingOptions):
+class PointSamplingOptions(SettlingOptions):
     """How a point model places atoms."""
 
     steps: int = ranged(4, 1, 100_000)
     """Along the flow."""
-    relaxation: int = ranged(0, 0, 10_000_000)
-    """Steps of constrained dynamics of the whole box at the end (``mechanics.thermal``); 0: none,
-    and bonds and beads are made exact by one projection."""
-    cold_start: float = ranged(1.0, 1e-6, 1.0)
-    """The bath of these steps begins at this part of the target temperature, so that it takes away
-    what a network left too hot; 1: at the target."""
-
-    @classmethod
-    def chosen(cls, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> PointSamplingOptions:
-        """As ``SamplingOptions.chosen``; where to begin a relaxation that there is none of is
-        refused."""
-        found = cls(**{**defaults, **given})
-        if "cold_start" in given and not found.relaxation:
-            raise ValueError("cold_start: expected a relaxation of 1 or more steps, got 0")
-        return found
 
 
 OPTIONS = MethodOptions(

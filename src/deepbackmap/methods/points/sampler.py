@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -22,12 +21,9 @@ from deepbackmap.blocks.index import build_bead_frames, build_blocks, whole_bead
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters, normal, uniform
 from deepbackmap.mapping import SystemMapping
-from deepbackmap.mechanics.forces import BoxForces
-from deepbackmap.mechanics.projection import Projector
-from deepbackmap.mechanics.thermal import LIGHTEST, ThermalOptions, thermalise
+from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
 from deepbackmap.methods.points.generator import PointGenerator, Scene, make_scene, put, select
 from deepbackmap.methods.points.options import PointModelOptions, PointSamplingOptions
@@ -39,9 +35,10 @@ from deepbackmap.methods.points.slots import (
     mirrored_frames,
     name_kinds,
 )
+from deepbackmap.methods.settling import LastSteps
 from deepbackmap.system import Structure
 
-_COLOUR, _NOISE, _THERMAL = range(16, 19)
+_COLOUR, _NOISE = range(16, 18)
 """Streams of random numbers."""
 LAST_NOISE = 0.05
 """Noise of the last step but one: smaller than what blocks deviate from where they are expected."""
@@ -110,12 +107,8 @@ class PointSampler:
         known = spec.temperatures or (spec.temperature,)
         told = min(max(self.temperature, min(known)), max(known))
         self.told_heat = math.sqrt(told / spec.temperature)
-        self.projector = Projector(mapping, self.device, bonds=spec.rigid, lightest=LIGHTEST)
-        self.forces = (
-            BoxForces(mapping.topology, self.device, rigid=spec.rigid)
-            if options.relaxation > 0
-            else None
-        )
+        self.last_steps = LastSteps(mapping, options, self.temperature, rigid=spec.rigid)
+        self.settled: Settled | None = None
 
     @property
     def placements(self) -> int:
@@ -134,19 +127,19 @@ class PointSampler:
             progress: called with the number of blocks placed since the last call.
 
         Raises:
-            InputError: wrong number of beads, or a box too small for the relaxation's cut-off.
+            InputError: wrong number of beads, or a box too small for the last steps' cut-off.
         """
         if beads.n != len(self.blocks.bead_kind):
             raise InputError(
                 f"frame {frame}: expected {len(self.blocks.bead_kind)} beads, found {beads.n}"
             )
-        self._check_box(beads, frame)
+        self.last_steps.check_box(beads, frame)
         whole = torch.as_tensor(
             whole_beads(beads.positions, beads.box, self.mapping), device=self.device
         )
         drawn = self._drawn(beads, whole, frame, progress or (lambda n: None))
-        positions = self._exact(drawn, whole, beads.box, frame)
-        return Structure(positions=positions.cpu().numpy(), box=beads.box, time=beads.time)
+        self.settled = self.last_steps(drawn.cpu().numpy(), beads, frame)
+        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
 
     def _drawn(
         self, beads: Structure, whole: Float[Tensor, "nb 3"], frame: int, report: Progress
@@ -159,15 +152,6 @@ class PointSampler:
             states = self._sweep(at, states, sweep, report)
         relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
         return whole[self.tables.atom_owner[:-1]] + relative.double()
-
-    def _check_box(self, beads: Structure, frame: int) -> None:
-        lowest = float(cell_heights(beads.box).min())
-        if self.forces is not None and lowest < 2 * self.forces.reach:
-            raise InputError(
-                f"frame {frame}: expected a box at least {2 * self.forces.reach:.3f} nm high in "
-                f"every direction (twice the relaxation's cut-off), found {lowest:.3f} nm; "
-                "relaxation 0 does without"
-            )
 
     def _look(self, beads: Structure, frame: int) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""
@@ -259,25 +243,6 @@ class PointSampler:
             ends = self._ends(at, bead_type, table, state, angles[1], positions, own, True)
             state, before = _move(state, ends, before, angles), ends
         return state
-
-    def _exact(
-        self, positions: Float[Tensor, "n 3"], whole: Float[Tensor, "nb 3"], box: np.ndarray,
-        frame: int,
-    ) -> Float[Tensor, "n 3"]:  # fmt: skip
-        """Bonds at their lengths and beads where they are, then steps of dynamics."""
-        positions = self.projector.project(positions, whole).positions
-        if self.forces is None:
-            return positions
-        names = hash_counters(
-            self.options.seed, frame, _THERMAL, torch.arange(len(positions), device=self.device)
-        )
-        return thermalise(
-            positions, whole, box, self.forces, self.projector, names,
-            ThermalOptions(
-                temperature=self.temperature, steps=self.options.relaxation,
-                cold_start=self.options.cold_start,
-            ),
-        )  # fmt: skip
 
 
 def _move(

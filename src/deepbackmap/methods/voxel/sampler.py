@@ -73,6 +73,11 @@ class VoxelSampler:
         )
 
     @property
+    def settled(self) -> None:
+        """Blocks are relaxed one by one, if at all."""
+        return None
+
+    @property
     def placements(self) -> int:
         """Sequences placed for a frame, for progress bars."""
         return 2 * len(self.blocks.bead_kind) * (1 + self.options.sweeps)

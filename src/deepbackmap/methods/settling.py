@@ -1,0 +1,85 @@
+"""What methods that place whole boxes have in common: the last steps, and how beads are held."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from deepbackmap.blocks.index import whole_beads
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.geometry.counter_random import hash_counters
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
+from deepbackmap.methods.options import SettlingOptions
+from deepbackmap.system import Structure
+
+_THERMAL = 18
+"""Stream of random numbers."""
+
+
+class LastSteps:
+    """Placed atoms of the frames of one system made a draw at a temperature."""
+
+    def __init__(
+        self,
+        mapping: SystemMapping,
+        options: SettlingOptions,
+        temperature: float,
+        *,
+        rigid: bool = True,
+    ) -> None:
+        """Tables of the system.
+
+        Args:
+            mapping: of the system.
+            options: of the run.
+            temperature: K.
+            rigid: whether all bonds are held at their lengths.
+        """
+        self._mapping, self._options = mapping, options
+        self._settler = Settler(mapping, rigid=rigid, threads=torch.get_num_threads())
+        self._settle = SettleOptions(
+            temperature, options.relaxation, options.bead_tolerance, options.cold_start
+        )
+
+    def check_box(self, beads: Structure, frame: int) -> None:
+        """Refuses a box that is smaller than the forces' reach allows.
+
+        Raises:
+            InputError: it is lower than twice the reach in some direction.
+        """
+        lowest, reach = float(cell_heights(beads.box).min()), self._settler.mechanics.reach
+        if self._options.relaxation != 0 and lowest < 2 * reach:
+            raise InputError(
+                f"frame {frame}: expected a box at least {2 * reach:.3f} nm high in every "
+                f"direction (twice the relaxation's cut-off), found {lowest:.3f} nm; "
+                "relaxation 0 does without"
+            )
+
+    def __call__(
+        self, positions: Float64[np.ndarray, "n 3"], beads: Structure, frame: int
+    ) -> Settled:
+        """The atoms of a frame.
+
+        Args:
+            positions: as placed, nm, molecules whole.
+            beads: as given.
+            frame: its number, which names the random numbers together with the seed.
+        """
+        whole = whole_beads(beads.positions, beads.box, self._mapping)
+        if self._options.relaxation == 0:
+            made = self._settler.mechanics.project(positions, whole)
+            return Settled(made.positions, 0, strained=made.strained)
+        atoms = torch.arange(len(positions))
+        names = hash_counters(self._options.seed, frame, _THERMAL, atoms).numpy()
+        return self._settler.settle(positions, whole, beads.box, names, self._settle)
+
+
+def words(settled: Settled) -> str:
+    """How beads were held and whether energies had settled, for a person."""
+    soft = {t: w for t, w in settled.widths.items() if w}
+    held = ", ".join(f"{t} {w:.4f} nm" for t, w in soft.items()) if soft else "exactly"
+    drift = f"; still drifting: {', '.join(settled.drifting)}" if settled.drifting else ""
+    return f"beads held {held}; {settled.evaluations} force evaluations{drift}"
