@@ -310,7 +310,7 @@ def test_held_beads_stay_and_free_ones_leave(name):
 @BOTH
 def test_a_barostat_changes_the_volume_and_keeps_the_shape(name):
     _, start = system("melt")
-    found = opened(name, "melt").run(start, Dynamics(60, 568.0, pressure=2e4, seed=1))
+    found = opened(name, "melt").run(start, Dynamics(200, 568.0, pressure=2e4, seed=1))
     volume = found.energies["volume"]
     assert volume[-1] < volume[0]
     ratio = found.structure.box / np.where(start.box == 0.0, 1.0, start.box)
