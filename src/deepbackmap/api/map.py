@@ -12,7 +12,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
-from deepbackmap.system.whole import bond_trees, make_whole
+from deepbackmap.system.whole import bond_trees, make_whole, refuse_long_bonds
 
 
 def map_trajectory(
@@ -62,6 +62,7 @@ def map_trajectory(
                     trees=trees,
                     source=f"{source.path} frame {number}",
                 )
+                refuse_long_bonds(whole, atoms, f"{source.path} frame {number}")
                 beads = wrap(map_positions(system_mapping, whole), frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()

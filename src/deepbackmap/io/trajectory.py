@@ -511,6 +511,8 @@ _FARTHEST, _NARROWEST = 1e6, 0.1
 def _check_frame(structure: Structure, n: int) -> None:
     if structure.n != n:
         raise FormatError(f"{n} particles, found {structure.n}")
+    if not np.isfinite(structure.time):
+        raise FormatError(f"a time, found {structure.time}")
     bad = np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))
     if len(bad):
         raise FormatError(
