@@ -1,9 +1,13 @@
 """Damaged inputs by the thousand: every reader and every verb refuses them or is not misled.
 
-As a program (``python tests/fuzz_doors.py WORK [CASES [SEED]]``) it tries that many and prints what
-broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each case
-follows from its number alone. Commands run inside a worker with limits of time and memory, which is
-started again when a case ends it.
+As a program (``python tests/fuzz_doors.py WORK [CASES [FIRST]]``) it tries that many and prints
+what broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each
+case follows from its number alone. Commands run inside a worker with limits of time and memory,
+which is started again when a case ends it.
+
+The rules: one line and exit code 2, or an answer; no traceback, no crash, no hang; a refusal leaves
+every file as it was; and what ``map`` takes is the answer to the undamaged file, except for the
+beads of atoms whose own digits were changed, which nothing can know.
 """
 
 from __future__ import annotations
@@ -348,7 +352,14 @@ def judge(case: Case, found: dict[str, object]) -> str:
             return f"left {new}"
     if code == 0 and case.verb != "train" and not new:
         return "wrote nothing"
+    if len(found.get("off", [])) > MOVED or max(found.get("off", [0.0])) > FAR:  # type: ignore
+        return f"misled, beads off by {found['off']}"
     return ""
+
+
+MOVED, FAR = 6, 0.5
+"""How many beads of ``map`` may move, and how far in nm, by digits that were changed: those of the
+eleven atoms of a run of .xtc, no further than bonds may reach."""
 
 
 def main(arguments: list[str]) -> int:

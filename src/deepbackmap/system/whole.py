@@ -116,8 +116,8 @@ def refuse_long_bonds(
 ) -> None:
     """Refuses atoms of a simulation that are far from those they are bonded to.
 
-    Damage that still reads as numbers shows here. Bonds of atoms are up to 0.3 nm long; the limit is
-    0.5 nm, or three times the median bond where particles are larger than atoms.
+    Damage that still reads as numbers shows here. Bonds of atoms are up to 0.3 nm long; the limit
+    is 0.5 nm, or three times the median bond where particles are larger than atoms.
 
     Args:
         whole: positions from ``make_whole``, nm.
