@@ -1,9 +1,9 @@
 """Damaged inputs by the thousand: every reader and every verb refuses them or is not misled.
 
 As a program (``python tests/fuzz_doors.py WORK [CASES [FIRST]]``) it tries that many and prints
-what broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each
-case follows from its number alone. Commands run inside a worker with limits of time and memory,
-which is started again when a case ends it.
+what broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer.
+Each case follows from its number alone. Commands run inside a worker with limits of time and
+memory, which is started again when a case ends it.
 
 The rules: one line and exit code 2, or an answer; no traceback, no crash, no hang; a refusal leaves
 every file as it was; and what ``map`` takes is the answer to the undamaged file, except for the
