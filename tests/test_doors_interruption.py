@@ -289,6 +289,7 @@ def test_sigterm_is_as_sigint_and_a_limit_is_one_line(capsys):
         (RecursionError("maximum recursion depth"), "nest a few levels"),
         (OverflowError("int too large"), "one too large"),
         (OSError(28, "No space left on device", "a.xtc"), "a.xtc: expected a disk with space"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "with space"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "a disk with space"),
     ]:
         code, said = raising(error)
