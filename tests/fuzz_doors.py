@@ -283,21 +283,28 @@ def serve(whole: Path) -> None:
         found = {"code": code, "said": said[-600:], "new": new,
                  "seconds": time.monotonic() - started}  # fmt: skip
         if code == 0 and case.verb == "map":
-            found["off"] = _off(place, whole)
+            found["off"] = _off(case, place, whole)
         print("RESULT " + json.dumps(found), flush=True)
 
 
-def _off(place: Path, whole: Path) -> list[float]:
+def _off(case: Case, place: Path, whole: Path) -> list[float]:
     """Distances in nm of the mapped beads from the undamaged answer, more than rounding."""
     import numpy as np
 
     from deepbackmap.geometry.cell import minimum_image
     from deepbackmap.io.trajectory import read_frames
 
-    with read_frames(place / "out.gro") as source, read_frames(whole / "cg.gro") as good:
-        made, right = source[0], good[0]
-        moved = np.linalg.norm(minimum_image(made.positions - right.positions, right.box), axis=1)
-    return [round(float(d), 4) for d in moved if d > 2e-3]
+    frames = {"gro": 1, "data": 1, "xtc": 3}.get(case.victim.rpartition(".")[2], 2)
+    far: list[float] = []
+    with (
+        read_frames(place / "out.gro") as source,
+        read_frames(whole / "cg.gro", whole / "cg.xtc") as good,
+    ):
+        for k, made in enumerate(source):
+            right = good[k % frames]  # two files in one are twice the frames
+            moved = minimum_image(made.positions - right.positions, right.box)
+            far += [round(float(d), 4) for d in np.linalg.norm(moved, axis=1) if d > 2e-3]
+    return far
 
 
 # --- outside of it -----------------------------------------------------------------------------
@@ -352,8 +359,9 @@ def judge(case: Case, found: dict[str, object]) -> str:
             return f"left {new}"
     if code == 0 and case.verb != "train" and not new:
         return "wrote nothing"
-    if len(found.get("off", [])) > MOVED or max(found.get("off", [0.0])) > FAR:  # type: ignore
-        return f"misled, beads off by {found['off']}"
+    off = list(found.get("off", []))  # type: ignore[call-overload]
+    if len(off) > MOVED or max(off, default=0.0) > FAR:
+        return f"misled, beads off by {off}"
     return ""
 
 

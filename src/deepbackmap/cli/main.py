@@ -569,7 +569,9 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(word in said for word in _FULL):
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(
+        word in said for word in _FULL
+    ):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
