@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SECONDS, MEMORY = 20, 6 << 30
 """Of one case; of the address space, of which torch and its friends take two or three at once."""
@@ -43,7 +44,7 @@ training: {iterations: 1}
 """
 VERBS = {
     # verb: (weight, files that may be damaged)
-    "map": (10, [f"aa.{kind}" for kind in ATOMS] * 3 + ["topol.top", "map.yaml"]),
+    "map": (10, [f"aa.{kind}" for kind in (*ATOMS, "cif")] * 3 + ["topol.top", "map.yaml"]),
     "backmap": (3, [f"cg.{kind}" for kind in ATOMS] + ["model.safetensors"] * 3),
     "baseline": (1, ["cg.gro", "cg.xtc", "map.yaml", "templates.npz"]),
     "finish": (1, ["aa.gro", "aa.xtc"]),
@@ -72,7 +73,7 @@ def make_case(number: int, whole: Path) -> Case:
     verb = rng.choices(verbs, [VERBS[v][0] for v in verbs])[0]
     victim = rng.choice(VERBS[verb][1])
     data = (whole / victim).read_bytes()
-    text = Path(victim).suffix in (".gro", ".pdb", ".data", ".lammpstrj", ".top", ".yaml")
+    text = Path(victim).suffix in (".gro", ".pdb", ".data", ".lammpstrj", ".cif", ".top", ".yaml")
     kinds = BYTES + (LINES * 2 if text else ())
     damage = rng.choice(kinds)
     return Case(
@@ -247,6 +248,30 @@ def write_whole(folder: Path) -> None:
                 with open_writer(folder / f"{name}.{kind}", table) as writer:
                     for frame in frames[: 1 if kind == "data" else 2]:
                         writer.write(frame)
+        write_cif(folder / f"{name}.cif", table, frames[:2])
+
+
+def write_cif(path: Path, table: Any, frames: list[Any]) -> None:
+    """Atoms and cell as PDBx, which the package only reads."""
+    import numpy as np
+
+    from deepbackmap.io.formats.base import lengths_and_cosines
+
+    lengths, cosines = lengths_and_cosines(frames[0].box)
+    cell = dict(zip(("length_a", "length_b", "length_c"), 10 * lengths, strict=True))
+    angles = np.rad2deg(np.arccos(cosines))
+    cell |= dict(zip(("angle_alpha", "angle_beta", "angle_gamma"), angles, strict=True))
+    lines = ["data_cell", *(f"_cell.{name} {value:.4f}" for name, value in cell.items()), "loop_"]
+    columns = ("id", "label_atom_id", "label_comp_id", "label_seq_id", "Cartn_x", "Cartn_y",
+               "Cartn_z", "pdbx_PDB_model_num")  # fmt: skip
+    lines += [f"_atom_site.{name}" for name in columns]
+    for k, frame in enumerate(frames, 1):
+        rows = zip(table.names, table.resnames, table.resids, 10 * frame.positions, strict=True)
+        lines += [
+            f"{i} {name} {residue} {number} {x:.4f} {y:.4f} {z:.4f} {k}"
+            for i, (name, residue, number, (x, y, z)) in enumerate(rows, 1)
+        ]
+    path.write_text("\n".join([*lines, "#", ""]))
 
 
 def serve(whole: Path) -> None:

@@ -551,3 +551,43 @@ def test_what_is_read_is_not_written(alias, tmp_path):
         open_writer(target, table(), force=True)
     assert path.read_bytes() == kept
     write(target, [frame()], force=True)  # and once it is closed it is
+
+
+def test_pdbx_of_openmm(tmp_path):
+    app = pytest.importorskip("openmm.app")
+    from openmm import Vec3, unit
+
+    topology = app.Topology()
+    chain = topology.addChain()
+    for k in range(2):
+        residue = topology.addResidue("HEXANE", chain, str(100_000 + k))
+        for name in ("C1", "O5'", 'H"'):
+            topology.addAtom(name, app.Element.getBySymbol("C"), residue)
+    box = np.array([[3.0, 0, 0], [0.5, 2.5, 0], [-0.25, 0.75, 2.0]])
+    topology.setPeriodicBoxVectors([Vec3(*v) for v in box] * unit.nanometer)
+    frames = np.random.default_rng(0).uniform(-1, 3, (2, 6, 3))
+    path = tmp_path / "a.cif"
+    with path.open("w") as file:
+        app.PDBxFile.writeHeader(topology, file, keepIds=True)
+        for k, x in enumerate(frames):
+            app.PDBxFile.writeModel(topology, x * unit.nanometer, file, k + 1, keepIds=True)
+    with read_frames(path) as source:
+        assert len(source) == 2
+        for k in range(2):
+            assert np.abs(source[k].positions - frames[k]).max() < 5.1e-5
+            assert np.abs(source[k].box - box).max() < 2e-4
+        assert source.table.names == ("C1", "O5'", 'H"') * 2
+        assert set(source.table.resnames) == {"HEXANE"}
+        assert source.table.resids.tolist() == [100_000] * 3 + [100_001] * 3
+    lines = path.read_text().splitlines()
+    row = next(k for k, line in enumerate(lines) if line.startswith(("ATOM", "HETATM")))
+    for changed in (
+        [*lines[:row], lines[row] + " 1", *lines[row + 1 :]],
+        [*lines[:row], *lines[row + 1 :]],
+        [*lines[:row], lines[row].rpartition(" ")[0], *lines[row + 1 :]],
+        lines[1:],
+        [line for line in lines if "Cartn_x" not in line],
+    ):
+        path.write_text("\n".join(changed) + "\n")
+        with pytest.raises(InputError, match=r"a\.cif: expected"):
+            read_frames(path)
