@@ -61,8 +61,8 @@ UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
 
 EXTENSIONS = {
     ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".pdbx": "cif", ".mmcif": "cif",
-    ".xtc": "xtc", ".trr": "trr", ".dcd": "dcd", ".data": "data", ".lmp": "data", ".lammpstrj": "dump", ".dump": "dump",
-    ".gsd": "gsd",
+    ".xtc": "xtc", ".trr": "trr", ".dcd": "dcd", ".data": "data", ".lmp": "data",
+    ".lammpstrj": "dump", ".dump": "dump", ".gsd": "gsd",
 }  # fmt: skip
 """Formats by extension, in lower case."""
 
