@@ -291,7 +291,9 @@ def serve(whole: Path) -> None:
         (place / case.victim).write_bytes(case.data)
         os.chdir(place)
         before = contents(place)
-        signal.alarm(SECONDS)
+        # Of this process' own time, since others may have the cores; a sleep ends too.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(10 * SECONDS)
         started = time.monotonic()
         try:
             done = command(*case.command)
@@ -302,6 +304,7 @@ def serve(whole: Path) -> None:
                 trace = trace.tb_next
             where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
             code, said = 1, f"{type(error).__name__}: {error} at {where}"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         after = contents(place)
         new = sorted(name for name in after if after[name] != before.get(name))
@@ -372,7 +375,8 @@ class Worker:
 def judge(case: Case, found: dict[str, object]) -> str:
     """What rule a case broke; nothing if it broke none."""
     if "ended" in found:
-        return "hang" if found["ended"] == -signal.SIGALRM else f"crash {found['ended']}"
+        late = (-signal.SIGALRM, -signal.SIGPROF)
+        return "hang" if found["ended"] in late else f"crash {found['ended']}"
     code, said, new = found["code"], str(found["said"]), found["new"]
     if code not in (0, 2):
         return f"exit {code}"

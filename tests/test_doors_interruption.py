@@ -81,7 +81,7 @@ def interrupt(whole, folder, verb, number, when):
         process.wait(timeout=when)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert "Traceback" not in said or number == signal.SIGINT, said
     new = names(folder) - before
     if process.returncode == 0:
@@ -90,7 +90,7 @@ def interrupt(whole, folder, verb, number, when):
         assert new == set(), (process.returncode, said)
     check_whole(folder, new)
     again = start(folder, [*words, "--force"])
-    _, said = again.communicate(timeout=120)
+    _, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
     left = {name for name in names(folder) - before if Path(name).name.startswith(".")}
     assert left == set()
