@@ -110,7 +110,7 @@ def command_of(verb: str, victim: str, rng: random.Random) -> tuple[str, ...]:
         return ("evaluate", "--reference", "good.xtc", "--generated", f"it={files[-1]}", "-s",
                 "aa.gro", *top, "--no-map", "--workers", "1", "-o", "out", "-q")  # fmt: skip
     if verb == "md":
-        return ("md", "--start", f"it={files[-1]}", *top, "--temperature", "300", "--time", "0.002",
+        return ("md", "--start", f"it={files[-1]}", *top, "--temperature", "300", "--time", "1",
                 "--engine", "openmm-cpu", "--threads", "1", "-o", "out", "-q")  # fmt: skip
     return ("train", "train.yaml", "--run", "out", "-q", "--device", "cpu")
 
