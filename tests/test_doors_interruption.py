@@ -34,8 +34,6 @@ COMMANDS = {
     "--threads 1 --keep-defects -o out.xtc",
     "evaluate": "evaluate --reference good.xtc --generated it=aa.xtc -s aa.gro -p topol.top "
     "--no-map --workers 1 -o out",
-    "md": "md --start it=aa.gro -p topol.top --temperature 300 --time 1 --engine openmm-cpu "
-    "--threads 1 -o out",
 }
 
 
