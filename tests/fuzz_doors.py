@@ -1,9 +1,13 @@
 """Damaged inputs by the thousand: every reader and every verb refuses them or is not misled.
 
-As a program (``python tests/fuzz_doors.py WORK [CASES [SEED]]``) it tries that many and prints what
-broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer. Each
-case follows from its number alone. Commands run inside a worker with limits of time and memory, which is
-started again when a case ends it.
+As a program (``python tests/fuzz_doors.py WORK [CASES [FIRST]]``) it tries that many and prints
+what broke the rules and what was taken in spite of its damage; ``test_doors_fuzz`` tries fewer.
+Each case follows from its number alone. Commands run inside a worker with limits of time and
+memory, which is started again when a case ends it.
+
+The rules: one line and exit code 2, or an answer; no traceback, no crash, no hang; a refusal leaves
+every file as it was; and what ``map`` takes is the answer to the undamaged file, except for the
+beads of atoms whose own digits were changed, which nothing can know.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SECONDS, MEMORY = 20, 6 << 30
 """Of one case; of the address space, of which torch and its friends take two or three at once."""
@@ -39,7 +44,7 @@ training: {iterations: 1}
 """
 VERBS = {
     # verb: (weight, files that may be damaged)
-    "map": (10, [f"aa.{kind}" for kind in ATOMS] * 3 + ["topol.top", "map.yaml"]),
+    "map": (10, [f"aa.{kind}" for kind in (*ATOMS, "cif")] * 3 + ["topol.top", "map.yaml"]),
     "backmap": (3, [f"cg.{kind}" for kind in ATOMS] + ["model.safetensors"] * 3),
     "baseline": (1, ["cg.gro", "cg.xtc", "map.yaml", "templates.npz"]),
     "finish": (1, ["aa.gro", "aa.xtc"]),
@@ -68,7 +73,7 @@ def make_case(number: int, whole: Path) -> Case:
     verb = rng.choices(verbs, [VERBS[v][0] for v in verbs])[0]
     victim = rng.choice(VERBS[verb][1])
     data = (whole / victim).read_bytes()
-    text = Path(victim).suffix in (".gro", ".pdb", ".data", ".lammpstrj", ".top", ".yaml")
+    text = Path(victim).suffix in (".gro", ".pdb", ".data", ".lammpstrj", ".cif", ".top", ".yaml")
     kinds = BYTES + (LINES * 2 if text else ())
     damage = rng.choice(kinds)
     return Case(
@@ -105,7 +110,7 @@ def command_of(verb: str, victim: str, rng: random.Random) -> tuple[str, ...]:
         return ("evaluate", "--reference", "good.xtc", "--generated", f"it={files[-1]}", "-s",
                 "aa.gro", *top, "--no-map", "--workers", "1", "-o", "out", "-q")  # fmt: skip
     if verb == "md":
-        return ("md", "--start", f"it={files[-1]}", *top, "--temperature", "300", "--time", "0.002",
+        return ("md", "--start", f"it={files[-1]}", *top, "--temperature", "300", "--time", "1",
                 "--engine", "openmm-cpu", "--threads", "1", "-o", "out", "-q")  # fmt: skip
     return ("train", "train.yaml", "--run", "out", "-q", "--device", "cpu")
 
@@ -243,6 +248,30 @@ def write_whole(folder: Path) -> None:
                 with open_writer(folder / f"{name}.{kind}", table) as writer:
                     for frame in frames[: 1 if kind == "data" else 2]:
                         writer.write(frame)
+        write_cif(folder / f"{name}.cif", table, frames[:2])
+
+
+def write_cif(path: Path, table: Any, frames: list[Any]) -> None:
+    """Atoms and cell as PDBx, which the package only reads."""
+    import numpy as np
+
+    from deepbackmap.io.formats.base import lengths_and_cosines
+
+    lengths, cosines = lengths_and_cosines(frames[0].box)
+    cell = dict(zip(("length_a", "length_b", "length_c"), 10 * lengths, strict=True))
+    angles = np.rad2deg(np.arccos(cosines))
+    cell |= dict(zip(("angle_alpha", "angle_beta", "angle_gamma"), angles, strict=True))
+    lines = ["data_cell", *(f"_cell.{name} {value:.4f}" for name, value in cell.items()), "loop_"]
+    columns = ("id", "label_atom_id", "label_comp_id", "label_seq_id", "Cartn_x", "Cartn_y",
+               "Cartn_z", "pdbx_PDB_model_num")  # fmt: skip
+    lines += [f"_atom_site.{name}" for name in columns]
+    for k, frame in enumerate(frames, 1):
+        rows = zip(table.names, table.resnames, table.resids, 10 * frame.positions, strict=True)
+        lines += [
+            f"{i} {name} {residue} {number} {x:.4f} {y:.4f} {z:.4f} {k}"
+            for i, (name, residue, number, (x, y, z)) in enumerate(rows, 1)
+        ]
+    path.write_text("\n".join([*lines, "#", ""]))
 
 
 def serve(whole: Path) -> None:
@@ -262,7 +291,9 @@ def serve(whole: Path) -> None:
         (place / case.victim).write_bytes(case.data)
         os.chdir(place)
         before = contents(place)
-        signal.alarm(SECONDS)
+        # Of this process' own time, since others may have the cores; a sleep ends too.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(10 * SECONDS)
         started = time.monotonic()
         try:
             done = command(*case.command)
@@ -273,27 +304,35 @@ def serve(whole: Path) -> None:
                 trace = trace.tb_next
             where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
             code, said = 1, f"{type(error).__name__}: {error} at {where}"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         after = contents(place)
         new = sorted(name for name in after if after[name] != before.get(name))
         found = {"code": code, "said": said[-600:], "new": new,
                  "seconds": time.monotonic() - started}  # fmt: skip
         if code == 0 and case.verb == "map":
-            found["off"] = _off(place, whole)
+            found["off"] = _off(case, place, whole)
         print("RESULT " + json.dumps(found), flush=True)
 
 
-def _off(place: Path, whole: Path) -> list[float]:
+def _off(case: Case, place: Path, whole: Path) -> list[float]:
     """Distances in nm of the mapped beads from the undamaged answer, more than rounding."""
     import numpy as np
 
     from deepbackmap.geometry.cell import minimum_image
     from deepbackmap.io.trajectory import read_frames
 
-    with read_frames(place / "out.gro") as source, read_frames(whole / "cg.gro") as good:
-        made, right = source[0], good[0]
-        moved = np.linalg.norm(minimum_image(made.positions - right.positions, right.box), axis=1)
-    return [round(float(d), 4) for d in moved if d > 2e-3]
+    frames = {"gro": 1, "data": 1, "xtc": 3}.get(case.victim.rpartition(".")[2], 2)
+    far: list[float] = []
+    with (
+        read_frames(place / "out.gro") as source,
+        read_frames(whole / "cg.gro", whole / "cg.xtc") as good,
+    ):
+        for k, made in enumerate(source):
+            right = good[k % frames]  # two files in one are twice the frames
+            moved = minimum_image(made.positions - right.positions, right.box)
+            far += [round(float(d), 4) for d in np.linalg.norm(moved, axis=1) if d > 2e-3]
+    return far
 
 
 # --- outside of it -----------------------------------------------------------------------------
@@ -336,7 +375,8 @@ class Worker:
 def judge(case: Case, found: dict[str, object]) -> str:
     """What rule a case broke; nothing if it broke none."""
     if "ended" in found:
-        return "hang" if found["ended"] == -signal.SIGALRM else f"crash {found['ended']}"
+        late = (-signal.SIGALRM, -signal.SIGPROF)
+        return "hang" if found["ended"] in late else f"crash {found['ended']}"
     code, said, new = found["code"], str(found["said"]), found["new"]
     if code not in (0, 2):
         return f"exit {code}"
@@ -348,7 +388,15 @@ def judge(case: Case, found: dict[str, object]) -> str:
             return f"left {new}"
     if code == 0 and case.verb != "train" and not new:
         return "wrote nothing"
+    off = list(found.get("off", []))  # type: ignore[call-overload]
+    if len(off) > MOVED or max(off, default=0.0) > FAR:
+        return f"misled, beads off by {off}"
     return ""
+
+
+MOVED, FAR = 6, 0.5
+"""How many beads of ``map`` may move, and how far in nm, by digits that were changed: those of the
+eleven atoms of a run of .xtc, no further than bonds may reach."""
 
 
 def main(arguments: list[str]) -> int:

@@ -146,12 +146,16 @@ def load_train_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainC
     if str(path) in presets() and not Path(path).exists():
         values: dict[str, Any] = {"preset": str(path)}
     elif Path(path).is_file():
-        values = _absolute_paths(_parse(Path(path).read_text(), where), Path(path).parent)
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: expected a configuration as text, found {error}") from error
+        values = _absolute_paths(_parse(text, where), Path(path).parent)
     else:
         raise InputError(f"{where}: no such file, nor a preset ({', '.join(presets())})")
     given: dict[str, Any] = {}
-    for text in overrides:
-        given = _merge(given, _override(text))
+    for override in overrides:
+        given = _merge(given, _override(override))
     values = _merge(values, _absolute_paths(given, Path.cwd()))
     name = values.pop("preset", None)
     if name is not None:

@@ -14,7 +14,7 @@ from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
 from deepbackmap.mapping.order import atom_order
-from deepbackmap.system.whole import bond_trees, make_whole
+from deepbackmap.system.whole import bond_trees, make_whole, refuse_long_bonds
 
 
 def map_trajectory(
@@ -72,6 +72,7 @@ def map_trajectory(
                 if order is not None:
                     order.check(frame, where)
                 whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
+                refuse_long_bonds(whole, atoms, where)
                 beads = wrap(map_positions(system_mapping, whole), frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()

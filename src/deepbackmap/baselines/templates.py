@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +154,15 @@ def read_templates(path: str | Path) -> TemplateSet:
             return TemplateSet(fragments, head["provenance"], head["handedness"], str(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: expected a templates file, found none") from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(
             f"{path}: expected a templates file ('{FORMAT}'), found something else ({error})"
         ) from error

@@ -694,7 +694,9 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or _FULL in said:
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(
+        word in said for word in _FULL
+    ):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
@@ -702,7 +704,8 @@ def _limit(error: Exception) -> str | None:
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 """Words of torch, CUDA and the system."""
-_FULL = os.strerror(errno.ENOSPC)
+_FULL = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed", "inline_container.cc")
+"""Of the system, and of torch when a checkpoint does not fit."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -34,6 +34,7 @@ from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
 from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
 from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
+from deepbackmap.io.formats.pdbx import PdbxReader
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.system import Structure
@@ -44,6 +45,7 @@ __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "op
 READERS: dict[str, Callable[[Path], FrameReader]] = {
     "gro": GroReader,
     "pdb": PdbReader,
+    "cif": PdbxReader,
     "xtc": XtcReader,
     "trr": TrrReader,
     "dcd": DcdReader,
@@ -58,9 +60,9 @@ UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
 """Formats without one: they take its length in nm."""
 
 EXTENSIONS = {
-    ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".xtc": "xtc", ".trr": "trr",
-    ".dcd": "dcd", ".data": "data", ".lmp": "data", ".lammpstrj": "dump", ".dump": "dump",
-    ".gsd": "gsd",
+    ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".pdbx": "cif", ".mmcif": "cif",
+    ".xtc": "xtc", ".trr": "trr", ".dcd": "dcd", ".data": "data", ".lmp": "data",
+    ".lammpstrj": "dump", ".dump": "dump", ".gsd": "gsd",
 }  # fmt: skip
 """Formats by extension, in lower case."""
 
@@ -407,7 +409,7 @@ def reading_as(format: str | None = None, length_unit: str | float | None = None
     """Says what coordinate files are whose names do not tell, and in which unit.
 
     Args:
-        format: of files with unknown names: gro, pdb, xtc, trr, dcd, data, dump or gsd.
+        format: of files with unknown names: gro, pdb, cif, xtc, trr, dcd, data, dump or gsd.
         length_unit: of files without a unit of their own (LAMMPS, GSD): nm, A, or its length in
             nm as a number (sigma of reduced units).
 
@@ -511,6 +513,8 @@ _FARTHEST, _NARROWEST = 1e6, 0.1
 def _check_frame(structure: Structure, n: int) -> None:
     if structure.n != n:
         raise FormatError(f"{n} particles, found {structure.n}")
+    if not np.isfinite(structure.time):
+        raise FormatError(f"a time, found {structure.time}")
     bad = np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))
     if len(bad):
         raise FormatError(

@@ -7,11 +7,13 @@ as an observation, of Gaussian error, of where the atoms have theirs. How large 
 from the beads themselves, in two steps:
 
 * *Exact?* Some steps are run with beads held exactly. Where the angles then hold as much energy as
-  the temperature allows (``chemistry.warmth``), beads fit and stay exact.
-* *How far off?* Where they do not, beads are held by springs, and the width of each bead type is
-  what makes the beads most likely: the fixed point of ``width^2 = <distance^2> / 3``, the mean over
-  draws at that width (expectation maximisation: Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1,
-  1977). It is approached in longer strides than one mean at a time would make.
+  the temperature allows (``chemistry.warmth``), beads fit and stay exact. A start that is far too
+  hot is not held so: strain turns stereocentres over.
+* *How far off?* Beads are held by springs, and the width of each bead type is what makes the beads
+  most likely: the fixed point of ``width^2 = <distance^2> / 3``, the mean over draws at that width
+  (expectation maximisation: Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1, 1977). It is
+  approached in longer strides than one mean at a time would make. Where the widths come out small
+  and the start was too hot to tell, beads are held exactly once more, from there.
 
 Then steps follow until no energy drifts any more, or as many as were asked for.
 """
@@ -41,6 +43,11 @@ DEVIATIONS = 3.0
 """Standard deviations of the angle energy of so few degrees of freedom that are added to that."""
 FALLS = 0.85
 """Times the excess of the look before: an excess that is higher than that is not on its way down."""
+HOT = 1.6
+"""Times the angle energy that a temperature allows, from which on a start is too hot to be held to
+beads exactly."""
+SMALL = 0.012
+"""nm: beads whose widths come out smaller may be exact all the same."""
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
 LEARN = 40
@@ -139,6 +146,9 @@ class Settler:
         run = _Run(self, positions, beads, box, names, options)
         if options.bead_tolerance is not None:
             run.hold(dict.fromkeys(self.bead_types, options.bead_tolerance))
+        elif run.hot():
+            run.learn()
+            run.fit_again()
         elif not run.fits():
             run.learn()
         if options.steps is None:
@@ -193,6 +203,22 @@ class _Run:
         if any((w == 0.0) != (self._widths[t] == 0.0) for t, w in widths.items()):
             self._velocities = None
         self._widths = dict(widths)
+
+    def hot(self) -> bool:
+        """Whether the start, on its bonds and beads, is too hot to be held there."""
+        mechanics, temperature = self._of.mechanics, self._options.temperature
+        start = mechanics.project(self._positions, self._beads)
+        energies = mechanics.energies(start.positions, self._beads, self._box)
+        return self._of.warmth(energies, temperature) > HOT
+
+    def fit_again(self) -> None:
+        """Holds beads exactly if their widths are small and it turns out that they fit."""
+        if max(self._widths.values(), default=0.0) >= SMALL:
+            return
+        widths, positions, velocities = self._widths, self._positions, self._velocities
+        self.hold(dict.fromkeys(widths, 0.0))
+        if not self.fits():
+            self._widths, self._positions, self._velocities = widths, positions, velocities
 
     def fits(self) -> bool:
         """Whether angles come down to the temperature with beads held exactly."""

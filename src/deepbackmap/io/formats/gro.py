@@ -17,7 +17,7 @@ from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter, c
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
-_TIME = re.compile(r"\bt=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)(?![\w.])")
+_TIME = re.compile(r"\bt=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)(?![\w.:/-])")
 _BOX_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
 _LARGEST = 9999.9995
 """What %8.3f can hold; below zero a tenth of it."""
@@ -46,9 +46,10 @@ class GroReader(FrameReader):
     def read(self, index: int) -> Structure:
         """One frame; its time is taken from ``t=`` in the title, else its number."""
         title, lines, box = self._lines(index)
-        time = _TIME.search(title)
+        found = _TIME.search(title)
+        time = float(found.group(1)) if found else np.inf
         return Structure(
-            _positions(lines), _parse_box(box), float(time.group(1)) if time else float(index)
+            _positions(lines), _parse_box(box), time if np.isfinite(time) else float(index)
         )
 
     def close(self) -> None:
@@ -177,7 +178,7 @@ def _positions(lines: list[bytes]) -> Float64[np.ndarray, "n 3"]:
     table = table.reshape(len(lines), 3, width)
     places = [d - 20 for d in dots[:3]]
     flat = table.reshape(len(lines), 3 * width)
-    at_point = (flat[:, places] == ord(".")).all(axis=1) if len(dots) >= 3 else np.array([False])
+    at_point = (flat[:, places] == ord(".")).all(axis=1) & (len(places) == 3)
     at_point &= _MAY_STAND[flat].all(axis=1)
     if not at_point.all():
         row = int(np.flatnonzero(~at_point)[0])

@@ -18,6 +18,10 @@ from deepbackmap.io.formats.base import NM_PER_ANGSTROM, FormatError, FrameReade
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
+_DAMAGE = (OSError, RuntimeError, ValueError, IndexError, KeyError, TypeError, OverflowError,
+           MemoryError)  # fmt: skip
+"""What the package raises, in practice, when a file is damaged; also for lengths of 1e18."""
+
 
 class GsdReader(FrameReader):
     """Frames of a .gsd file; the origin is moved from the middle of the cell to its corner."""
@@ -30,18 +34,31 @@ class GsdReader(FrameReader):
             length: of its unit in nm; Å by default.
         """
         self._nm = NM_PER_ANGSTROM if length is None else length
-        hoomd = _hoomd()
         try:
-            self._file = hoomd.open(str(path), "r")
-        except (OSError, RuntimeError) as error:
+            self._file = _hoomd().open(str(path), "r")
+        except _DAMAGE as error:
             raise FormatError(f"a .gsd trajectory, found: {error}") from error
+        try:
+            self._read_head()
+        except _DAMAGE as error:
+            self._file.close()
+            raise FormatError(f"a .gsd trajectory, found: {error}") from error
+        except FormatError:
+            self._file.close()
+            raise
+
+    def _read_head(self) -> None:
+        """Takes numbers and types from the first frame."""
         self.n_frames = len(self._file)
         if not self.n_frames:
-            self._file.close()
             raise FormatError("at least one frame, found none")
         particles = self._file[0].particles
         self.n_particles = int(particles.N)
-        types = tuple(particles.types[k] for k in particles.typeid)
+        if len(particles.typeid) and not particles.typeid.max() < len(particles.types):
+            raise FormatError(
+                f"types numbered below {len(particles.types)}, found {particles.typeid.max()}"
+            )
+        types = tuple(str(particles.types[k]) for k in particles.typeid)
         resids = np.ones(len(types), dtype=np.int64)  # the format has no residues
         self.table = ParticleTable(types, ("",) * len(types), resids, types, named=False)
 
@@ -49,7 +66,7 @@ class GsdReader(FrameReader):
         """One frame."""
         try:
             frame = self._file[index]
-        except (OSError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise FormatError(f"a whole frame, found: {error}") from error
         if self.n_particles != frame.particles.N:
             raise FormatError(f"{self.n_particles} particles, found {frame.particles.N}")

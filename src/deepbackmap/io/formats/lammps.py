@@ -473,6 +473,11 @@ def _sorted_rows(
     if (np.diff(ids) == 0).any():
         raise FormatError(f"each atom once, found atom {ids[:-1][np.diff(ids) == 0][0]} twice")
     positions = np.stack([numbers(name, np.float64) for name in form], axis=1)[order]
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=1))
+    if len(bad):
+        raise FormatError(
+            f"finite coordinates, found {positions[bad[0]].tolist()} for atom {ids[bad[0]]}"
+        )
     kind = next((c for c in ("type", "element") if c in columns), None)
     types = ("1",) * len(ids)
     if kind is not None:

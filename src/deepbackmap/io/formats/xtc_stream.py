@@ -94,8 +94,8 @@ def unpack(frame: PackedFrame) -> Float32[np.ndarray, "n 3"]:
 
 def _check_head(frame: PackedFrame) -> None:
     """Refuses bounds, precisions and sizes that no writer makes."""
-    if not (np.isfinite(frame.precision) and 0.0 < frame.precision <= 1e9):
-        raise FormatError(f"a precision in points per nm, found {frame.precision:g}")
+    if not 1.0 <= frame.precision <= 1e9 or frame.precision % 1.0:
+        raise FormatError(f"a precision of whole points per nm, found {frame.precision:.9g}")
     if any(a > b for a, b in zip(frame.low, frame.high, strict=True)):
         raise FormatError(f"bounds of the coordinates, found {frame.low} to {frame.high}")
     if not FIRST_STEP <= frame.step <= LAST_STEP:
