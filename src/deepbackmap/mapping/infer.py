@@ -374,7 +374,11 @@ def _families(
 
 def _free(s: _Sums) -> Form:
     """Weights of no kind: the least squares above zero that add to one."""
-    near = np.flatnonzero(np.sqrt(np.diag(s.products)) < REACH)
+    distance = np.sqrt(np.diag(s.products))
+    near = np.flatnonzero(distance < REACH)
+    if not len(near):
+        nearest = int(distance.argmin())
+        return Form({s.labels[nearest]: 1.0}, False, float(distance[nearest]))
     products = s.products[np.ix_(near, near)]
     values, vectors = np.linalg.eigh(products)
     rows = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
