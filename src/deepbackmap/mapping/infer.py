@@ -492,11 +492,7 @@ def _bead_lines(
         of = {p: _Kind(residue, p, bead) for p in places}
         base = next(of[p] for p in places if of[p] in forms)
         lines.append(f"      - name: {quoted(bead)}")
-        lines.append(
-            f"        type: {quoted(bead.removesuffix('{n}').rstrip('0123456789') or bead)}"
-        )
-        if not bead.endswith("{n}"):
-            lines[-1] = f"        type: {quoted(bead)}"
+        lines.append(f"        type: {quoted(bead.removesuffix('{n}') or bead)}")
         usual = _form_lines(forms[base], owners[base])
         lines += [f"        {row}" for row in usual]
         for place in places:
