@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cli_systems import command, refused
 from deepbackmap.api.mappings import draft_mapping, infer_mapping
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
@@ -294,3 +295,37 @@ def test_no_repeat_unit_in_a_small_or_broken_chain():
         molecule("PS1", 82, [*chain.bonds.tolist(), (2, 70)]), masses=chain.masses
     )
     assert find_cut(more, 0, 82) is None
+
+
+def test_verbs_show_or_write(tmp_path):
+    top, out = reference("topol.top"), tmp_path / "m.yaml"
+    shown = command("mapping", "draft", "-p", top, "--by", "graph")
+    assert (shown.code, shown.out) == (0, draft_mapping(top, way="graph"))
+    assert command("mapping", "draft", "-p", top, "--by", "graph", "-o", out).out == ""
+    assert out.read_text() == shown.out
+    assert "by: expected one of residue, graph" in refused(
+        "mapping", "draft", "-p", top, "--by", "x"
+    )
+    pair = ("mapping", "infer", reference("aa.gro"), reference("cg.gro"), "-p", top)
+    assert "m.yaml: expected no file of that name" in refused(*pair, "-o", out)
+    found = command(*pair, "-q")
+    assert found.code == 0
+    out.write_text(found.out)
+    one, two = tmp_path / "one.gro", tmp_path / "two.gro"
+    for mapping, path in ((out, one), ("ps-two-bead", two)):
+        done = command("map", reference("aa.gro"), "-p", top, "--mapping", mapping, "-o", path)
+        assert (done.code, done.out) == (0, f"{path}: 1 frames of beads\n")
+    assert one.read_text() == two.read_text()
+
+
+def test_a_missing_residue_is_shown_as_lines_to_copy(tmp_path):
+    (tmp_path / "m.yaml").write_text(
+        "residues:\n  X:\n    beads: [{name: X, type: X, atoms: [X]}]\n"
+    )
+    found = command("map", reference("aa.gro"), "-p", reference("topol.top"), "--mapping",
+                    tmp_path / "m.yaml", "-o", tmp_path / "cg.gro")  # fmt: skip
+    assert (found.code, found.out) == (2, "")
+    sentence, entry = found.err.split("\n", 1)
+    assert sentence.startswith("deepbackmap: ")
+    assert list(yaml.safe_load(entry)["PS1"]) == ["repeat", "beads"]
+    assert not (tmp_path / "cg.gro").exists()

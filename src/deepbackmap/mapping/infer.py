@@ -446,8 +446,8 @@ def _owners(
     _spread(molecule, owner)
     found: dict[_Kind, tuple[str, ...]] = {}
     for k, member in enumerate(members):
-        label = {a: n for n, a in reversed(member.atoms.items())}
-        mine = tuple(label[a] for a in sorted(owner) if owner[a] == k and a in label)
+        names = {a: n for n, a in reversed(member.atoms.items())}
+        mine = tuple(names[a] for a in sorted(owner) if owner[a] == k and a in names)
         found.setdefault(member.kind, mine)
     return found
 
