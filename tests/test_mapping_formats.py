@@ -9,6 +9,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.mapping import MappingFile, load_mapping, map_positions
 from deepbackmap.mapping.file import join_mappings
 from deepbackmap.mapping.match import bead_table
+from deepbackmap.mapping.resolve import name_monomers
 from test_mapping import BUTANE, VOTCA, butane, polystyrene, resolved
 from test_system_whole import molecule, topology
 
@@ -271,6 +272,13 @@ def test_dropped_molecules_have_no_beads_and_kept_ones_are_their_atoms():
     pair = dataclasses.replace(butane(), residue_names=("BUT", "BUT", "END", "END"))
     with pytest.raises(InputError, match="whole molecules, found residue END of molecule BUT"):
         file.with_selection(["END"]).resolve(topology((pair, 1)))
+
+
+def test_molecules_without_entries_have_the_names_of_the_topology():
+    rules = MappingFile.from_text(BUTANE).rules
+    monomers, joined = name_monomers(water(), rules, "m.yaml")
+    assert monomers == [("SOL", {"OW": 0, "HW1": 1, "HW2": 2})]
+    assert joined == [False]
 
 
 BRANCH = """

@@ -217,6 +217,19 @@ def test_two_kinds_of_molecule_are_told_by_residues():
         infer(system, other, pairs(mapping, 1), "cg.gro")
 
 
+def test_beads_that_cannot_own_the_atoms_are_shown_to_be_edited():
+    """Two beads in one place, on the same atom: only one of them can put it back."""
+    text = (
+        "residues:\n  BUT:\n    beads: [{name: L, type: L, atoms: [C1, C2, C3, C4]},"
+        " {name: R, type: R, atoms: [C2], owns: []}]\n"
+    ).replace("owns: []", "owns: [C2]").replace("[C1, C2, C3, C4]}", "[C1, C2, C3, C4],"
+                                                " owns: [C1, C3, C4]}")  # fmt: skip
+    mapping = MappingFile.from_text(text).resolve(topology((butane(), 20)))
+    table = bead_table(mapping)
+    with pytest.raises(InputError, match=r"own every atom once, .* bead R .* found none; edit"):
+        infer(mapping.topology, table, pairs(mapping, 3), "cg.gro")
+
+
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
     mapping = load_mapping("ps-one-bead").resolve(topology((polystyrene(4), 5)))
     shuffled = [

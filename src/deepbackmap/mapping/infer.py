@@ -137,7 +137,21 @@ def infer(
     for index in used:
         owners |= _owners(topology.molecule_types[index], members[index], forms)
     rows = tuple((f"{k.residue} {k.bead} ({k.place})", f.rms) for k, f in forms.items())
-    return Inferred(_text(head, forms, owners), rows)
+    text = _text(head, forms, owners)
+    _check(text, topology, source)
+    return Inferred(text, rows)
+
+
+def _check(text: str, topology: Topology, source: str) -> None:
+    """Refuses a mapping in which an atom has no owner or several, and shows it."""
+    try:
+        MappingFile.from_text(text, "the mapping found").resolve(topology)
+    except InputError as error:
+        sentence = str(error).split("\n", 1)[0]
+        raise InputError(
+            f"{source}: expected beads that own every atom once, found weights that fit, but: "
+            f"{sentence}; edit this:\n{text}"
+        ) from error
 
 
 def _beads_each(topology: Topology, table: ParticleTable, source: str) -> dict[int, int]:
