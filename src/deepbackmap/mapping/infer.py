@@ -281,8 +281,8 @@ def _owners(
     _spread(molecule, owner)
     found: dict[_Kind, tuple[str, ...]] = {}
     for k, member in enumerate(members):
-        names = {a: n for n, a in reversed(member.atoms.items())}
-        mine = tuple(names[a] for a in sorted(owner) if owner[a] == k and a in names)
+        name_of = {a: n for n, a in reversed(member.atoms.items())}
+        mine = tuple(name_of[a] for a in sorted(owner) if owner[a] == k and a in name_of)
         found.setdefault(member.kind, mine)
     return found
 
