@@ -9,6 +9,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.mapping import MappingFile, load_mapping, map_positions
 from deepbackmap.mapping.file import join_mappings
 from deepbackmap.mapping.match import bead_table
+from deepbackmap.mapping.resolve import name_monomers
 from test_mapping import BUTANE, VOTCA, butane, polystyrene, resolved
 from test_system_whole import molecule, topology
 
@@ -273,6 +274,13 @@ def test_dropped_molecules_have_no_beads_and_kept_ones_are_their_atoms():
         file.with_selection(["END"]).resolve(topology((pair, 1)))
 
 
+def test_molecules_without_entries_have_the_names_of_the_topology():
+    rules = MappingFile.from_text(BUTANE).rules
+    monomers, joined = name_monomers(water(), rules, "m.yaml")
+    assert monomers == [("SOL", {"OW": 0, "HW1": 1, "HW2": 2})]
+    assert joined == [False]
+
+
 BRANCH = """
 residues:
   COR:
@@ -307,3 +315,19 @@ def test_a_branch_asks_which_neighbour_is_meant():
         assert weights(found, 3) == {3: 0.5, 0: 0.5}
     with pytest.raises(InputError, match=r"expected 4 monomers after it for '\+4:C', found only 3"):
         resolved(BRANCH.replace("+C", "+4:C"), star())
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("[ moleculetype ]\nBUT 3\n[ atoms ]\n", "a GROMACS topology; 'deepbackmap mapping draft"),
+        ("[ BB ]\nATOM      1  N   ALA A   1\n", "fragments of CG2AT; write the atom names"),
+        ("CRYST1   30.000\nATOM      1  N   ALA\n", "a PDB structure; 'deepbackmap mapping infer"),
+        ("but\n    1\n    1BUT     C1    1   0.200   0.200   0.200\n", "a .gro structure"),
+        ("site-types:\n  A:\n    index: [0, 1]\n", "a map of OpenMSCG .* x-weight as weights"),
+        ("LAMMPS data file\n\n4 atoms\n", "a LAMMPS data file"),
+    ],
+)
+def test_other_files_are_named_with_the_way_in(text, match):
+    with pytest.raises(InputError, match=rf"^x: expected a mapping, found {match}"):
+        MappingFile.from_text(text, "x")

@@ -64,9 +64,7 @@ def infer_mapping(
             raise InputError(
                 f"{coarse.path}: expected {len(fine)} frames as in {fine.path}, found {len(coarse)}"
             )
-        pairs = _pairs(system, fine, coarse)
-        bar = tqdm(pairs, total=len(fine), unit="frame", disable=not progress)
-        found = infer(system, coarse.table, bar, str(beads))
+        found = infer(system, coarse.table, _pairs(system, fine, coarse, progress), str(beads))
     _write(found.text, output)
     return found
 
@@ -101,11 +99,12 @@ def draft_mapping(
 
 
 def _pairs(
-    topology: Topology, fine: FrameSource, coarse: FrameSource
+    topology: Topology, fine: FrameSource, coarse: FrameSource, progress: bool
 ) -> Iterator[tuple[Structure, Structure]]:
     """Whole atoms and beads, frame by frame; the cells must be the same."""
     trees = bond_trees(topology)
-    for number, atoms, beads in zip(fine.frames.tolist(), fine, coarse, strict=True):
+    bar = tqdm(fine.frames.tolist(), unit="frame", disable=not progress)
+    for number, atoms, beads in zip(bar, fine, coarse, strict=True):
         where = f"{fine.path} frame {number}"
         if np.abs(atoms.box - beads.box).max() > 2e-3:
             raise InputError(

@@ -42,7 +42,7 @@ def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
         stop: the one behind its last.
 
     Returns:
-        The cut with as few extra atoms at the ends as there can be, or None if nothing recurs.
+        The cut, with fewer extra atoms at the ends than a monomer has; None if nothing recurs.
     """
     total = stop - start
     if total < _FEWEST_ATOMS:
@@ -52,12 +52,12 @@ def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
     inside = [(i - start, j - start) for i, j in molecule.bonds.tolist()
               if start <= i and j < stop]  # fmt: skip
     for length in range(2, total // _FEWEST_MONOMERS + 1):
-        for extra in range(total % length, min(2 * length, total), length):
-            for ahead in range(extra + 1):
-                found = _try_cut(masses, inside, length, ahead, extra)
-                # A monomer has two heavy atoms at least: polyethylene's is not CH2.
-                if found is not None and heavy[list(found.monomers[0])].sum() > 1:
-                    return _shifted(found, start)
+        extra = total % length
+        for ahead in range(extra + 1):
+            found = _try_cut(masses, inside, length, ahead, extra)
+            # A monomer has two heavy atoms at least: polyethylene's is not CH2.
+            if found is not None and heavy[list(found.monomers[0])].sum() > 1:
+                return _shifted(found, start)
     return None
 
 

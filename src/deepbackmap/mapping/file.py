@@ -14,6 +14,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.mapping.assemble import ResolvedBead, assemble
 from deepbackmap.mapping.cgsmiles_graphs import CgsmilesMolecule, parse_cgsmiles
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
+from deepbackmap.mapping.foreign import refuse_foreign
 from deepbackmap.mapping.index_groups import IndexGroups, parse_index
 from deepbackmap.mapping.resolve import resolve_beads
 from deepbackmap.mapping.rules import ResidueRule, parse_rules
@@ -79,6 +80,7 @@ class MappingFile:
 
     @classmethod
     def _single(cls, text: str, source: str) -> MappingFile:
+        refuse_foreign(text, source)
         head = text.lstrip()
         if head.startswith("<"):
             return cls(source, text, wholes=((parse_votca(text, source), source),))

@@ -1,23 +1,17 @@
-"""The mapping that leads from atoms to beads of the same frames, by least squares.
+"""The mapping that leads from atoms to beads of the same frames: which atoms, whose, and as YAML.
 
-A bead is a weighted mean of atoms, so its vectors to them, y, add up to nothing: the weights w are
-those for which the mean of ``|sum w y|^2 = w G w`` is smallest, where G holds the means of the
-products of the vectors. Rigid groups such as rings leave many such w. What people write is simpler:
-connected atoms, some of them at the ends by half, weighted by mass or alike. All such weights are
-tried; only where none fits are free ones taken.
+The weights of every kind of bead are found in ``weights``. Beads are of one kind if they stand in
+the same place of the same residue: all of them, in all molecules and frames, are fitted together.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
-from scipy.optimize import nnls
 
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
@@ -25,28 +19,10 @@ from deepbackmap.io.tables import ParticleTable
 from deepbackmap.mapping.draft import draft, quoted
 from deepbackmap.mapping.file import MappingFile
 from deepbackmap.mapping.resolve import Monomer, bonded_monomers, cut_monomers, place_of
+from deepbackmap.mapping.weights import Form, Sums, fit
 from deepbackmap.system import MoleculeType, Structure, Topology
 
-REACH = 0.8
-"""nm: atoms farther from a bead than this (rms) have no part in it."""
-MOST_HEAVY = 14
-"""Heavy atoms near a bead that are tried, the nearest ones."""
-MOST_SETS = 20_000
-FITS = 0.003
-"""nm: rms below which simple weights are taken; files of 0.001 nm leave 0.0005 nm."""
-FAILS = 0.02
-"""nm: rms above which no weights fit, and the two files do not belong together."""
 PLACES = ("inner", "first", "last", "alone")
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a bead is made of in one place of a chain; atoms by label, prefix and name."""
-
-    shares: dict[str, float]
-    mass_weighted: bool
-    rms: float
-    """nm, of the bead that these weights give from the file's."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +41,6 @@ class _Kind(NamedTuple):
     residue: str
     place: str
     bead: str
-
-
-@dataclass
-class _Sums:
-    """Products of the vectors from the beads of a kind to the atoms around them."""
-
-    labels: tuple[str, ...]
-    masses: Float64[np.ndarray, " l"]
-    bonds: tuple[tuple[int, int], ...]
-    extra: frozenset[str]
-    """Labels of atoms that not every monomer has."""
-    products: Float64[np.ndarray, "l l"]
-    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,17 +90,34 @@ def infer(
             monomers = cut_monomers(molecule, rules, "draft")
             members[index] = _members(molecule, monomers, table, start, sizes[index], source)
         start += sizes[index] * count
-    sums: dict[_Kind, _Sums] = {}
+    sums: dict[_Kind, Sums] = {}
     for index in used:
         _prepare(topology.molecule_types[index], members[index], sums)
     for atoms, beads in frames:
         _add(topology, members, sizes, atoms, beads, sums)
-    forms = {kind: _fit(kind, s, source) for kind, s in sums.items()}
+    forms = {
+        kind: fit(s, f"bead {kind.bead} of residue {kind.residue}", source)
+        for kind, s in sums.items()
+    }
     owners: dict[_Kind, tuple[str, ...]] = {}
     for index in used:
         owners |= _owners(topology.molecule_types[index], members[index], forms)
     rows = tuple((f"{k.residue} {k.bead} ({k.place})", f.rms) for k, f in forms.items())
-    return Inferred(_text(head, forms, owners), rows)
+    text = _text(head, forms, owners)
+    _check(text, topology, source)
+    return Inferred(text, rows)
+
+
+def _check(text: str, topology: Topology, source: str) -> None:
+    """Refuses a mapping in which an atom has no owner or several, and shows it."""
+    try:
+        MappingFile.from_text(text, "the mapping found").resolve(topology)
+    except InputError as error:
+        sentence = str(error).split("\n", 1)[0]
+        raise InputError(
+            f"{source}: expected beads that own every atom once, found weights that fit, but: "
+            f"{sentence}; edit this:\n{text}"
+        ) from error
 
 
 def _beads_each(topology: Topology, table: ParticleTable, source: str) -> dict[int, int]:
@@ -219,7 +199,7 @@ def _shared_out(
     return [size // len(monomers)] * len(monomers)
 
 
-def _prepare(molecule: MoleculeType, members: list[_Member], sums: dict[_Kind, _Sums]) -> None:
+def _prepare(molecule: MoleculeType, members: list[_Member], sums: dict[_Kind, Sums]) -> None:
     """Labels that all beads of a kind have, and what is bonded there."""
     kinds: dict[_Kind, list[_Member]] = {}
     for member in members:
@@ -235,7 +215,7 @@ def _prepare(molecule: MoleculeType, members: list[_Member], sums: dict[_Kind, _
         )
         usual = set.union(*inner) if inner else set(labels)
         masses = molecule.masses[[those[0].atoms[n] for n in labels]]
-        sums[kind] = _Sums(
+        sums[kind] = Sums(
             labels, masses, bonds, frozenset(set(labels) - usual),
             np.zeros((len(labels), len(labels))),
         )  # fmt: skip
@@ -247,7 +227,7 @@ def _add(
     sizes: dict[int, int],
     atoms: Structure,
     beads: Structure,
-    sums: dict[_Kind, _Sums],
+    sums: dict[_Kind, Sums],
 ) -> None:
     atom = bead = 0
     for index, count in topology.blocks:
@@ -262,147 +242,6 @@ def _add(
             y = y.reshape(count, -1, 3)
             s.products += np.einsum("cax,cbx->ab", y, y)
             s.count += count
-
-
-class _Units(NamedTuple):
-    """Heavy atoms near a bead with their hydrogens."""
-
-    heavy: list[int]
-    light: dict[int, list[int]]
-    bonds: dict[int, set[int]]
-
-
-def _fit(kind: _Kind, s: _Sums, source: str) -> Form:
-    """The simplest weights that fit, or else the best free ones."""
-    if not s.count:
-        raise InputError(f"{source}: expected frames of atoms and beads, found none")
-    s = replace(s, products=s.products / s.count)
-    units = _units(s)
-    found = _simple(s, units)
-    if found is None or found.rms > FITS:
-        free = _free(s)
-        found = free if found is None or free.rms < found.rms / 3 else found
-    if found.rms > FAILS:
-        raise InputError(
-            f"{source}: expected beads that are means of atoms near them, found bead {kind.bead} "
-            f"of residue {kind.residue} {found.rms:.3f} nm (rms) from the best one; are these the "
-            f"same frames, and the beads in the order of the molecules?"
-        )
-    return found
-
-
-def _units(s: _Sums) -> _Units:
-    distance = np.sqrt(np.diag(s.products))
-    is_heavy = s.masses > 3.0
-    if not is_heavy.any():
-        is_heavy = np.ones(len(s.masses), dtype=bool)
-    heavy = [int(k) for k in np.argsort(distance) if is_heavy[k] and distance[k] < REACH]
-    heavy = heavy[:MOST_HEAVY]
-    light: dict[int, list[int]] = {k: [] for k in heavy}
-    bonds: dict[int, set[int]] = {k: set() for k in heavy}
-    for i, j in s.bonds:
-        if i in bonds and j in bonds:
-            bonds[i].add(j)
-            bonds[j].add(i)
-        elif i in light and not is_heavy[j]:
-            light[i].append(j)
-        elif j in light and not is_heavy[i]:
-            light[j].append(i)
-    return _Units(heavy, light, bonds)
-
-
-def _connected_sets(units: _Units) -> list[tuple[int, ...]]:
-    """Sets of heavy atoms that hang together, small ones first."""
-    found: dict[frozenset[int], None] = {frozenset((k,)): None for k in units.heavy}
-    layer = list(found)
-    while layer and len(found) < MOST_SETS:
-        grown: dict[frozenset[int], None] = {}
-        for group in layer:
-            for other in set().union(*(units.bonds[k] for k in group)) - group:
-                grown[group | {other}] = None
-        layer = [g for g in grown if g not in found]
-        found.update(dict.fromkeys(layer))
-    return [tuple(sorted(g)) for g in found]
-
-
-def _simple(s: _Sums, units: _Units) -> Form | None:
-    """The best of all weights of the kinds that people write."""
-    tried: list[tuple[Float64[np.ndarray, " l"], dict[str, float], bool, tuple[int, int, int]]] = []
-    for group in _connected_sets(units):
-        ends = [k for k in group if len(units.bonds[k] & set(group)) == 1]
-        halves = [c for n in range(min(len(ends), 4) + 1) for c in combinations(ends, n)]
-        for half in halves if len(group) > 1 else [()]:
-            if len(half) == len(group):
-                continue
-            tried += _families(s, units, group, half)
-    if not tried:
-        return None
-    w = np.array([t[0] for t in tried])
-    rms = np.sqrt(np.maximum(np.einsum("ha,ab,hb->h", w, s.products, w, optimize=True), 0.0))
-    # As good as the best within what the rounding of the files decides: then the simplest.
-    good = np.flatnonzero(rms <= 1.15 * rms.min() + 2e-5)
-    best = min(good, key=lambda k: (tried[k][3], rms[k]))
-    return Form(tried[best][1], tried[best][2], float(rms[best]))
-
-
-def _families(
-    s: _Sums, units: _Units, group: tuple[int, ...], half: tuple[int, ...]
-) -> list[tuple[Float64[np.ndarray, " l"], dict[str, float], bool, tuple[int, int, int]]]:
-    """By mass or alike; with all hydrogens, those that every monomer has, or none."""
-    found = []
-    chosen: list[list[int]] = []
-    for hydrogens in ("all", "usual", "none"):
-        atoms = list(group)
-        for k in group if hydrogens != "none" else ():
-            atoms += [h for h in units.light[k] if hydrogens == "all" or s.labels[h] not in s.extra]
-        if sorted(atoms) not in chosen:
-            chosen.append(sorted(atoms))
-    of = {h: k for k, those in units.light.items() for h in those}
-    for rank, atoms in enumerate(chosen):
-        for by_mass in (True, False):
-            w = np.zeros(len(s.labels))
-            shares = {}
-            for a in atoms:
-                share = 0.5 if of.get(a, a) in half else 1.0
-                shares[s.labels[a]] = share
-                w[a] = share * (s.masses[a] if by_mass else 1.0)
-            if w.sum() > 0:
-                order = (len(half), rank + (not by_mass), len(group))
-                found.append((w / w.sum(), shares, by_mass, order))
-    return found
-
-
-def _free(s: _Sums) -> Form:
-    """Weights of no kind: the least squares above zero that add to one."""
-    near = np.flatnonzero(np.sqrt(np.diag(s.products)) < REACH)
-    products = s.products[np.ix_(near, near)]
-    values, vectors = np.linalg.eigh(products)
-    rows = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    stiff = 1e3  # adds the condition that weights add to one
-    w, _ = nnls(np.vstack([rows, np.full(len(near), stiff)]), np.r_[np.zeros(len(near)), stiff])
-    w = np.where(w < 0.005, 0.0, w)
-    w = w / w.sum()
-    rms = float(np.sqrt(max(w @ products @ w, 0.0)))
-    halves = _halves(s.masses[near], w)
-    if halves is not None:
-        by_mass = halves * s.masses[near] / (halves @ s.masses[near])
-        simple = float(np.sqrt(max(by_mass @ products @ by_mass, 0.0)))
-        if simple <= 1.15 * rms + 2e-5:
-            parts = {s.labels[a]: float(c) for a, c in zip(near, halves, strict=True) if c}
-            return Form(parts, True, simple)
-    return Form({s.labels[a]: round(float(x), 4) for a, x in zip(near, w, strict=True) if x > 0},
-                False, rms)  # fmt: skip
-
-
-def _halves(
-    masses: Float64[np.ndarray, " n"], w: Float64[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"] | None:
-    """Weights for a mass as 0, 1/2 and 1 of the heavy atoms' largest; None without masses."""
-    if not (masses > 0).all():
-        return None
-    ratio = w / masses
-    largest = ratio[masses > 3.0].max(initial=0.0)
-    return None if largest == 0.0 else np.minimum(np.rint(2 * ratio / largest) / 2, 1.0)
 
 
 def _owners(
@@ -488,11 +327,7 @@ def _bead_lines(
         of = {p: _Kind(residue, p, bead) for p in places}
         base = next(of[p] for p in places if of[p] in forms)
         lines.append(f"      - name: {quoted(bead)}")
-        lines.append(
-            f"        type: {quoted(bead.removesuffix('{n}').rstrip('0123456789') or bead)}"
-        )
-        if not bead.endswith("{n}"):
-            lines[-1] = f"        type: {quoted(bead)}"
+        lines.append(f"        type: {quoted(bead.removesuffix('{n}') or bead)}")
         usual = _form_lines(forms[base], owners[base])
         lines += [f"        {row}" for row in usual]
         for place in places:

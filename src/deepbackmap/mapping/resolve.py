@@ -64,7 +64,8 @@ def name_monomers(
 
     Args:
         molecule: the molecule type.
-        rules: of the mapping file; without any, residues and names are the topology's.
+        rules: of the mapping file; without any for the molecule, residues and names are the
+            topology's.
         source: the mapping file, for errors.
 
     Returns:
@@ -74,7 +75,8 @@ def name_monomers(
     Raises:
         InputError: a residue has no rule or does not fit it, or a name occurs twice in a residue.
     """
-    if rules:
+    names = dict.fromkeys(molecule.residue_names)
+    if any(fnmatchcase(n, r.pattern) for n in names for r in rules):
         monomers = cut_monomers(molecule, rules, source)
     else:
         rule = ResidueRule("*", None, ())
