@@ -35,8 +35,8 @@ CLOSEST = 0.05
 LIGHTEST = 3.0
 """u: hydrogens count as that heavy."""
 ON_THE_WAY = 1e-6
-"""nm: how far bonds and beads may be off between two steps. Ten times as much costs a tenth less and
-lets the energy drift four times as fast."""
+"""nm: how far bonds and beads may be off between two steps; ten times as much lets the energy of a
+box without a bath drift four times as fast."""
 LARGEST_MOVE = 0.003
 """nm: no force moves an atom farther in one step, however bad the contact."""
 BONDED = ("bond", "angle", "proper", "improper", "lj14", "coulomb14", "bead")

@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import operator
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -27,6 +29,11 @@ WIDTH = 8
 """Floats in a vector: atoms of a cluster."""
 LANES = 4
 """Doubles in a vector: copies of a molecule type that are worked on at once."""
+
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    # Its threads sleep while they wait; OpenMP's spin, and on a busy machine a step then takes ten
+    # times as long.
+    numba.config.THREADING_LAYER = "workqueue"
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
