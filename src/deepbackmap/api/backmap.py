@@ -16,11 +16,10 @@ from deepbackmap.api import judgement
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
-from deepbackmap.api.hands import handedness_of
-from deepbackmap.api.held import Held
+from deepbackmap.api.hands import find_hands
+from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.api.record import make_record
-from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
@@ -61,6 +60,8 @@ class Summary:
     """Target temperature, K."""
     accepted: tuple[str, ...] = ()
     """What was accepted of the input though the names are not the mapping's, as sentences."""
+    hands: str = "not known"
+    """Where the hands of the stereocentres are known from."""
     held: Held = field(default_factory=Held)
     """How beads were held, and what the last steps came to."""
     input_findings: tuple[Finding, ...] = ()
@@ -79,7 +80,7 @@ class Summary:
         rows = [
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
-            *judgement.figure_rows(self.figures, "the pattern of the training data"),
+            *judgement.figure_rows(self.figures, f"those {self.hands}"),
             *self.held.to_rows(),
             ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
             (
@@ -125,6 +126,9 @@ def backmap(
     choice: str | None = None,
     relaxation: int | None = None,
     bead_tolerance: float | None = None,
+    like: str | Path | None = None,
+    labels: str | Path | None = None,
+    moved: str | Path | None = None,
     block_relaxation: int | None = None,
     cold_start: float | None = None,
     steps: int | None = None,
@@ -166,6 +170,11 @@ def backmap(
             number, or as many as are needed.
         bead_tolerance: standard deviation of a coordinate of a bead about where it was given, nm;
             0: exactly there; None: found out from the beads.
+        like: a structure, of the system or of one of its molecules, whose stereocentres have the
+            hands that are wanted.
+        labels: text file with one label a bead whose last letter says the hand (docs/hands.md).
+        moved: .pdb of the beads to write, with how far (in Angstrom) each was moved in the column
+            of temperature factors, by which viewers colour.
         block_relaxation: of voxel models: steps of thermal relaxation of each block after each
             sweep; 0: none.
         cold_start: of point models: part of the temperature at which the relaxation begins.
@@ -213,12 +222,15 @@ def backmap(
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         try:
-            hands = handedness_of(system, loaded.spec.handedness)
-            sampler = open_sampler(loaded, system, chosen, where, hands)
+            hands = find_hands(
+                system, file, loaded.spec, like=like, labels=labels,
+                beads=source[0] if len(source) else None,
+            )  # fmt: skip
+            sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
         warmth = chosen.temperature or loaded.spec.temperature
-        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, loaded.spec.handedness))
+        judge = Judge(atoms, system, hands=hands.known)
         figures, held = Figures(), Held()
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
@@ -227,6 +239,7 @@ def backmap(
         with (
             beside(record) as part,
             writer,
+            moved_beads(moved, judge, system) as show_moved,
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
@@ -242,10 +255,9 @@ def backmap(
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
                 found = judge.frame(made, frame, number)
-                judgement.refuse(
-                    place, verdict(found, warmth), keep_defects=keep_defects
-                )
+                judgement.refuse(place, verdict(found, warmth), keep_defects=keep_defects)
                 writer.write(made)
+                show_moved(made, frame, number)
                 figures = figures + found
                 bar.next_frame()
             summary = _summary(
@@ -253,14 +265,18 @@ def backmap(
                 loaded, path,
             )  # fmt: skip
             summary = replace(
-                summary, accepted=(*left_out, *match.notes), held=held,
+                summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
                 input_findings=tuple(doubts.values()),
             )  # fmt: skip
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(_record(summary, chosen, beads, trajectory, topology, mapping,
-                output, frames, where), encoding="utf-8")  # fmt: skip
+            inputs = {
+                "beads": beads, "trajectory": trajectory, "topology": topology,
+                "mapping": mapping_words(mapping), "like": like, "labels": labels,
+            }  # fmt: skip
+            text = _record(summary, chosen, inputs, output, frames, where)
+            part.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -401,18 +417,11 @@ def _summary(
 def _record(
     summary: Summary,
     options: SamplingOptions,
-    beads: str | Path,
-    trajectory: str | Path | None,
-    topology: str | Path,
-    mapping: str | Path | Sequence[str | Path] | None,
+    inputs: Mapping[str, object],
     output: str | Path,
     frames: str | None,
     device: torch.device,
 ) -> str:
-    inputs = {
-        "beads": beads, "trajectory": trajectory, "topology": topology,
-        "mapping": mapping_words(mapping),
-    }  # fmt: skip
     return make_record(
         "backmap", inputs=inputs, output=output, options=asdict(options) | {"frames": frames},
         seed=options.seed, device=device.type, threads=torch.get_num_threads(),

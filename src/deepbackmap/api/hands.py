@@ -1,15 +1,75 @@
-"""The hands that the stereocentres of a system should have."""
+"""The hands that the stereocentres of a system should have, and where they are known from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from deepbackmap.blocks.handedness import Handedness
-from deepbackmap.chemistry import tacticity
-from deepbackmap.mapping import SystemMapping
+from deepbackmap.chemistry import bead_hands, hands, tacticity
+from deepbackmap.chemistry.hands import Hands
+from deepbackmap.chemistry.stereo_section import from_mapping
+from deepbackmap.chemistry.tacticity import Centres, KnownHands
+from deepbackmap.errors import InputError
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import MappingFile, SystemMapping
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.system import Structure
+
+MEANING = {"u": 1, "d": -1}
+"""Sign of a hand by the last letter of a label (docs/hands.md)."""
+UNSURE = 0.95
+"""A hand that was read from beads is in doubt below that probability."""
+SAID = {
+    "reference": "as in the reference structure",
+    "labels": "as labelled",
+    "mapping": "as the mapping says",
+    "beads": "read from the beads",
+    "assumed": "assumed: the pattern of the training data",
+}
+"""Words for each source of hands."""
+
+
+@dataclass(frozen=True)
+class FoundHands:
+    """Hands of a system."""
+
+    centres: Centres
+    hands: Hands
+
+    @property
+    def handedness(self) -> Handedness | None:
+        """For samplers; None: nothing is known."""
+        if not self.hands.sign.any():
+            return None
+        return Handedness(torch.from_numpy(self.centres.atoms), torch.from_numpy(self.hands.sign))
+
+    @property
+    def known(self) -> KnownHands:
+        """For the judge."""
+        return KnownHands(self.centres.atoms, self.hands.sign)
+
+    @property
+    def doubtful(self) -> int:
+        """Centres whose hand was read from beads that do not say it clearly."""
+        read = self.hands.source == hands.SOURCES.index("beads")
+        return int(np.count_nonzero(read & (self.hands.sure < UNSURE)))
+
+    def words(self) -> str:
+        """Where the hands are known from, for a summary."""
+        share = {w: n for w, n in self.hands.share().items() if n and w in SAID}
+        total = sum(share.values())
+        parts = [
+            SAID[word] + ("" if count == total else f" ({count} of {total})")
+            for word, count in share.items()
+        ]
+        doubt = f"; {self.doubtful} of them not clear" if self.doubtful else ""
+        return (", ".join(parts) or "not known") + doubt
 
 
 def handedness_of(system: SystemMapping, pattern: Mapping[str, Any]) -> Handedness | None:
@@ -20,7 +80,55 @@ def handedness_of(system: SystemMapping, pattern: Mapping[str, Any]) -> Handedne
         pattern: as a model's specification holds it.
     """
     centres = tacticity.find_centres(system)
-    sign = tacticity.expected_signs(centres, pattern)
-    if not sign.any():
-        return None
-    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
+    return FoundHands(centres, hands.from_pattern(centres, pattern)).handedness
+
+
+def find_hands(
+    system: SystemMapping,
+    file: MappingFile,
+    spec: ModelSpec | None,
+    *,
+    like: str | Path | None = None,
+    labels: str | Path | None = None,
+    beads: Structure | None = None,
+) -> FoundHands:
+    """Each stereocentre's hand from the first source that knows it.
+
+    The sources are, in this order: a reference structure, labels of beads, the mapping's ``stereo``
+    section, the beads themselves, and the pattern of the training data, which is an assumption.
+
+    Args:
+        system: whose centres are asked about.
+        file: the mapping.
+        spec: of the model; None: there is none.
+        like: structure of the whole system or of one of its molecules.
+        labels: text file with one label a bead, whose last letter says the hand.
+        beads: a frame of them.
+
+    Raises:
+        InputError: a source does not fit the system.
+    """
+    centres = tacticity.find_centres(system)
+    nothing = hands.told(np.zeros(len(centres.atoms), dtype=np.int64), "assumed")
+    sources = [nothing]
+    if like is not None:
+        sources.append(_like(system, centres, like))
+    if labels is not None:
+        given = hands.read_labels(labels)
+        sources.append(hands.from_labels(system, centres, given, MEANING, str(labels)))
+    sources.append(from_mapping(file, system, centres))
+    if spec is not None:
+        pattern = tacticity.expected_signs(centres, spec.handedness)
+        if spec.bead_hands and beads is not None:
+            statistics = bead_hands.BeadStatistics.from_json(spec.bead_hands)
+            sources.append(bead_hands.from_beads(statistics, system, centres, [beads], [pattern]))
+        sources.append(hands.from_pattern(centres, spec.handedness))
+    return FoundHands(centres, hands.combine(*sources))
+
+
+def _like(system: SystemMapping, centres: Centres, path: str | Path) -> Hands:
+    with read_frames(path) as source:
+        if not len(source):
+            raise InputError(f"{path}: expected a structure, found none")
+        names = source.table.names if source.table.named else None
+        return hands.from_reference(system.topology, centres, source[0], names, str(path))

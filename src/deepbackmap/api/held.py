@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.io.atomic import new_file
+from deepbackmap.io.formats.pdb import PdbWriter
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.mapping.match import bead_table
 from deepbackmap.mechanics.settle import Settled
+from deepbackmap.system import Structure
+
+Shown = Callable[[Structure, Structure, int], None]
+"""Takes the atoms, the beads they were made from, and the number of the frame."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,32 @@ class Held:
         }
 
 
-def total(parts: Sequence[Held]) -> Held:
-    """Of all frames together."""
-    return sum(parts, Held())
+@contextmanager
+def moved_beads(path: str | Path | None, judge: Judge, system: SystemMapping) -> Iterator[Shown]:
+    """Writes how far every bead was moved, frame by frame, for a viewer to colour by.
+
+    Args:
+        path: .pdb whose temperature factors are the distances in Angstrom; None: nothing is
+            written.
+        judge: of the system.
+        system: the beads' names.
+
+    Raises:
+        InputError: another ending than .pdb.
+    """
+    if path is None:
+        yield lambda made, beads, number: None
+        return
+    if Path(path).suffix.lower() != ".pdb":
+        raise InputError(
+            f"{path}: expected a file that ends in .pdb, whose temperature factors say how far "
+            f"beads were moved, found '{Path(path).suffix}'"
+        )
+    with new_file(Path(path)) as aside:
+        writer = PdbWriter(aside, bead_table(system))
+        try:
+            yield lambda made, beads, number: writer.write(
+                beads, number, 10.0 * np.linalg.norm(judge.beads_moved(made, beads), axis=1)
+            )
+        finally:
+            writer.close()

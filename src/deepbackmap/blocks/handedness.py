@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from jaxtyping import Int64
 from torch import Tensor
+
+from deepbackmap.mapping import SystemMapping
 
 
 @dataclass(frozen=True)
@@ -16,3 +19,41 @@ class Handedness:
     """The centre and its four branches, atoms of the system."""
     sign: Int64[Tensor, "c"]
     """Wanted sign of (b - a) x (c - a) . (d - a) of the branches a, b, c, d; 0: any."""
+
+
+def split_by_hands(mapping: SystemMapping, handedness: Handedness | None) -> SystemMapping:
+    """The same system with a molecule type for every set of hands that its molecules have.
+
+    A topology does not know hands, so that copies of one type may differ in them; what is made once
+    for a type and depends on hands needs types that do not. Order and names stay.
+
+    Args:
+        mapping: of the system.
+        handedness: of its stereocentres; None: not known, and all copies are alike.
+    """
+    if handedness is None:
+        return mapping
+    topology = mapping.topology
+    centres, sign = handedness.atoms[:, 0].cpu().numpy(), handedness.sign.cpu().numpy()
+    index, offsets = topology.molecule_type_index(), topology.molecule_offsets()
+    owner = np.searchsorted(offsets, centres, side="right") - 1
+    kinds: dict[tuple[int, bytes], int] = {}
+    blocks: list[tuple[int, int]] = []
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(len(index) + 1))
+    for molecule, kind in enumerate(index.tolist()):
+        own = order[starts[molecule] : starts[molecule + 1]]
+        number = kinds.setdefault((kind, sign[own].tobytes()), len(kinds))
+        if blocks and blocks[-1][0] == number:
+            blocks[-1] = (number, blocks[-1][1] + 1)
+        else:
+            blocks.append((number, 1))
+    if len(kinds) == len(set(index.tolist())):
+        return mapping
+    chosen = [kind for kind, _ in kinds]
+    split = replace(
+        topology,
+        molecule_types=tuple(topology.molecule_types[k] for k in chosen),
+        blocks=tuple(blocks),
+    )
+    return SystemMapping(split, tuple(mapping.molecules[k] for k in chosen))

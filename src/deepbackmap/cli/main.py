@@ -188,6 +188,18 @@ def backmap(
             "where they are; by default found out from the beads."
         ),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Atoms of the system, or of one molecule, with the hands wanted."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Labels of the beads, one a line; the last letter, u or d, is the hand."),
+    ] = None,
+    moved: Annotated[
+        Path | None,
+        typer.Option(help="Beads to write as .pdb, with how far each was moved (Angstrom)."),
+    ] = None,
     block_relaxation: Annotated[
         int | None,
         typer.Option(help="Voxel models: steps of relaxation of each block after each sweep."),
@@ -222,7 +234,7 @@ def backmap(
 ) -> None:
     """Put the atoms back into beads."""
     with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, model, *(mapping or ()))
+        _spare(output, beads, trajectory, topology, model, *(mapping or ()), like, labels)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
@@ -230,7 +242,8 @@ def backmap(
             mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
             sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
             block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
-            bead_tolerance=bead_tolerance, options=_options_of_method(option), device=device,
+            bead_tolerance=bead_tolerance, like=like, labels=labels, moved=moved,
+            options=_options_of_method(option), device=device,
             finish_steps=finish_steps if finish else None, keep_defects=keep_defects,
             engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
             progress=_progress(quiet),

@@ -3,8 +3,8 @@
 Beads that were mapped from atoms can be met exactly, and then they are. Beads of a coarse-grained
 simulation often cannot: no molecule with these bonds and angles has its beads there, and holding
 them all the same puts the strain into angles, contacts and stereocentres. A bead is therefore taken
-as an observation, of Gaussian error, of where the atoms have theirs. How large that error is follows
-from the beads themselves, in two steps:
+as an observation, of Gaussian error, of where the atoms have theirs. How large that error is
+follows from the beads themselves, in two steps:
 
 * *Exact?* Some steps are run with beads held exactly. Where the angles then hold as much energy as
   the temperature allows (``chemistry.warmth``), beads fit and stay exact. A start that is far too
@@ -42,7 +42,7 @@ have 1.02 to 1.07; beads that are 0.005 nm off, 1.24)."""
 DEVIATIONS = 3.0
 """Standard deviations of the angle energy of so few degrees of freedom that are added to that."""
 FALLS = 0.85
-"""Times the excess of the look before: an excess that is higher than that is not on its way down."""
+"""Times the excess of the look before: one that is higher than that is not on its way down."""
 HOT = 1.6
 """Times the angle energy that a temperature allows, from which on a start is too hot to be held to
 beads exactly."""

@@ -35,6 +35,8 @@ class ModelSpec:
     """Sampling options that suit this model."""
     handedness: Mapping[str, Any] = field(default_factory=dict)
     """Signs of the stereocentres of the training frames, as a pattern by type and place."""
+    bead_hands: Mapping[str, Any] = field(default_factory=dict)
+    """How beads tell the hands of stereocentres (``chemistry.bead_hands.BeadStatistics``)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -101,7 +101,7 @@ def _spec(raw: dict[str, Any], where: str) -> ModelSpec:
         if isinstance(raw[name], bool) or not isinstance(raw[name], (int, float)):
             raise TypeError(f"{name}: expected a number, found {raw[name]!r:.60}")
         raw[name] = float(raw[name])
-    for name in ("provenance", "defaults", "handedness"):
+    for name in ("provenance", "defaults", "handedness", "bead_hands"):
         if not isinstance(raw[name], dict):
             raise TypeError(f"{name}: expected keys and values")
     if not isinstance(raw["mapping"], str) or not isinstance(raw["rigid"], bool):

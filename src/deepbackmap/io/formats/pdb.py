@@ -180,8 +180,20 @@ class PdbWriter(FrameWriter):
         ]
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
-    def write(self, structure: Structure, index: int) -> None:
-        """Appends one frame."""
+    def write(
+        self,
+        structure: Structure,
+        index: int,
+        factors: Float64[np.ndarray, "n"] | None = None,
+    ) -> None:
+        """Appends one frame.
+
+        Args:
+            structure: positions in nm, and the cell.
+            index: number of the frame.
+            factors: for the column of temperature factors; zeros by default.
+        """
+        numbers = np.zeros(structure.n) if factors is None else np.minimum(factors, 999.99)
         positions = structure.positions / NM_PER_ANGSTROM
         low, high = positions.min(), positions.max()
         if high >= 9999.9995 or low <= -999.9995:
@@ -193,8 +205,10 @@ class PdbWriter(FrameWriter):
         cell = "".join(f"{v:9.3f}" for v in lengths / NM_PER_ANGSTROM)
         cell += "".join(f"{v:7.2f}" for v in np.rad2deg(np.arccos(cosines)))
         rows = [
-            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00\n"
-            for head, (x, y, z) in zip(self._heads, positions.tolist(), strict=True)
+            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}  1.00{b:6.2f}\n"
+            for head, (x, y, z), b in zip(
+                self._heads, positions.tolist(), numbers.tolist(), strict=True
+            )
         ]
         # MDAnalysis wants the cell ahead of MODEL; GROMACS takes the time from the title.
         self._file.write(f"TITLE     deepbackmap t= {structure.time:.5f} step= {index}\n")

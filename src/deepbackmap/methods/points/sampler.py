@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.blocks.handedness import Handedness, split_by_hands
 from deepbackmap.blocks.index import build_bead_frames, build_blocks, whole_beads
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
@@ -96,10 +96,13 @@ class PointSampler:
         self.points, vocabulary = spec.options.points, spec.options.slots()
         self.spec, self.mapping, self.options = spec, mapping, options
         self.device = torch.device(device)
-        plan = build_plan(mapping, spec.atom_types, spec.bead_types)
-        self.blocks = build_blocks(plan, mapping, self.device)
-        names = name_kinds(mapping, plan, self.points, bead_signs(mapping, handedness))
-        self.tables = build_point_tables(mapping, self.blocks, names, vocabulary, self.points)
+        # What follows is made once a molecule type and depends on hands.
+        split = split_by_hands(mapping, handedness)
+        self._split = split
+        plan = build_plan(split, spec.atom_types, spec.bead_types)
+        self.blocks = build_blocks(plan, split, self.device)
+        names = name_kinds(split, plan, self.points, bead_signs(split, handedness))
+        self.tables = build_point_tables(split, self.blocks, names, vocabulary, self.points)
         self.generator = model.generator.to(self.device).eval()
         self.temperature = options.temperature or spec.temperature
         self.heat = math.sqrt(self.temperature / spec.temperature)
@@ -158,7 +161,7 @@ class PointSampler:
         spec, tables = self.spec, self.tables
         frames = mirrored_frames(
             build_bead_frames(
-                beads.positions, beads.box, self.blocks, self.mapping,
+                beads.positions, beads.box, self.blocks, self._split,
                 cutoff=spec.bead_cutoff, plane=True,
             ),
             tables.hand,
