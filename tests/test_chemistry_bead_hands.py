@@ -48,7 +48,7 @@ def pattern_of(centres, mapping_name="ps-two-bead"):
 @pytest.mark.parametrize("name", ["ps-two-bead", "ps-one-bead"])
 def test_chains_of_either_hand_are_told_apart(name):
     mapping, centres, beads, signs = packaged(name)
-    statistics = bead_hands.learn(mapping, centres, beads[:4], signs[:4])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:4], signs[:4])])
     pattern = pattern_of(centres, name)
     for frame, right in ((beads[4], signs[4]), (mirrored(beads[4]), -signs[4])):
         found = bead_hands.from_beads(statistics, mapping, centres, [frame], [pattern])
@@ -60,9 +60,10 @@ def test_chains_of_either_hand_are_told_apart(name):
 
 def test_a_mirror_image_is_read_exactly_as_well():
     mapping, centres, beads, signs = packaged()
-    statistics = bead_hands.learn(mapping, centres, beads[:3], signs[:3])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:3], signs[:3])])
+    mirror = [mirrored(f) for f in beads[:3]]
     again = bead_hands.learn(
-        mapping, centres, [mirrored(f) for f in beads[:3]], [-s for s in signs[:3]]
+        [bead_hands.Example(mapping, centres, mirror, [-s for s in signs[:3]])]
     )
     pattern = pattern_of(centres)
     one = bead_hands.from_beads(statistics, mapping, centres, beads[4:], [pattern])
@@ -75,7 +76,7 @@ def test_a_mirror_image_is_read_exactly_as_well():
 
 def test_more_frames_make_it_surer():
     mapping, centres, beads, signs = packaged()
-    statistics = bead_hands.learn(mapping, centres, beads[:2], signs[:2])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:2], signs[:2])])
     pattern = pattern_of(centres)
     one, three = (
         bead_hands.from_beads(statistics, mapping, centres, beads[2 : 2 + k], [pattern])
@@ -86,7 +87,7 @@ def test_more_frames_make_it_surer():
 
 def test_without_statistics_or_candidates_nothing_is_said():
     mapping, centres, beads, signs = packaged()
-    statistics = bead_hands.learn(mapping, centres, beads[:2], signs[:2])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:2], signs[:2])])
     for said in (
         bead_hands.from_beads(bead_hands.BeadStatistics(), mapping, centres, beads[:1]),
         bead_hands.from_beads(statistics, mapping, centres, beads[:1]),  # racemo alone is known
@@ -99,13 +100,13 @@ def test_too_few_dyads_are_not_learned_from():
     mapping, centres, beads, signs = packaged()
     few = np.zeros_like(signs[0])
     few[:9] = signs[0][:9]
-    statistics = bead_hands.learn(mapping, centres, beads[:1], [few])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:1], [few])])
     assert all(t == bead_hands.DyadTable() for t in statistics.tables.values())
 
 
 def test_statistics_survive_a_model_file():
     mapping, centres, beads, signs = packaged()
-    statistics = bead_hands.learn(mapping, centres, beads[:2], signs[:2])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:2], signs[:2])])
     text = json.dumps(statistics.to_json())
     assert bead_hands.BeadStatistics.from_json(json.loads(text)) == statistics
     assert len(text) < 1000
@@ -168,7 +169,7 @@ def grown(seed, chains=40, monomers=8):
 
 def test_chains_without_a_pattern_are_read_better_than_by_chance_and_know_how_well():
     mapping, centres, beads, right = grown(1)
-    statistics = bead_hands.learn(mapping, centres, [beads], [right])
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, [beads], [right])])
     assert all(t.meso and t.racemo and t.which for t in statistics.tables.values())
     mapping, centres, beads, right = grown(2)
     found = bead_hands.from_beads(statistics, mapping, centres, [beads])
@@ -194,7 +195,7 @@ def test_published_test_frames_of_either_hand_are_all_read_right(temperature):
     _, train = published("train_568K_cg", ":12")
     centres = tacticity.find_centres(mapping)
     signs = [tacticity.signs(f, centres) for f in atoms]
-    statistics = bead_hands.learn(mapping, centres, train, signs)
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, train, signs)])
     pattern = pattern_of(centres)
     for frame in published(f"test_{temperature}K_cg", "::6")[1]:
         for f, right in ((frame, pattern), (mirrored(frame), -pattern)):
@@ -209,7 +210,7 @@ def test_beads_of_a_coarse_grained_simulation_are_of_one_hand():
     _, train = published("train_568K_cg", ":4")
     centres = tacticity.find_centres(mapping)
     statistics = bead_hands.learn(
-        mapping, centres, train, [tacticity.signs(f, centres) for f in atoms]
+        [bead_hands.Example(mapping, centres, train, [tacticity.signs(f, centres) for f in atoms])]
     )
     mapping = small_polystyrene.mapping(96, 24)
     centres = tacticity.find_centres(mapping)

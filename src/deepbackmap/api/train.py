@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from lightning_fabric import Fabric
 import deepbackmap
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.hands import handedness_of
-from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry import bead_hands, tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.data.frames import read_systems
 from deepbackmap.data.systems import TrainingSystem, types_of
@@ -182,6 +183,7 @@ def _specification(
         temperatures=tuple(sorted(temperatures)),
         rigid=all(s.rigid for s in systems),
         handedness=pattern,
+        bead_hands=_bead_hands(systems),
         provenance={
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,
@@ -200,6 +202,20 @@ def _specification(
         for part in (systems, held_out)
     ]
     return method.completed(spec, known[0]), known[0], known[1]
+
+
+def _bead_hands(systems: Sequence[TrainingSystem]) -> dict[str, Any]:
+    """How beads tell the hands of stereocentres; empty where there are none."""
+    examples = []
+    for system in systems:
+        centres = tacticity.find_centres(system.mapping)
+        frames = [
+            replace(s, positions=b) for s, b in zip(system.structures, system.beads, strict=True)
+        ]
+        signs = [tacticity.signs(s, centres) for s in system.structures]
+        examples.append(bead_hands.Example(system.mapping, centres, frames, signs))
+    found = bead_hands.learn(examples)
+    return found.to_json() if found.tables else {}
 
 
 def _pattern(systems: Sequence[TrainingSystem]) -> tacticity.Pattern:

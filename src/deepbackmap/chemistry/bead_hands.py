@@ -99,19 +99,23 @@ class _Chains:
     dyads: Mapping[str, _Dyads]
 
 
-def learn(
-    mapping: SystemMapping,
-    centres: Centres,
-    frames: Sequence[Structure],
-    signs: Sequence[Int64[np.ndarray, "c"]],
-) -> BeadStatistics:
+@dataclass(frozen=True)
+class Example:
+    """Frames of beads of one system, with the hands that their atoms had."""
+
+    mapping: SystemMapping
+    centres: Centres
+    frames: Sequence[Structure]
+    """Beads."""
+    signs: Sequence[Int64[np.ndarray, "c"]]
+    """Of all centres in each frame (``tacticity.signs`` of the atoms)."""
+
+
+def learn(examples: Sequence[Example]) -> BeadStatistics:
     """Learns how beads show hands.
 
     Args:
-        mapping: of the system.
-        centres: of the system.
-        frames: beads of training frames.
-        signs: of all centres in each of them (``tacticity.signs`` of the atoms).
+        examples: training frames of some systems.
 
     Returns:
         The statistics; empty for systems without dyads.
@@ -119,15 +123,16 @@ def learn(
     odd: dict[str, list[np.ndarray]] = {}
     even: dict[str, list[np.ndarray]] = {}
     hands: dict[str, list[np.ndarray]] = {}
-    for chains in _all_chains(mapping, centres):
-        for frame, sign in zip(frames, signs, strict=True):
-            along = sign[chains.centres]
-            for key, dyads in chains.dyads.items():
-                features = _features(frame, chains.first_bead, dyads.beads)
-                odd.setdefault(key, []).append(features[0])
-                even.setdefault(key, []).append(features[1])
-                pair = np.stack([along[:, dyads.first], along[:, dyads.first + 1]], axis=-1)
-                hands.setdefault(key, []).append(pair.reshape(-1, 2))
+    for example in examples:
+        for chains in _all_chains(example.mapping, example.centres):
+            for frame, sign in zip(example.frames, example.signs, strict=True):
+                along = sign[chains.centres]
+                for key, dyads in chains.dyads.items():
+                    features = _features(frame, chains.first_bead, dyads.beads)
+                    odd.setdefault(key, []).append(features[0])
+                    even.setdefault(key, []).append(features[1])
+                    pair = np.stack([along[:, dyads.first], along[:, dyads.first + 1]], axis=-1)
+                    hands.setdefault(key, []).append(pair.reshape(-1, 2))
     return BeadStatistics(
         {
             key: _table(*(np.concatenate(part[key]) for part in (odd, even, hands)))

@@ -67,8 +67,14 @@ FEWEST, MOST = 120, 400
 """Steps that follow the choice of widths, where their number is not given."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
-DRIFT = 2.0
+DRIFT = 2.5
 """Standard errors of the change between two windows that count as none."""
+WATCHED = {
+    "angles": ("angle",),
+    "dihedrals": ("proper", "improper"),
+    "contacts": ("lj14", "lj intra", "lj inter", "coulomb14", "coulomb intra", "coulomb inter"),
+}
+"""Energies that are watched for a drift: sums, since of many single ones some drift by chance."""
 
 
 @dataclass(frozen=True)
@@ -302,8 +308,11 @@ class _Run:
 
     @staticmethod
     def _means(seen: tuple[Observation, ...]) -> dict[str, Float64[np.ndarray, "m"]]:
-        """Energies of each molecule by term, over some observations."""
-        return {k: np.mean([o.energies[k] for o in seen], axis=0) for k in seen[0].energies}
+        """Watched energies of each molecule, over some observations."""
+        return {
+            name: np.mean([sum(o.energies[k] for k in parts) for o in seen], axis=0)
+            for name, parts in WATCHED.items()
+        }
 
 
 def next_width(width: float, square: float) -> float:

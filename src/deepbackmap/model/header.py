@@ -91,6 +91,7 @@ def to_text(spec: ModelSpec) -> str:
 def _spec(raw: dict[str, Any], where: str) -> ModelSpec:
     if raw["method"] not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found '{raw['method']}'")
+    raw.setdefault("bead_hands", {})  # models made before beads were read for hands have none
     raw["options"] = find_options(raw["method"]).model.from_values(raw["options"], where)
     for name in ("atom_types", "bead_types", "temperatures"):
         kind = (int, float) if name == "temperatures" else str
