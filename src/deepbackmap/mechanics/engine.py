@@ -378,7 +378,7 @@ class Mechanics:
         held = [np.zeros(m.n_beads, dtype=bool) for m in self.mapping.molecules]
         for t in np.unique(index):
             which = offsets[np.flatnonzero(index == t)]
-            held[t] = exact[which[:, None] + np.arange(len(held[t]))].any(axis=0)
+            held[t] |= exact[which[:, None] + np.arange(len(held[t]))].any(axis=0)
         key = np.concatenate([np.zeros(0, dtype=bool), *held]).tobytes()
         if key not in self._tables:
             self._tables[key] = tables_of(
@@ -549,7 +549,8 @@ class Mechanics:
         slots = np.full(len(state.x) // 3, -1, dtype=np.int32)
         slots[third[atoms[real]]] = np.flatnonzero(real)
         state.listed[:] = state.x
-        work.lists = steps.Lists(atoms, points, types, shifts, *made, slots)
+        plain, masked, masks, counts = made
+        work.lists = steps.Lists(atoms, points, types, shifts, plain, masked, masks, counts, slots)
         work.count += 1
         return work.lists
 
@@ -602,7 +603,8 @@ class Mechanics:
             self.field.k, self.field.c, self._excluded[0], per_atom,
         )  # fmt: skip
         for k, name in enumerate(PAIRS):
-            found[name] = np.bincount(self._excluded[0], per_atom[:, k], minlength=molecules)
+            found[name] = np.zeros(molecules)
+            found[name] += np.bincount(self._excluded[0], per_atom[:, k], minlength=molecules)
         return found
 
     def _add_left(self, work: _Work, found: dict[str, Float64[np.ndarray, "m"]]) -> None:
@@ -645,6 +647,11 @@ class Mechanics:
         return found
 
 
+def _available() -> int:
+    """Threads that Numba has started or may start."""
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+
+
 class _Threads:
     """Numba's number of threads, while something is done."""
 
@@ -654,7 +661,7 @@ class _Threads:
     def __enter__(self) -> None:
         self._before = numba.get_num_threads()
         if self._count is not None:
-            numba.set_num_threads(min(self._count, numba.config.NUMBA_NUM_THREADS))
+            numba.set_num_threads(min(self._count, _available()))
 
     def __exit__(self, *_: object) -> None:
         numba.set_num_threads(self._before)

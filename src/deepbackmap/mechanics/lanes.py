@@ -33,7 +33,7 @@ LANES = 4
 if "NUMBA_THREADING_LAYER" not in os.environ:
     # Its threads sleep while they wait; OpenMP's spin, and on a busy machine a step then takes ten
     # times as long.
-    numba.config.THREADING_LAYER = "workqueue"
+    numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 
 def intrinsic(function: Callable[..., Any]) -> Any:
@@ -56,7 +56,7 @@ def inner(function: Callable[..., Any]) -> Any:
 
     It neither owns nor counts references to arrays: counting them costs more than short loops do.
     """
-    return njit(_nrt=False)(_plain(function))
+    return njit(_nrt=False)(_plain(function))  # type: ignore[call-overload]
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -76,7 +76,7 @@ def _kept(dispatcher: Any) -> Any:
     return dispatcher
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """A vector of some numbers of one type."""
 
     def __init__(self, dtype: types.Type, count: int) -> None:
@@ -99,7 +99,7 @@ _OF = {types.float32: F8, types.float64: D4}
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Lanes) -> None:
         vector = ir.VectorType(_BASE[fe_type.dtype], fe_type.count)
         super().__init__(dmm, fe_type, vector)
@@ -118,7 +118,7 @@ def _define(op: Callable[..., Any], emit: Callable[[Any, Any, Any], Any], *, mas
     """Gives an operator of two arguments its meaning for vectors."""
 
     @infer_global(op)
-    class _Template(AbstractTemplate):  # type: ignore[misc]
+    class _Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             vectors = [a for a in args if isinstance(a, Lanes)]
             if len(args) != 2 or not vectors:
