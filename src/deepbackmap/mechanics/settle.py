@@ -310,7 +310,7 @@ class _Run:
     def _means(seen: tuple[Observation, ...]) -> dict[str, Float64[np.ndarray, "m"]]:
         """Watched energies of each molecule, over some observations."""
         return {
-            name: np.mean([sum(o.energies[k] for k in parts) for o in seen], axis=0)
+            name: np.mean([np.sum([o.energies[k] for k in parts], axis=0) for o in seen], axis=0)
             for name, parts in WATCHED.items()
         }
 
