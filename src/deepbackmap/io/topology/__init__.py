@@ -8,16 +8,13 @@ from pathlib import Path
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.gromacs import read_gromacs
+from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
 __all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "read_topology"]
 
 _HEAD = 4096
 """Bytes from which a format is recognised."""
-_CONVERT = (
-    "write it as a GROMACS topology (ParmEd: parmed.load_file(...).save('system.top'); "
-    "InterMol for others)"
-)
 
 
 def _is_gromacs(head: str) -> bool:
@@ -30,14 +27,13 @@ FORMATS: tuple[TopologyFormat, ...] = (
         "an Amber topology",
         (".prmtop", ".parm7"),
         lambda head: head.lstrip().startswith("%VERSION"),
-        None,
-        _CONVERT,
+        read_amber,
     ),
     TopologyFormat(
-        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), None, _CONVERT
+        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), read_charmm
     ),
     TopologyFormat(
-        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, None, _CONVERT
+        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, read_system
     ),
     TopologyFormat(
         "a GROMACS run input",
@@ -57,6 +53,8 @@ def read_topology(
     defines: Mapping[str, str] | None = None,
     include_dirs: Sequence[Path] = (),
     tables: Sequence[Path] = (),
+    names: Path | None = None,
+    parameters: Sequence[Path] = (),
 ) -> Topology:
     """Read a topology of any known format, recognised by what it holds, else by its suffix.
 
@@ -72,6 +70,9 @@ def read_topology(
             including file and before those of an installed GROMACS.
         tables: GROMACS: files of tabulated bonded interactions (``table_b0.xvg``), as for
             ``gmx mdrun -tableb``.
+        names: OpenMM: a PDB or PDBx file with the names of the atoms of a System; by default the
+            one beside it.
+        parameters: CHARMM: the files of parameters that belong to a psf.
 
     Raises:
         InputError: the file cannot be read, is of no known format, or is malformed; all
