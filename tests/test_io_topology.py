@@ -655,9 +655,10 @@ def test_work_is_bounded(read, tmp_path):
 
 def test_foreign_files_are_recognised(tmp_path):
     for name, text, what in (
-        ("a.top", "%VERSION  VERSION_STAMP = V0001.000", "found an Amber topology: write it as"),
-        ("a.psf", "PSF EXT\n", "found a CHARMM or X-PLOR psf"),
+        ("a.top", "%VERSION  VERSION_STAMP = V0001.000", "expected an Amber topology, found"),
+        ("a.psf", "PSF EXT\n", "a.psf: expected "),
         ("a.xml", '<?xml version="1.0" ?>\n<System openmmVersion="8" type="System">', "OpenMM"),
+        ("a.tpr", "\0\0\0VERSION 2022\0", "found a GROMACS run input: give the .top file"),
         ("a.txt", "nothing of the kind", "expected a topology .* found another kind of file"),
     ):
         (tmp_path / name).write_text(text)

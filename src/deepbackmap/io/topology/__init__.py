@@ -80,7 +80,11 @@ def read_topology(
     """
     path = Path(path)
     options = TopologyOptions(
-        defines or {}, tuple(map(Path, include_dirs)), tuple(map(Path, tables))
+        defines=defines or {},
+        include_dirs=tuple(map(Path, include_dirs)),
+        tables=tuple(map(Path, tables)),
+        names=names,
+        parameters=tuple(map(Path, parameters)),
     )
     found = _format(path)
     if found.read is None:

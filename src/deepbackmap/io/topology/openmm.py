@@ -52,10 +52,10 @@ class Particles:
 class _Found:
     """Terms while they are gathered."""
 
-    rows: dict[str, list[tuple[Sequence[int], Sequence[float]]]] = field(default_factory=dict)
+    rows: dict[str, list[tuple[Sequence[int], Sequence[float | int]]]] = field(default_factory=dict)
     grids: dict[str, np.ndarray] = field(default_factory=dict)
     excluded: list[tuple[int, int]] = field(default_factory=list)
-    pairs: list[tuple[Sequence[int], Sequence[float]]] = field(default_factory=list)
+    pairs: list[tuple[Sequence[int], Sequence[float | int]]] = field(default_factory=list)
     charges: np.ndarray = field(default_factory=lambda: np.zeros(0))
     types: list[tuple[float, float]] | None = None
     """Sigma and epsilon of every particle."""
@@ -63,7 +63,7 @@ class _Found:
     """Type of every particle, C6 and C12 by pair of types."""
     unsupported: list[Unsupported] = field(default_factory=list)
 
-    def add(self, kind: str, atoms: Sequence[int], parameters: Sequence[float]) -> None:
+    def add(self, kind: str, atoms: Sequence[int], parameters: Sequence[float | int]) -> None:
         self.rows.setdefault(kind, []).append((atoms, parameters))
 
     def refuse(self, force: object, why: str, source: str, count: int) -> None:
@@ -80,9 +80,11 @@ def topology_of(system: mm.System, particles: Particles, source: str) -> Topolog
         source: what to call it in messages.
 
     Raises:
-        InputError: the names are not as many as the particles.
+        InputError: there are no particles, or not as many names.
     """
     n = system.getNumParticles()
+    if not n:
+        raise InputError(f"{source}: expected particles, found none")
     if len(particles.names) != n:
         raise InputError(f"{source}: expected names of {n} particles, found {len(particles.names)}")
     masses = np.array([_plain(system.getParticleMass(k)) for k in range(n)])
@@ -131,7 +133,7 @@ def _plain(value: Any) -> Any:
 
 
 def _terms(
-    rows: list[tuple[Sequence[int], Sequence[float]]],
+    rows: list[tuple[Sequence[int], Sequence[float | int]]],
     width: int,
     columns: int,
     grids: np.ndarray | None,
@@ -316,7 +318,7 @@ CONVERTERS: dict[str, Callable[[Any, _Found, Chemical, str], None]] = {
 
 def _sites(system: mm.System, found: _Found, source: str) -> dict[str, BondedTerms]:
     """Virtual sites by kind."""
-    rows: dict[str, list[tuple[Sequence[int], Sequence[float]]]] = {}
+    rows: dict[str, list[tuple[Sequence[int], Sequence[float | int]]]] = {}
     for k in range(system.getNumParticles()):
         if not system.isVirtualSite(k):
             continue
