@@ -330,8 +330,8 @@ def _sites(system: mm.System, found: _Found, source: str) -> dict[str, BondedTer
             weights = (site.getWeight(1), site.getWeight(2))
             rows.setdefault("site3", []).append((atoms, weights))
         elif isinstance(site, mm.OutOfPlaneSite):
-            weights = (site.getWeight12(), site.getWeight13(), site.getWeightCross())
-            rows.setdefault("site3_out", []).append((atoms, weights))
+            out = (site.getWeight12(), site.getWeight13(), site.getWeightCross())
+            rows.setdefault("site3_out", []).append((atoms, out))
         else:
             found.refuse(site, "a virtual site", source, 1)
     return {
@@ -349,9 +349,10 @@ def _types(
     """
     n = len(masses)
     elements = element_symbols(masses)
+    key: list[tuple[str, float, float]]
     if found.table is not None:
         kinds, c6, c12 = found.table
-        key = [(e, int(k)) for e, k in zip(elements, kinds, strict=True)]
+        key = [(e, float(k), 0.0) for e, k in zip(elements, kinds, strict=True)]
     else:
         single = found.types or [(0.0, 0.0)] * n
         key = [(e, s, p) for e, (s, p) in zip(elements, single, strict=True)]
