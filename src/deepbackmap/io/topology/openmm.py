@@ -95,8 +95,16 @@ def topology_of(system: mm.System, particles: Particles, source: str) -> Topolog
         found.add("constraint", (a, b), (_plain(length),))
     for force in system.getForces():
         _convert(force, found, chemical, source)
+    held = {
+        (min(atoms), max(atoms))
+        for kind, rows in found.rows.items()
+        if KINDS[kind].chemical
+        for atoms, _ in rows
+    }
+    for bond in sorted(chemical - held):  # a bond stays one without an energy
+        found.add("connection", bond, ())
     sites = _sites(system, found, source)
-    names, rows, c6, c12 = _types(found, masses)
+    names, kinds, c6, c12 = _types(found, masses)
     terms = {
         kind: _terms(found.rows[kind], KINDS[kind].n_atoms, len(KINDS[kind].columns),
                      found.grids.get(kind))
@@ -108,7 +116,7 @@ def topology_of(system: mm.System, particles: Particles, source: str) -> Topolog
     return assemble(
         FlatSystem(
             atom_names=particles.names,
-            atom_types=tuple(names[r] for r in rows.tolist()),
+            atom_types=tuple(names[r] for r in kinds.tolist()),
             residue_names=particles.residue_names,
             residue_numbers=np.array(particles.residue_numbers, dtype=np.int64),
             charges=found.charges,
