@@ -146,8 +146,8 @@ def _terms(
     columns: int,
     grids: np.ndarray | None,
 ) -> BondedTerms:
-    atoms = np.array([list(a) for a, _ in rows], dtype=np.int64).reshape(-1, width)
-    parameters = np.array([list(p) for _, p in rows], dtype=np.float64).reshape(-1, columns)
+    atoms = np.array([list(a) for a, _ in rows], dtype=np.int64).reshape(len(rows), width)
+    parameters = np.array([list(p) for _, p in rows], dtype=np.float64).reshape(len(rows), columns)
     return BondedTerms(atoms, parameters, grids)
 
 
