@@ -8,6 +8,7 @@ from pathlib import Path
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.gromacs import read_gromacs
+from deepbackmap.io.topology.lammps import read_lammps
 from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
@@ -20,6 +21,12 @@ _HEAD = 4096
 def _is_gromacs(head: str) -> bool:
     lines = (line.split(";")[0].strip() for line in head.splitlines())
     return any(line.startswith(("[", "#include", "#define", "#if")) for line in lines)
+
+
+def _is_lammps(head: str) -> bool:
+    """A header of counts: so many atoms, so many atom types."""
+    words = [line.split("#")[0].split() for line in head.splitlines()[1:]]
+    return any(w[1:] == ["atoms"] for w in words) and any(w[1:] == ["atom", "types"] for w in words)
 
 
 FORMATS: tuple[TopologyFormat, ...] = (
@@ -42,6 +49,7 @@ FORMATS: tuple[TopologyFormat, ...] = (
         None,
         "give the .top file it was made from",
     ),
+    TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
 )
 """Formats in the order in which they are tried; a new reader is one more entry."""
@@ -55,6 +63,8 @@ def read_topology(
     tables: Sequence[Path] = (),
     names: Path | None = None,
     parameters: Sequence[Path] = (),
+    inputs: Sequence[Path] = (),
+    units: str | None = None,
 ) -> Topology:
     """Read a topology of any known format, recognised by what it holds, else by its suffix.
 
@@ -73,6 +83,8 @@ def read_topology(
         names: OpenMM: a PDB or PDBx file with the names of the atoms of a System; by default the
             one beside it.
         parameters: CHARMM: the files of parameters that belong to a psf.
+        inputs: LAMMPS: input scripts with the styles and coefficients of a data file.
+        units: LAMMPS: units of a data file, where neither it nor an input says them.
 
     Raises:
         InputError: the file cannot be read, is of no known format, or is malformed; all
@@ -85,6 +97,8 @@ def read_topology(
         tables=tuple(map(Path, tables)),
         names=names,
         parameters=tuple(map(Path, parameters)),
+        inputs=tuple(map(Path, inputs)),
+        units=units,
     )
     found = _format(path)
     if found.read is None:

@@ -24,6 +24,10 @@ class TopologyOptions:
     """A PDB or PDBx file with the names of the atoms, for formats that hold none."""
     parameters: Sequence[Path] = ()
     """CHARMM's files of parameters (.prm, .rtf, .str), which a psf does not hold."""
+    inputs: Sequence[Path] = ()
+    """LAMMPS' input scripts with styles and coefficients that a data file does not hold."""
+    units: str | None = None
+    """LAMMPS' units of a data file that does not say them."""
 
 
 @dataclass(frozen=True)
