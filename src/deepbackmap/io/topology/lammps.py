@@ -152,18 +152,19 @@ def _read_data(path: Path, found: _Input) -> None:
             continue
         if not text:
             continue
-        if text in SECTIONS:
+        words = text.split()
+        if current is None and len(words) == 2 and words[1].title() in COUNTED:
+            counts[words[1].title()] = _whole(where, words[0])
+        elif text in SECTIONS:
             current = text
             _style_of_comment(text, comment, found)
         elif text[0].isalpha() and text.endswith("Coeffs"):
             current = None
             found.refuse(f"the energy of section {text} is not known", where)
-        elif text[0].isalpha() and len(text.split()) < 3 and not _is_label(current):
+        elif text[0].isalpha() and len(words) < 3 and not _is_label(current):
             current = None  # a section that says nothing of the topology
         elif current is not None:
-            found.sections.setdefault(current, []).append((where, text.split()))
-        elif len(text.split()) == 2 and text.split()[1].title() in COUNTED:
-            counts[text.split()[1].title()] = _whole(where, text.split()[0])
+            found.sections.setdefault(current, []).append((where, words))
     for section, count in counts.items():
         if count != (n := len(found.sections.get(section, []))):
             raise InputError(
@@ -196,8 +197,8 @@ def _take_sections(found: _Input) -> None:
             kind = section.split()[0].lower()
             found.labels[kind] = {words[1]: _whole(w, words[0]) for w, words in rows}
     for where, words in found.sections.get("Masses", []):
-        kind = _type(found, "atom", where, words[0])
-        found.masses[kind] = (_number(where, words[1]), where)
+        number = _type(found, "atom", where, words[0])
+        found.masses[number] = (_number(where, words[1]), where)
     for kind in ("bond", "angle", "dihedral", "improper"):
         for where, words in found.sections.get(f"{kind.title()} Coeffs", []):
             number = _type(found, kind, where, words[0])
