@@ -102,7 +102,13 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         between, unsupported = _between(sections, types, blocks, reader)
     problems.check()
     names = _used_atom_types(types, force_field)
-    c6, c12 = force_field.matrices(names)
+    with np.errstate(over="ignore"):
+        c6, c12 = force_field.matrices(names)
+    if not np.isfinite(c6 + c12).all():
+        raise InputError(
+            f"{path}: expected Lennard-Jones numbers whose C12 is finite, found larger ones for "
+            f"{names[int(np.argmin(np.isfinite(c6 + c12).all(axis=1)))]}"
+        )
     if force_field.defaults.buckingham:
         what = "the energy of nbfunc 2 (Buckingham) of [ defaults ] is not known"
         unsupported += (Unsupported(what, sections.types["defaults"][0].where, 1),)
@@ -171,6 +177,7 @@ class _Sections:
             self.molecule = None
         elif name == _BETWEEN:
             self.molecule = self.between = MoleculeLines(line, "between molecules", 0)
+            self.molecule.headings[name] = line.text
         elif self.molecule is not None:
             self.molecule.headings[name] = line.text
         elif name != "moleculetype":

@@ -61,6 +61,8 @@ LISTS = {"Bonds": 2, "Angles": 3, "Dihedrals": 4, "Impropers": 4}
 """Sections of terms, and atoms in each."""
 COUNTED = ("Atoms", *LISTS)
 """Sections whose lines the header counts."""
+LEAST = {"Pair Coeffs": 3, "PairIJ Coeffs": 4}
+"""Fewest words of a line, where that is not two."""
 FACTORS = {
     "amber": ((0.0, 0.0, 0.5), (0.0, 0.0, 5.0 / 6.0)),
     "charmm": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
@@ -163,6 +165,11 @@ def _read_data(path: Path, found: _Input) -> None:
             found.refuse(f"the energy of section {text} is not known", where)
         elif text[0].isalpha() and len(words) < 3 and not _is_label(current):
             current = None  # a section that says nothing of the topology
+        elif current is not None and len(words) < LEAST.get(current, 2):
+            raise InputError(
+                f"{where}: expected {LEAST.get(current, 2)} words or more in {current}, "
+                f"found '{text}'"
+            )
         elif current is not None:
             found.sections.setdefault(current, []).append((where, words))
     for section, count in counts.items():
@@ -224,7 +231,12 @@ def _read_script(path: Path, found: _Input, depth: int) -> None:
         if command == "include" and words:
             _read_script(path.parent / words[0], found, depth + 1)
         elif command:
-            _command(where, command, words, found)
+            try:
+                _command(where, command, words, found)
+            except IndexError:
+                raise InputError(
+                    f"{where}: expected more words after {command}, found {len(words)}"
+                ) from None
 
 
 def _command(where: str, command: str, words: list[str], found: _Input) -> None:
@@ -238,6 +250,8 @@ def _command(where: str, command: str, words: list[str], found: _Input) -> None:
     elif verb == "coeff" and any("$" in w for w in words):
         found.refuse(f"the variable in {command} {' '.join(words)} is not known", where)
     elif command == "pair_coeff":
+        if len(words) < 4:
+            raise IndexError
         found.pair_rows.append((where, words, ""))
     elif verb == "coeff":
         for kind in _range(found, what, where, words[0]):
@@ -284,7 +298,7 @@ def _number(where: str, word: str) -> float:
 
 def _whole(where: str, word: str) -> int:
     value = _number(where, word)
-    if value != int(value):
+    if value != int(value) or abs(value) >= 2**62:
         raise InputError(f"{where}: expected a whole number, found '{word}'")
     return int(value)
 
@@ -604,8 +618,12 @@ def _lennard_jones(
         k = int(np.argmin(given.diagonal()))
         found.refuse(f"expected pair coefficients of atom type {numbers[k]}, found none",
                      str(found.path))  # fmt: skip
-    c6 = 4.0 * epsilon * sigma**6
-    return c6, c6 * sigma**6, sigma, epsilon
+    with np.errstate(over="ignore", invalid="ignore"):
+        c6 = 4.0 * epsilon * sigma**6
+        c12 = c6 * sigma**6
+    if not np.isfinite(c6 + c12).all():
+        raise InputError(f"{found.path}: expected Lennard-Jones numbers whose C12 is finite")
+    return c6, c12, sigma, epsilon
 
 
 def _special(
