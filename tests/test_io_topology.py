@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.io.topology import read_topology
+from deepbackmap.io.topology.gromacs_lines import gromacs_include_dirs
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
 from deepbackmap.system.topology import require_energies
 
@@ -612,6 +613,38 @@ def test_all_unknown_energies_are_named_at_once(read):
     assert re.search(r"some\.top:17: .* types A and A", message)
     assert re.search(r"some\.top:16: .* types A and B .*none \(and 1 more such lines\)", message)
     assert re.search(r"some\.top:20: .* parameters for A CAro B", message)
+
+
+LIQUIDS = DATA / "liquids"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "masses", "bonds"),
+    [("L49C", "octane/L49C.itp", 114.232, 25), ("G065", "cumene/G065.itp", 120.195, 21)],
+)
+def test_molecules_of_the_topology_builder_as_published(tmp_path, name, file, masses, bonds):
+    if not (LIQUIDS / file).exists():
+        pytest.skip(f"{LIQUIDS / file} is absent")
+    if not any((folder / "gromos54a7.ff").is_dir() for folder in gromacs_include_dirs()):
+        pytest.skip("GROMACS' gromos54a7.ff is absent")
+    (tmp_path / "a.top").write_text(
+        f'#include "gromos54a7.ff/forcefield.itp"\n#include "{(LIQUIDS / file).resolve()}"\n'
+        f"[ system ]\nx\n[ molecules ]\n{name} 5\n"
+    )
+    topology = read_topology(tmp_path / "a.top")
+    molecule = topology.molecule_types[0]
+    assert molecule.masses.sum() == pytest.approx(masses, abs=1e-3)
+    assert len(molecule.bonds) == len(molecule.terms["bond_g96"].atoms) == bonds
+    missing = rf"{name}\.itp:\d+: expected \[ pairs \] in molecule {name}.* are left out"
+    assert re.search(missing, topology.notices[0])
+    if name == "L49C":
+        require_energies(topology)
+        return
+    with pytest.raises(InputError) as raised:
+        require_energies(topology)
+    message = str(raised.value)
+    assert re.search(r"G065\.itp:68: .* found 'CAro' \(and 5 more such lines\)", message)
+    assert re.search(missing, message)
 
 
 def test_all_mistakes_are_named_at_once(read):

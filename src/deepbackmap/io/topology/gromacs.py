@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +123,25 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         source=str(path),
         intermolecular=between,
         unsupported=unsupported,
+        notices=tuple(_missing_pairs(types, by_name, force_field)),
     )
+
+
+def _missing_pairs(
+    types: tuple[MoleculeType, ...],
+    lines: Mapping[str, MoleculeLines],
+    force_field: ForceField,
+) -> Iterator[str]:
+    """Molecules whose 1-4 interactions are excluded and not listed, which is rarely meant."""
+    for molecule in types:
+        dihedrals = any(t.atoms.shape[1] == 4 for t in molecule.terms.values())
+        listed = len(molecule.pairs.atoms) or "lj14_powers" in molecule.terms
+        if molecule.nrexcl >= 3 and dihedrals and force_field.pairs and not listed:
+            yield (
+                f"{lines[molecule.name].line.where}: expected [ pairs ] in molecule "
+                f"{molecule.name}, whose nrexcl is {molecule.nrexcl} and whose force field has "
+                "[ pairtypes ], found none: its 1-4 interactions are left out"
+            )
 
 
 @dataclass
