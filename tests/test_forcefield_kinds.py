@@ -56,8 +56,8 @@ def topology(rule=""):
     return read_topology(HERE / "kinds" / "kinds.top", defines=defines, tables=tables)
 
 
-def positions():
-    lines = (HERE / "kinds" / "kinds.gro").read_text().splitlines()[2:-1]
+def positions(name="kinds.gro"):
+    lines = (HERE / "kinds" / name).read_text().splitlines()[2:-1]
     return np.array([[float(line[20 + 11 * k : 31 + 11 * k]) for k in range(3)] for line in lines])
 
 
@@ -103,6 +103,22 @@ def test_every_kind_equals_gromacs(rule):
     assert sum(total.values()) == close(stored(rule, "Potential"))
     shared = energies_per_molecule(field, structure)
     assert sum(e.sum() for e in shared.values()) == close(stored(rule, "Potential"))
+
+
+def test_molecules_bonded_to_their_own_images():
+    x, box = positions("periodic.gro"), np.diag([2.6] * 3)
+    field = ForceField.from_topology(
+        read_topology(HERE / "kinds" / "periodic.top"), cutoff=1.0, reaction_field_epsilon=2.5
+    )
+    found = field.energies_by_term(Structure(x, box))
+    for ours, theirs in (
+        ("bond", "Bond"), ("angle", "Angle"), ("proper", "Proper Dih."), ("lj", "LJ (SR)")
+    ):  # fmt: skip
+        assert found[ours] == close(STORED["periodic"][theirs])
+        assert abs(found[ours]) > 1.0
+    # nothing depends on where the box begins
+    moved = field.energies_by_term(Structure((x + 1.1) % 2.6, box))
+    assert moved == pytest.approx(found, rel=1e-9)
 
 
 def test_the_system_uses_every_kind():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.io.topology import read_topology
+from deepbackmap.io.topology.gromacs_lines import gromacs_include_dirs
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
 from deepbackmap.system.topology import require_energies
 
@@ -614,6 +615,38 @@ def test_all_unknown_energies_are_named_at_once(read):
     assert re.search(r"some\.top:20: .* parameters for A CAro B", message)
 
 
+LIQUIDS = DATA / "liquids"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "masses", "bonds"),
+    [("L49C", "octane/L49C.itp", 114.232, 25), ("G065", "cumene/G065.itp", 120.195, 21)],
+)
+def test_molecules_of_the_topology_builder_as_published(tmp_path, name, file, masses, bonds):
+    if not (LIQUIDS / file).exists():
+        pytest.skip(f"{LIQUIDS / file} is absent")
+    if not any((folder / "gromos54a7.ff").is_dir() for folder in gromacs_include_dirs()):
+        pytest.skip("GROMACS' gromos54a7.ff is absent")
+    (tmp_path / "a.top").write_text(
+        f'#include "gromos54a7.ff/forcefield.itp"\n#include "{(LIQUIDS / file).resolve()}"\n'
+        f"[ system ]\nx\n[ molecules ]\n{name} 5\n"
+    )
+    topology = read_topology(tmp_path / "a.top")
+    molecule = topology.molecule_types[0]
+    assert molecule.masses.sum() == pytest.approx(masses, abs=1e-3)
+    assert len(molecule.bonds) == len(molecule.terms["bond_g96"].atoms) == bonds
+    missing = rf"{name}\.itp:\d+: expected \[ pairs \] in molecule {name}.* are left out"
+    assert re.search(missing, topology.notices[0])
+    if name == "L49C":
+        require_energies(topology)
+        return
+    with pytest.raises(InputError) as raised:
+        require_energies(topology)
+    message = str(raised.value)
+    assert re.search(r"G065\.itp:68: .* found 'CAro' \(and 5 more such lines\)", message)
+    assert re.search(missing, message)
+
+
 def test_all_mistakes_are_named_at_once(read):
     with pytest.raises(InputError) as raised:
         read(
@@ -655,9 +688,10 @@ def test_work_is_bounded(read, tmp_path):
 
 def test_foreign_files_are_recognised(tmp_path):
     for name, text, what in (
-        ("a.top", "%VERSION  VERSION_STAMP = V0001.000", "found an Amber topology: write it as"),
-        ("a.psf", "PSF EXT\n", "found a CHARMM or X-PLOR psf"),
+        ("a.top", "%VERSION  VERSION_STAMP = V0001.000", "expected an Amber topology, found"),
+        ("a.psf", "PSF EXT\n", "a.psf: expected "),
         ("a.xml", '<?xml version="1.0" ?>\n<System openmmVersion="8" type="System">', "OpenMM"),
+        ("a.tpr", "\0\0\0VERSION 2022\0", "found a GROMACS run input: give the .top file"),
         ("a.txt", "nothing of the kind", "expected a topology .* found another kind of file"),
     ):
         (tmp_path / name).write_text(text)

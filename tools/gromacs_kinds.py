@@ -215,6 +215,30 @@ chain 1
 """
 
 
+PERIODIC = """\
+; A zigzag chain that is bonded to its own image along x. Made by tools/gromacs_kinds.py.
+[ defaults ]
+1 2 yes 0.5 0.5
+[ atomtypes ]
+CH2 14.027 0.0 A 0.395 0.3825
+[ moleculetype ]
+PE 3
+[ atoms ]
+{atoms}
+[ bonds ]
+{bonds}
+[ angles ]
+{angles}
+[ dihedrals ]
+{dihedrals}
+[ system ]
+a network of one chain
+[ molecules ]
+PE 2
+"""
+UNITS = 20
+
+
 def main() -> None:
     """Write the system and GROMACS' figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -238,6 +262,7 @@ def main() -> None:
             "notes": NOTES,
             "energies": frames,
             "positions": placed,
+            "periodic": _periodic(gromacs),
         }
     TESTS.joinpath("gromacs_kinds.json").write_text(json.dumps(record, indent=1) + "\n")
 
@@ -248,6 +273,11 @@ def _energies(gromacs: Gromacs, rule: str) -> dict[str, float]:
     tables = [str(FOLDER / name) for name in TABLES]
     start = ("-s", "topol.tpr", "-nt", "1", "-e", "rerun.edr")
     gromacs("mdrun", *start, "-rerun", FOLDER / "kinds.gro", "-tableb", *tables)
+    return _read_energies(gromacs)
+
+
+def _read_energies(gromacs: Gromacs) -> dict[str, float]:
+    """What ``rerun.edr`` holds."""
     dump = gromacs("dump", "-e", "rerun.edr")
     names = re.findall(r"^ +\d+  (\S.*?) +\(kJ/mol\)$", dump, flags=re.MULTILINE)
     chosen = "\n".join(str(i + 1) for i in range(len(names))) + "\n\n"
@@ -264,6 +294,35 @@ def _placed(gromacs: Gromacs) -> list[list[float]]:
     dump = gromacs("dump", "-f", "run.trr")
     found = re.findall(r" x\[ *\d+\]=\{ *(\S+), *(\S+), *(\S+)\}", dump)
     return [[round(float(x), 9) for x in row] for row in found]
+
+
+def _periodic(gromacs: Gromacs) -> dict[str, float]:
+    """Energies of two chains that are bonded to their own images."""
+    ring = [[(k + m) % UNITS + 1 for m in range(4)] for k in range(UNITS)]
+    text = PERIODIC.format(
+        atoms="\n".join(f"{k} CH2 {k} PE C {k}" for k in range(1, UNITS + 1)),
+        bonds="\n".join(f"{a} {b} 1 0.154 2.6e5" for a, b, _, _ in ring),
+        angles="\n".join(f"{a} {b} {c} 1 114 520" for a, b, c, _ in ring),
+        dihedrals="\n".join(f"{a} {b} {c} {d} 1 0 3.0 3" for a, b, c, d in ring),
+    )
+    (FOLDER / "periodic.top").write_text(text)
+    rng, length = np.random.default_rng(1), UNITS * 0.13
+    k = np.arange(UNITS)
+    chain = np.stack([k * 0.13, 0.08 * (k % 2), 0.0 * k], axis=1) + 0.5
+    x = np.concatenate([chain, chain + np.array([0.05, 0.5, 0.3])])
+    x = (x + 0.01 * rng.normal(size=x.shape)) % length
+    lines = ["two chains", str(len(x))]
+    for n, xyz in enumerate(x):
+        place = "".join(f"{v:11.6f}" for v in xyz)
+        lines.append(f"{n % UNITS + 1:5d}{'PE':<5}{'C':>5}{n + 1:5d}{place}")
+    (FOLDER / "periodic.gro").write_text("\n".join([*lines, f"{length:.6f} " * 3, ""]))
+    settings = {**RUN, "periodic-molecules": "yes"}
+    (gromacs.folder / "run.mdp").write_text("".join(f"{k} = {v}\n" for k, v in settings.items()))
+    files = ("-c", FOLDER / "periodic.gro", "-p", FOLDER / "periodic.top")
+    gromacs("grompp", "-f", "run.mdp", *files, "-maxwarn", "9")
+    rerun = ("-rerun", FOLDER / "periodic.gro", "-e", "rerun.edr")
+    gromacs("mdrun", "-s", "topol.tpr", "-nt", "1", *rerun)
+    return _read_energies(gromacs)
 
 
 def _prepare(gromacs: Gromacs, settings: dict[str, str]) -> None:

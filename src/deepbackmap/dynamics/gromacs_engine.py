@@ -47,12 +47,47 @@ from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
 COUNTED_AS = {
-    "Bond": "bond",
-    "Angle": "angle",
-    "G96Angle": "angle",
-    "Proper Dih.": "proper",
-    "Ryckaert-Bell.": "proper",
-    "Per. Imp. Dih.": "proper",
+    **dict.fromkeys(
+        (
+            "Bond",
+            "G96Bond",
+            "Morse",
+            "Cubic Bonds",
+            "Harmonic Pot.",
+            "FENE Bonds",
+            "Tab. Bonds",
+            "Tab. Bonds NC",
+            "Restraint Pot.",
+        ),
+        "bond",
+    ),
+    **dict.fromkeys(
+        (
+            "Angle",
+            "G96Angle",
+            "Restr. Angles",
+            "Lin. Angle",
+            "Bond-Cross",
+            "BA-Cross",
+            "U-B",
+            "Quartic Angles",
+            "Tab. Angles",
+        ),
+        "angle",
+    ),
+    **dict.fromkeys(
+        (
+            "Proper Dih.",
+            "Ryckaert-Bell.",
+            "Per. Imp. Dih.",
+            "Fourier Dih.",
+            "Restr. Dih.",
+            "CBT Dih.",
+            "Tab. Dih.",
+            "CMAP Dih.",
+        ),
+        "proper",
+    ),
     "Improper Dih.": "improper",
     "LJ-14": "lj14",
     "Coulomb-14": "coulomb14",

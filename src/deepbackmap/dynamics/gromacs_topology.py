@@ -8,24 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepbackmap.errors import InputError
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
+from deepbackmap.system.kinds import KINDS, SITES, SPRINGS
+from deepbackmap.system.topology import require_energies
 
-FUNCTIONS = {
-    "bond": ("bonds", 1),
-    "constraint": ("constraints", 1),
-    "angle": ("angles", 1),
-    "angle_g96": ("angles", 2),
-    "proper": ("dihedrals", 9),
-    "ryckaert_bellemans": ("dihedrals", 3),
-    "improper": ("dihedrals", 2),
-}
-"""Kind of term → section and number of the function."""
-DEGREES = {"angle": 1, "angle_g96": 1, "proper": 1, "improper": 1}
-"""Kind of term → how many of its first columns are angles, which files state in degrees."""
 SITE_TYPE = "HELDSITE"
 """Atom type of the virtual sites that stand for held beads."""
 EXCLUSIONS_A_LINE = 20
+PAIR_KINDS = ("lj14", "lj14_powers", "coulomb14")
+"""Kinds of listed pairs, which are not counted without non-bonded interactions."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,12 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
     Every parameter is written out and every excluded pair is listed, so that nothing depends on
     combination rules, on included files or on how pairs are derived from bonds. Lennard-Jones
     parameters are c6 and c12 by pair of types (combination rule 1).
+
+    Raises:
+        InputError: the topology has terms whose energies are not known, or that stand in files of
+            their own (tables).
     """
+    require_energies(topology)
     lines = [
         "; Written by deepbackmap: complete, with every parameter and every exclusion.",
         "[ defaults ]",
@@ -56,6 +54,7 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
         f"1 1 no 1.0 {_number(_fudge(topology) or 1.0)}",
         "",
         *_atom_types(topology, variant),
+        *_cmap_types(topology),
     ]
     used = dict.fromkeys(index for index, count in topology.blocks if count)
     for index in used:
@@ -68,6 +67,10 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
         for index, count in topology.blocks
         if count
     ]
+    if topology.intermolecular:
+        lines += ["", "[ intermolecular_interactions ]"]
+        for kind, listed in topology.intermolecular.items():
+            lines += _terms(kind, listed)
     return "\n".join(lines) + "\n"
 
 
@@ -92,8 +95,10 @@ def _atom_types(topology: Topology, variant: TopologyVariant) -> Iterator[str]:
     )
     yield "[ atomtypes ]"
     yield "; name  mass  charge  ptype  c6  c12"
+    virtual = _virtual_types(topology)
     for k, name in enumerate(topology.type_names):
-        yield f"{name} 0.0 0.0 A {_number(c6[k, k])} {_number(c12[k, k])}"
+        particle = "V" if name in virtual else "A"
+        yield f"{name} 0.0 0.0 {particle} {_number(c6[k, k])} {_number(c12[k, k])}"
     if variant.mapping is not None:
         yield f"{SITE_TYPE} 0.0 0.0 V 0.0 0.0"
     listed = [
@@ -106,6 +111,43 @@ def _atom_types(topology: Topology, variant: TopologyVariant) -> Iterator[str]:
         yield from ("", "[ nonbond_params ]", *listed)
 
 
+def _virtual_types(topology: Topology) -> set[str]:
+    """Types of virtual sites."""
+    return {
+        name
+        for molecule in topology.molecule_types
+        for name, virtual in zip(molecule.atom_types, molecule.virtual.tolist(), strict=True)
+        if virtual
+    }
+
+
+def _cmap_types(topology: Topology) -> Iterator[str]:
+    """Correction maps by the types of their atoms, which are their bonded types as well.
+
+    Raises:
+        InputError: atoms of the same types have different maps.
+    """
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    for molecule in topology.molecule_types:
+        listed = molecule.terms.get("cmap")
+        if listed is None or listed.grids is None:
+            continue
+        for atoms, (row,) in zip(listed.atoms.tolist(), listed.parameters.tolist(), strict=True):
+            types = tuple(molecule.atom_types[a] for a in atoms)
+            values = listed.grids[int(row), 0]
+            if not np.array_equal(found.setdefault(types, values), values):
+                raise InputError(
+                    f"{topology.source}: expected one correction map for atoms of types "
+                    f"{' '.join(types)} in files for GROMACS, found two"
+                )
+    if found:
+        yield from ("", "[ cmaptypes ]")
+    for types, values in found.items():
+        n = len(values)
+        rows = [" ".join(_number(v) for v in row) for row in values.tolist()]
+        yield f"{' '.join(types)} 1 {n} {n} \\\n" + " \\\n".join(rows)
+
+
 def _molecule(
     topology: Topology,
     molecule: MoleculeType,
@@ -115,7 +157,11 @@ def _molecule(
     # no exclusions from bonds: all of them are listed below
     yield from ("[ moleculetype ]", "; name  nrexcl", f"{molecule.name} 0", "")
     yield from _atoms(molecule, beads, variant)
-    terms = dict(molecule.terms)
+    terms = {
+        kind: listed
+        for kind, listed in molecule.terms.items()
+        if variant.nonbonded or kind not in PAIR_KINDS
+    }
     if variant.bond_constant is not None:
         terms = _springs(terms, variant.bond_constant)
     for kind, listed in terms.items():
@@ -124,6 +170,8 @@ def _molecule(
     if variant.nonbonded:
         yield from _pairs(topology, molecule)
         yield from _exclusions(molecule)
+    for kind, listed in molecule.sites.items():
+        yield from ("", *_virtual_sites(kind, listed))
     if beads is not None:
         yield from _sites(molecule, beads, variant.hold)
 
@@ -148,7 +196,7 @@ def _atoms(
 
 def _springs(terms: dict[str, BondedTerms], constant: float) -> dict[str, BondedTerms]:
     """The terms with all bonds and constraints as springs of one stiffness."""
-    listed = [terms.pop(kind) for kind in ("bond", "constraint") if kind in terms]
+    listed = [terms.pop(kind) for kind in ("bond", "constraint", *SPRINGS[1:]) if kind in terms]
     if not listed:
         return terms
     lengths = np.concatenate([t.parameters[:, 0] for t in listed])
@@ -157,14 +205,53 @@ def _springs(terms: dict[str, BondedTerms], constant: float) -> dict[str, Bonded
 
 
 def _terms(kind: str, listed: BondedTerms) -> Iterator[str]:
-    section, function = FUNCTIONS[kind]
+    if kind in PAIR_KINDS:
+        yield from _charged_pairs(kind, listed)
+        return
+    if KINDS[kind].grids == 1:
+        raise InputError(
+            f"expected terms that GROMACS reads from a topology alone, found {len(listed.atoms)} "
+            f"tabulated ones ({kind}): use the engine openmm"
+        )
+    section, function = KINDS[kind].gromacs[0]
     yield f"[ {section} ]"
     parameters = listed.parameters.copy()
-    n = DEGREES.get(kind, 0)
-    parameters[:, :n] *= 180.0 / math.pi
+    parameters[:, : KINDS[kind].degrees] *= 180.0 / math.pi
+    if kind == "cmap":
+        parameters = parameters[:, :0]
     for atoms, row in zip(listed.atoms.tolist(), parameters.tolist(), strict=True):
         columns = [_number(p) for p in row]
         yield " ".join([*(str(a + 1) for a in atoms), str(function), *columns])
+
+
+def _charged_pairs(kind: str, listed: BondedTerms) -> Iterator[str]:
+    """Pairs with numbers of their own: Lennard-Jones alone or Coulomb alone."""
+    yield "[ pairs ]"
+    for (i, j), row in zip(listed.atoms.tolist(), listed.parameters.tolist(), strict=True):
+        if kind == "coulomb14":
+            numbers = [1.0, row[0], 1.0, 0.0, 0.0]
+        elif kind == "lj14":
+            c6 = 4.0 * row[1] * row[0] ** 6
+            numbers = [1.0, 0.0, 0.0, c6, c6 * row[0] ** 6]
+        else:
+            numbers = [1.0, 0.0, 0.0, *row]
+        yield f"{i + 1} {j + 1} 2 " + " ".join(map(_number, numbers))
+
+
+def _virtual_sites(kind: str, listed: BondedTerms) -> Iterator[str]:
+    """Virtual sites of the molecule itself."""
+    section, function = SITES[kind].gromacs[0]
+    yield f"[ {section} ]"
+    parameters = listed.parameters.copy()
+    parameters[:, : SITES[kind].degrees] *= 180.0 / math.pi
+    if kind != "site_mean":
+        for atoms, row in zip(listed.atoms.tolist(), parameters.tolist(), strict=True):
+            yield " ".join([*(str(a + 1) for a in atoms), str(function), *map(_number, row)])
+        return
+    for site in dict.fromkeys(listed.atoms[:, 0].tolist()):
+        rows = np.flatnonzero(listed.atoms[:, 0] == site)
+        members = [f"{listed.atoms[r, 1] + 1} {_number(parameters[r, 0])}" for r in rows]
+        yield f"{site + 1} {function} {' '.join(members)}"
 
 
 def _pairs(topology: Topology, molecule: MoleculeType) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,15 @@ import openmm as mm
 from jaxtyping import Float64, Int64
 
 from deepbackmap.dynamics.constraints import Constraints
-from deepbackmap.dynamics.containers import Interactions
+from deepbackmap.dynamics.containers import EngineError, Interactions
 from deepbackmap.dynamics.dispersion import dispersion_coefficient
 from deepbackmap.forcefield.nonbonded import ReactionField
+from deepbackmap.forcefield.terms import FENE_LAST, LEAST_SINE
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, Topology
+from deepbackmap.system.kinds import HELD, KINDS, SITES, SPRINGS
+from deepbackmap.system.topology import require_energies
 
 GROUPS = {
     "bond": 0,
@@ -89,11 +92,17 @@ def build_system(
     """Puts a System together.
 
     Molecules are expected whole, so that bonded terms need no periodic images.
+
+    Raises:
+        InputError: the topology has terms whose energies are not known.
+        EngineError: OpenMM cannot do what the topology holds.
     """
+    require_energies(topology)
     system = mm.System()
     system.setDefaultPeriodicBoxVectors(*box.tolist())
     for mass in topology.masses().tolist():
         system.addParticle(mass)
+    _place_sites(system, topology)
     parts: list[tuple[str, mm.Force]] = []
     held = Constraints.of(topology, bonds=recipe.constrain)
     if recipe.bond_constant is None:
@@ -101,7 +110,11 @@ def build_system(
             system.addConstraint(i, j, length)
     if not recipe.constrain:
         parts += [("bond", f) for f in _bonds(topology, recipe.bond_constant)]
-    parts += _bonded(topology)
+    parts += [
+        (name, force)
+        for name, force in _bonded(topology)
+        if recipe.nonbonded or name not in ("lj14", "coulomb14")
+    ]
     dispersion = 0.0
     if recipe.nonbonded:
         parts += _listed_pairs(topology)
@@ -130,69 +143,205 @@ def build_system(
 
 def _bonds(topology: Topology, constant: float | None) -> list[mm.Force]:
     """Springs; with a constant of their own they stand for constraints as well."""
+    if constant is None:
+        return [f for kind in SPRINGS for f in _forces(kind, topology)]
     force = mm.HarmonicBondForce()
-    terms = topology.expand_terms("bond")
-    for (i, j), (length, k) in zip(terms.atoms.tolist(), terms.parameters.tolist(), strict=True):
-        force.addBond(i, j, length, k if constant is None else constant)
-    if constant is not None:
-        terms = topology.expand_terms("constraint")
-        for (i, j), (length,) in zip(terms.atoms.tolist(), terms.parameters.tolist(), strict=True):
+    for kind in HELD:
+        terms = topology.expand_terms(kind)
+        rows = zip(terms.atoms.tolist(), terms.parameters[:, 0].tolist(), strict=True)
+        for (i, j), length in rows:
             force.addBond(i, j, length, constant)
     return [force] if force.getNumBonds() else []
 
 
-def _angle() -> tuple[mm.Force, Callable[..., object]]:
+Adder = Callable[[Sequence[int], Sequence[float]], object]
+
+
+def _harmonic() -> tuple[mm.Force, Adder]:
+    force = mm.HarmonicBondForce()
+    return force, lambda atoms, p: force.addBond(*atoms, *p)
+
+
+def _angle() -> tuple[mm.Force, Adder]:
     force = mm.HarmonicAngleForce()
     return force, lambda atoms, p: force.addAngle(*atoms, *p)
 
 
-def _angle_g96() -> tuple[mm.Force, Callable[..., object]]:
-    force = mm.CustomAngleForce("0.5*k*(cos(theta)-cos(theta0))^2")
-    force.addPerAngleParameter("theta0")
-    force.addPerAngleParameter("k")
-    return force, lambda atoms, p: force.addAngle(*atoms, p)
-
-
-def _proper() -> tuple[mm.Force, Callable[..., object]]:
+def _proper() -> tuple[mm.Force, Adder]:
     force = mm.PeriodicTorsionForce()
     return force, lambda atoms, p: force.addTorsion(*atoms, round(p[2]), p[0], p[1])
 
 
-def _ryckaert_bellemans() -> tuple[mm.Force, Callable[..., object]]:
+def _ryckaert_bellemans() -> tuple[mm.Force, Adder]:
     force = mm.RBTorsionForce()
     return force, lambda atoms, p: force.addTorsion(*atoms, *p)
 
 
-def _improper() -> tuple[mm.Force, Callable[..., object]]:
-    force = mm.CustomTorsionForce(f"0.5*k*min(d, 2*pi-d)^2; d=abs(theta-theta0); pi={math.pi!r}")
-    force.addPerTorsionParameter("theta0")
-    force.addPerTorsionParameter("k")
-    # theta lies between -pi and pi; so must theta0 for one turn to be all that can be between
-    return force, lambda atoms, p: force.addTorsion(
-        *atoms, [math.remainder(p[0], 2.0 * math.pi), p[1]]
-    )
-
-
-BONDED: dict[str, tuple[str, Callable[[], tuple[mm.Force, Callable[..., object]]]]] = {
-    "angle": ("angle", _angle),
-    "angle_g96": ("angle", _angle_g96),
-    "proper": ("proper", _proper),
-    "ryckaert_bellemans": ("proper", _ryckaert_bellemans),
-    "improper": ("improper", _improper),
+OWN: dict[str, Callable[[], tuple[mm.Force, Adder]]] = {
+    "bond": _harmonic,
+    "harmonic": _harmonic,
+    "angle": _angle,
+    "proper": _proper,
+    "ryckaert_bellemans": _ryckaert_bellemans,
 }
-"""Kind of term → part of ``GROUPS`` it is counted under, and a maker of its force."""
+"""Kinds of term that OpenMM has a force of its own for."""
+
+_LEAST = repr(LEAST_SINE**2)
+_RESTRICTED = f"0.5*c1*(cos(theta)-cos(c0))^2/max(sin(theta)^2, {_LEAST})"
+_LINEAR = "+".join(f"(c0*({x}1-{x}2)+(1-c0)*({x}3-{x}2))^2" for x in "xyz")
+_CURVE = (
+    "c0*((1-t)^2*(1+2*t)*value(c1,i)+t^2*(3-2*t)*value(c1,i+1)"
+    "+c3*(t*(1-t)^2*slope(c1,i)+t^2*(t-1)*slope(c1,i+1))+c3*(u-v)*slope(c1,i+step(u-v)));"
+    "t=v-i; i=min(floor(v), c4-2); v=min(max(u, 0), c4-1); u=(at-c2)/c3; at="
+)
+
+FORMULAS = {
+    "bond_g96": "0.25*c1*(r^2-c0^2)^2",
+    "morse": "c1*(1-exp(-c2*(r-c0)))^2",
+    "bond_cubic": "c1*(r-c0)^2*(1+c2*(r-c0))",
+    "fene": "0.5*c1*c0^2*((x-y)/(1-last)-log(1-y)); y=min(x, last); x=(r/c0)^2; "
+    f"last={FENE_LAST!r}",
+    "bond_restraint": "c3*(0.5*max(0, c0-r)^2+select(step(a-w), 0.5*w*(2*a-w), 0.5*a^2)); "
+    "a=max(0, r-c1); w=c2-c1",
+    "bond_table": _CURVE + "distance(p1,p2)",
+    "bond_table_nc": _CURVE + "distance(p1,p2)",
+    "lj14": "4*c1*(s^12-s^6); s=c0/r",
+    "lj14_powers": "c1/r^12-c0/r^6",
+    "coulomb14": f"{COULOMB!r}*c0/r",
+    "angle_g96": "0.5*c1*(cos(theta)-cos(c0))^2",
+    "angle_quartic": "c1+d*(c2+d*(c3+d*(c4+d*c5))); d=theta-c0",
+    "angle_restricted": _RESTRICTED,
+    "angle_table": _CURVE + "angle(p1,p2,p3)",
+    "bond_bond": "c2*(distance(p1,p2)-c0)*(distance(p2,p3)-c1)",
+    "bond_angle": "c3*(distance(p1,p3)-c2)*(distance(p1,p2)-c0+distance(p2,p3)-c1)",
+    "urey_bradley": "0.5*c1*(angle(p1,p2,p3)-c0)^2+0.5*c3*(distance(p1,p3)-c2)^2",
+    "angle_linear": f"0.5*c1*({_LINEAR})",
+    # theta lies between -pi and pi; so must xi0 for one turn to be all that can be between
+    "improper": "0.5*c1*min(d, 2*pi-d)^2; d=abs(theta-(c0-2*pi*floor(c0/(2*pi)+0.5))); "
+    f"pi={math.pi!r}",
+    "dihedral_restricted": _RESTRICTED,
+    "dihedral_table": _CURVE + "dihedral(p1,p2,p3,p4)",
+    "bending_torsion": "c0*(sin(angle(p1,p2,p3))*sin(angle(p2,p3,p4)))^3"
+    "*(c1+x*(c2+x*(c3+x*(c4+x*c5)))); x=cos(dihedral(p1,p2,p3,p4))",
+}
+"""Energies as OpenMM reads them; c0, c1, ... are the columns of ``system.kinds.KINDS``."""
+
+
+def _custom_bonded(kind: str, terms: BondedTerms) -> tuple[mm.Force, Adder]:
+    """A force of one of ``FORMULAS``."""
+    formula, width = FORMULAS[kind], KINDS[kind].n_atoms
+    names = [f"c{k}" for k in range(len(KINDS[kind].columns))]
+    if "p1" in formula or "x1" in formula:
+        compound = mm.CustomCompoundBondForce(width, formula)
+        for name in names:
+            compound.addPerBondParameter(name)
+        if terms.grids is not None:
+            rows, _, points = terms.grids.shape
+            for name, values in (("value", terms.grids[:, 0]), ("slope", terms.grids[:, 1])):
+                table = mm.Discrete2DFunction(rows, points, values.ravel(order="F").tolist())
+                compound.addTabulatedFunction(name, table)
+        return compound, lambda atoms, p: compound.addBond(atoms, p)
+    force = (mm.CustomBondForce, mm.CustomAngleForce, mm.CustomTorsionForce)[width - 2](formula)
+    add = getattr(force, ("addBond", "addAngle", "addTorsion")[width - 2])
+    for name in names:
+        getattr(force, f"addPer{('Bond', 'Angle', 'Torsion')[width - 2]}Parameter")(name)
+    return force, lambda atoms, p: add(*atoms, p)
+
+
+def _correction_maps(terms: BondedTerms) -> tuple[mm.Force, Adder]:
+    """Surfaces, which OpenMM begins at 0 instead of -180 degrees.
+
+    Raises:
+        EngineError: a surface has an odd number of steps.
+    """
+    force = mm.CMAPTorsionForce()
+    assert terms.grids is not None
+    for values in terms.grids[:, 0]:
+        n = len(values)
+        if n % 2:
+            raise EngineError(
+                f"expected correction maps of an even number of steps with OpenMM, found {n}"
+            )
+        turned = np.roll(values, (n // 2, n // 2), axis=(0, 1))
+        force.addMap(n, turned.ravel(order="F").tolist())
+
+    def add(atoms: Sequence[int], p: Sequence[float]) -> object:
+        return force.addTorsion(round(p[0]), *atoms[:4], *atoms[1:])
+
+    return force, add
+
+
+def _forces(kind: str, topology: Topology) -> list[mm.Force]:
+    """The force of all terms of one kind; none where there are none."""
+    terms = topology.expand_terms(kind)
+    if not len(terms.atoms):
+        return []
+    if kind == "cmap":
+        force, add = _correction_maps(terms)
+    else:
+        force, add = OWN[kind]() if kind in OWN else _custom_bonded(kind, terms)
+    for atoms, p in zip(terms.atoms.tolist(), terms.parameters.tolist(), strict=True):
+        add(atoms, p)
+    # molecules are whole, but a term between two of them may lie across the box
+    force.setUsesPeriodicBoundaryConditions(kind in topology.intermolecular)
+    return [force]
 
 
 def _bonded(topology: Topology) -> list[tuple[str, mm.Force]]:
-    parts = []
-    for kind, (name, make) in BONDED.items():
-        terms = topology.expand_terms(kind)
-        if len(terms.atoms):
-            force, add = make()
-            for atoms, p in zip(terms.atoms.tolist(), terms.parameters.tolist(), strict=True):
-                add(atoms, p)
-            parts.append((name, force))
-    return parts
+    """Forces of all terms but springs."""
+    return [
+        (kind.counted, force)
+        for name, kind in KINDS.items()
+        if kind.counted is not None and name not in SPRINGS
+        for force in _forces(name, topology)
+    ]
+
+
+def _place_sites(system: mm.System, topology: Topology) -> None:
+    """Tells the system how virtual sites are constructed.
+
+    Raises:
+        EngineError: OpenMM has no such site.
+    """
+    for molecule, first, count in topology.runs():
+        found = [site for kind, listed in molecule.sites.items() for site in _sites(kind, listed)]
+        for copy in range(count):
+            shift = first + copy * molecule.n_atoms
+            for site, make, atoms, weights in found:
+                system.setVirtualSite(site + shift, make(*(a + shift for a in atoms), *weights))
+
+
+_Site = tuple[int, Callable[..., mm.VirtualSite], list[int], list[float]]
+
+
+def _sites(kind: str, listed: BondedTerms) -> list[_Site]:
+    """Site, OpenMM's class, atoms and weights of every site of a kind."""
+    found: list[_Site] = []
+    rows = zip(listed.atoms.tolist(), listed.parameters.tolist(), strict=True)
+    two, three = mm.TwoParticleAverageSite, mm.ThreeParticleAverageSite
+    if kind == "site2":
+        found += [(s, two, a, [1.0 - p[0], p[0]]) for (s, *a), p in rows]
+    elif kind == "site3":
+        found += [(s, three, a, [1.0 - p[0] - p[1], p[0], p[1]]) for (s, *a), p in rows]
+    elif kind == "site3_out":
+        found += [(s, mm.OutOfPlaneSite, a, p) for (s, *a), p in rows]
+    elif kind == "site_mean":
+        for site in dict.fromkeys(listed.atoms[:, 0].tolist()):
+            chosen = listed.atoms[:, 0] == site
+            atoms = listed.atoms[chosen, 1].tolist()
+            weights = listed.parameters[chosen, 0].tolist()
+            if len(atoms) not in (2, 3):
+                raise EngineError(
+                    f"expected virtual sites that are means of 2 or 3 atoms with OpenMM, found one "
+                    f"of {len(atoms)}: use the engine gromacs"
+                )
+            found.append((site, two if len(atoms) == 2 else three, atoms, weights))
+    else:
+        raise EngineError(
+            f"expected virtual sites that OpenMM can construct, found {SITES[kind].gromacs[0]} "
+            f"(section and function type of GROMACS): use the engine gromacs"
+        )
+    return found
 
 
 def _listed_pairs(topology: Topology) -> list[tuple[str, mm.Force]]:
@@ -220,8 +369,7 @@ def _listed_pairs(topology: Topology) -> list[tuple[str, mm.Force]]:
 def expand_pairs(topology: Topology) -> BondedTerms:
     """All 1-4 interactions with atoms of the system."""
     atoms, parameters = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 3))]
-    for first, index, count in runs(topology):
-        molecule = topology.molecule_types[index]
+    for molecule, first, count in topology.runs():
         shift = first + molecule.n_atoms * np.arange(count, dtype=np.int64)
         atoms.append((molecule.pairs.atoms[None] + shift[:, None, None]).reshape(-1, 2))
         parameters.append(np.tile(molecule.pairs.parameters, (count, 1)))
@@ -231,20 +379,10 @@ def expand_pairs(topology: Topology) -> BondedTerms:
 def expand_exclusions(topology: Topology) -> Int64[np.ndarray, "m 2"]:
     """All excluded pairs with atoms of the system."""
     atoms = [np.zeros((0, 2), dtype=np.int64)]
-    for first, index, count in runs(topology):
-        molecule = topology.molecule_types[index]
+    for molecule, first, count in topology.runs():
         shift = first + molecule.n_atoms * np.arange(count, dtype=np.int64)
         atoms.append((molecule.exclusions[None] + shift[:, None, None]).reshape(-1, 2))
     return np.concatenate(atoms)
-
-
-def runs(topology: Topology) -> list[tuple[int, int, int]]:
-    """First atom, molecule type and number of molecules of every block."""
-    found, first = [], 0
-    for index, count in topology.blocks:
-        found.append((first, index, count))
-        first += topology.molecule_types[index].n_atoms * count
-    return found
 
 
 def sigma_epsilon(
@@ -389,8 +527,9 @@ def _hold(mapping: SystemMapping, constant: float) -> mm.CustomCentroidBondForce
     force.addGlobalParameter("stiffness", constant)
     for name in ("x0", "y0", "z0"):
         force.addPerBondParameter(name)
-    for first, index, count in runs(mapping.topology):
-        size = mapping.topology.molecule_types[index].n_atoms
+    blocks = mapping.topology.blocks
+    for (index, _), (molecule, first, count) in zip(blocks, mapping.topology.runs(), strict=True):
+        size = molecule.n_atoms
         beads = mapping.molecules[index]
         members = [np.flatnonzero(beads.weight_beads == b) for b in range(beads.n_beads)]
         for copy in range(count):

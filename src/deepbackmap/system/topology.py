@@ -120,6 +120,8 @@ class Topology:
     """Terms between molecules by kind, with atoms of the system."""
     unsupported: tuple[Unsupported, ...] = ()
     """What belongs to no one molecule and whose energy is not known."""
+    notices: tuple[str, ...] = ()
+    """What is allowed but looks like a mistake, each with its place, for whoever is told."""
 
     @property
     def n_molecules(self) -> int:
@@ -215,7 +217,8 @@ def require_energies(topology: Topology) -> None:
     """Refuses a topology with terms whose energies are not known.
 
     Raises:
-        InputError: naming all of them: which term, in which molecule, where and how many.
+        InputError: naming all of them: which term, in which molecule, where and how many; with
+            the notices.
     """
     found = [str(u) for u in topology.unsupported]
     used = dict.fromkeys(index for index, count in topology.blocks if count)
@@ -223,12 +226,13 @@ def require_energies(topology: Topology) -> None:
         found += [f"{u} in molecule {molecule.name}" for u in molecule.unsupported]
     if not found:
         return
+    found += [f"{notice} (a notice)" for notice in topology.notices]
     if len(found) == 1:
         raise InputError(f"{found[0]}; what is asked for needs its energy")
     raise InputError(
         listed_problems(
             f"{topology.source}: expected energies of all terms, for what is asked for needs them, "
-            f"found {len(found)} kinds of term without",
+            f"found {len(found) - len(topology.notices)} kinds of term without",
             found,
         )
     )

@@ -8,16 +8,14 @@ from pathlib import Path
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.gromacs import read_gromacs
+from deepbackmap.io.topology.lammps import read_lammps
+from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
 __all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "read_topology"]
 
 _HEAD = 4096
 """Bytes from which a format is recognised."""
-_CONVERT = (
-    "write it as a GROMACS topology (ParmEd: parmed.load_file(...).save('system.top'); "
-    "InterMol for others)"
-)
 
 
 def _is_gromacs(head: str) -> bool:
@@ -25,19 +23,24 @@ def _is_gromacs(head: str) -> bool:
     return any(line.startswith(("[", "#include", "#define", "#if")) for line in lines)
 
 
+def _is_lammps(head: str) -> bool:
+    """A header of counts: so many atoms, so many atom types."""
+    words = [line.split("#")[0].split() for line in head.splitlines()[1:]]
+    return any(w[1:] == ["atoms"] for w in words) and any(w[1:] == ["atom", "types"] for w in words)
+
+
 FORMATS: tuple[TopologyFormat, ...] = (
     TopologyFormat(
         "an Amber topology",
         (".prmtop", ".parm7"),
         lambda head: head.lstrip().startswith("%VERSION"),
-        None,
-        _CONVERT,
+        read_amber,
     ),
     TopologyFormat(
-        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), None, _CONVERT
+        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), read_charmm
     ),
     TopologyFormat(
-        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, None, _CONVERT
+        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, read_system
     ),
     TopologyFormat(
         "a GROMACS run input",
@@ -46,6 +49,7 @@ FORMATS: tuple[TopologyFormat, ...] = (
         None,
         "give the .top file it was made from",
     ),
+    TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
 )
 """Formats in the order in which they are tried; a new reader is one more entry."""
@@ -57,6 +61,10 @@ def read_topology(
     defines: Mapping[str, str] | None = None,
     include_dirs: Sequence[Path] = (),
     tables: Sequence[Path] = (),
+    names: Path | None = None,
+    parameters: Sequence[Path] = (),
+    inputs: Sequence[Path] = (),
+    units: str | None = None,
 ) -> Topology:
     """Read a topology of any known format, recognised by what it holds, else by its suffix.
 
@@ -72,6 +80,11 @@ def read_topology(
             including file and before those of an installed GROMACS.
         tables: GROMACS: files of tabulated bonded interactions (``table_b0.xvg``), as for
             ``gmx mdrun -tableb``.
+        names: OpenMM: a PDB or PDBx file with the names of the atoms of a System; by default the
+            one beside it.
+        parameters: CHARMM: the files of parameters that belong to a psf.
+        inputs: LAMMPS: input scripts with the styles and coefficients of a data file.
+        units: LAMMPS: units of a data file, where neither it nor an input says them.
 
     Raises:
         InputError: the file cannot be read, is of no known format, or is malformed; all
@@ -79,7 +92,13 @@ def read_topology(
     """
     path = Path(path)
     options = TopologyOptions(
-        defines or {}, tuple(map(Path, include_dirs)), tuple(map(Path, tables))
+        defines=defines or {},
+        include_dirs=tuple(map(Path, include_dirs)),
+        tables=tuple(map(Path, tables)),
+        names=names,
+        parameters=tuple(map(Path, parameters)),
+        inputs=tuple(map(Path, inputs)),
+        units=units,
     )
     found = _format(path)
     if found.read is None:

@@ -20,6 +20,14 @@ class TopologyOptions:
     """Folders searched for included files after the folder of the including file."""
     tables: Sequence[Path] = ()
     """Files of tabulated interactions (``table_b0.xvg``)."""
+    names: Path | None = None
+    """A PDB or PDBx file with the names of the atoms, for formats that hold none."""
+    parameters: Sequence[Path] = ()
+    """CHARMM's files of parameters (.prm, .rtf, .str), which a psf does not hold."""
+    inputs: Sequence[Path] = ()
+    """LAMMPS' input scripts with styles and coefficients that a data file does not hold."""
+    units: str | None = None
+    """LAMMPS' units of a data file that does not say them."""
 
 
 @dataclass(frozen=True)

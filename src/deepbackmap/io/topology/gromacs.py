@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,7 +102,13 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         between, unsupported = _between(sections, types, blocks, reader)
     problems.check()
     names = _used_atom_types(types, force_field)
-    c6, c12 = force_field.matrices(names)
+    with np.errstate(over="ignore"):
+        c6, c12 = force_field.matrices(names)
+    if not np.isfinite(c6 + c12).all():
+        raise InputError(
+            f"{path}: expected Lennard-Jones numbers whose C12 is finite, found larger ones for "
+            f"{names[int(np.argmin(np.isfinite(c6 + c12).all(axis=1)))]}"
+        )
     if force_field.defaults.buckingham:
         what = "the energy of nbfunc 2 (Buckingham) of [ defaults ] is not known"
         unsupported += (Unsupported(what, sections.types["defaults"][0].where, 1),)
@@ -117,7 +123,25 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         source=str(path),
         intermolecular=between,
         unsupported=unsupported,
+        notices=tuple(_missing_pairs(types, by_name, force_field)),
     )
+
+
+def _missing_pairs(
+    types: tuple[MoleculeType, ...],
+    lines: Mapping[str, MoleculeLines],
+    force_field: ForceField,
+) -> Iterator[str]:
+    """Molecules whose 1-4 interactions are excluded and not listed, which is rarely meant."""
+    for molecule in types:
+        dihedrals = any(t.atoms.shape[1] == 4 for t in molecule.terms.values())
+        listed = len(molecule.pairs.atoms) or "lj14_powers" in molecule.terms
+        if molecule.nrexcl >= 3 and dihedrals and force_field.pairs and not listed:
+            yield (
+                f"{lines[molecule.name].line.where}: expected [ pairs ] in molecule "
+                f"{molecule.name}, whose nrexcl is {molecule.nrexcl} and whose force field has "
+                "[ pairtypes ], found none: its 1-4 interactions are left out"
+            )
 
 
 @dataclass
@@ -171,6 +195,7 @@ class _Sections:
             self.molecule = None
         elif name == _BETWEEN:
             self.molecule = self.between = MoleculeLines(line, "between molecules", 0)
+            self.molecule.headings[name] = line.text
         elif self.molecule is not None:
             self.molecule.headings[name] = line.text
         elif name != "moleculetype":

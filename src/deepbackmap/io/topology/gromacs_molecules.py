@@ -57,6 +57,10 @@ OTHER_SECTIONS = ("polarization", "waterpolarization", "tholepolarization")
 LARGEST_NREXCL = 1_000
 MOST_EXCLUSIONS = 100_000_000
 """Of one molecule type; so many pairs take a few GB."""
+LARGEST_SIGMA = 1e6
+"""nm."""
+LARGEST_NUMBER = 2**31 - 1
+"""Of a residue or a function type."""
 CHEMICAL_FUNCTIONS = {"bonds": (1, 2, 3, 4, 5, 7, 8), "constraints": (1,)}
 """Function types over which exclusions are counted."""
 
@@ -376,7 +380,7 @@ def _function_column(rows: Rows, column: int, problems: Problems) -> tuple[Rows,
     if rows.width <= column:
         return rows, np.ones(len(rows.values), dtype=np.int64)
     values = rows.values[:, column]
-    bad = np.asarray(values != np.floor(values))
+    bad = np.asarray((values != np.floor(values)) | (np.abs(values) > LARGEST_NUMBER))
     rows = rows.refuse(
         bad, "expected a whole number for the function type, found '{words}'", problems
     )
@@ -440,9 +444,10 @@ def _atom(words: Sequence[str], index: int, known: Mapping[str, AtomType]) -> _A
     kind = known[words[1]]
     charge = float(words[6]) if n > 6 else kind.charge
     mass = float(words[7]) if n > 7 else kind.mass
-    if not math.isfinite(charge) or not math.isfinite(mass):
+    residue = int(words[2])
+    if not math.isfinite(charge) or not math.isfinite(mass) or abs(residue) > LARGEST_NUMBER:
         return None
-    return words[4], words[1], kind.bonded, words[3], int(words[2]), charge, mass
+    return words[4], words[1], kind.bonded, words[3], residue, charge, mass
 
 
 def _checked_atom(
@@ -478,6 +483,8 @@ def _checked_atom(
     # the number of a residue may carry an insertion letter
     residue = words[2][:-1] if words[2][-1].isalpha() else words[2]
     numbered = integer(line, residue, "the residue number")
+    if abs(numbered) > LARGEST_NUMBER:
+        raise line.error(f"expected residue numbers up to {LARGEST_NUMBER}, found {words[2]}")
     bonded = kind.bonded if kind else words[1]
     return words[4], words[1], bonded, words[3], numbered, charge, mass
 
@@ -912,11 +919,12 @@ def _powers(
     Sigma is NaN where no sigma and epsilon stand for C6 and C12 (one of them alone).
     """
     if reader.force_field.defaults.rule != RULE_C6_C12:
-        bad = values[:, 0] < 0.0
+        bad = (values[:, 0] < 0.0) | (values[:, 0] > LARGEST_SIGMA)
         for row in np.flatnonzero(bad).tolist():
             reader.problems.add(
                 part.rows.line(row).where,
-                f"expected sigma of zero or more, found {values[row, 0]:g}",
+                f"expected sigma of zero or more and at most {LARGEST_SIGMA:g} nm, "
+                f"found {values[row, 0]:g}",
             )
         part, (sigma, epsilon) = part.of(~bad), values[~bad].T
         c6 = 4.0 * epsilon * sigma**6
