@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
+
+from deepbackmap.methods.physics.compiled import compiled
 
 SOFT2 = 0.7**2
 """Below this part of sigma (squared) the repulsion grows no further."""
@@ -15,8 +16,6 @@ CHARGE_CUTOFF2 = 1.0
 CLOSEST2 = 0.05**2
 """nm^2: pairs without a sigma push no harder below that."""
 COINCIDENT = 1e-12
-
-compiled = numba.njit(cache=True, fastmath=False, error_model="numpy")
 
 
 @compiled
@@ -176,7 +175,12 @@ def add_pairs(x: Any, pairs: Any, parameters: Any, f: Any) -> float:
         i, j = pairs[t, 0], pairs[t, 1]
         dx, dy, dz = x[j, 0] - x[i, 0], x[j, 1] - x[i, 1], x[j, 2] - x[i, 2]
         r2 = dx * dx + dy * dy + dz * dz
-        c6, c12, charge, reach = parameters[t, 0], parameters[t, 1], parameters[t, 2], parameters[t, 3]
+        c6, c12, charge, reach = (
+            parameters[t, 0],
+            parameters[t, 1],
+            parameters[t, 2],
+            parameters[t, 3],
+        )
         if r2 > reach:
             continue
         floor = CLOSEST2
@@ -233,7 +237,9 @@ def add_hands(x: Any, centres: Any, wanted: Any, stiffness: float, f: Any) -> fl
 
 
 @compiled
-def shake(x: Any, at: Any, bonds: Any, lengths: Any, masses: Any, tolerance: float, most: int) -> bool:
+def shake(
+    x: Any, at: Any, bonds: Any, lengths: Any, masses: Any, tolerance: float, most: int
+) -> bool:
     """Moves atoms along the bonds of ``at`` until all have their lengths; in place.
 
     Source: Ryckaert, Ciccotti, Berendsen, J. Comput. Phys. 23, 327 (1977).

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from deepbackmap.methods.physics.compiled import compiled, inner
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Topology
 
@@ -112,7 +112,7 @@ class Crowd:
         return taken
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _place(p: Any, box: Any, inverse: Any, cells: Any, at: Any, wrapped: Any) -> int:
     """The cell of a point; its three indices and the point inside the box are written."""
     flat = 0
@@ -127,7 +127,7 @@ def _place(p: Any, box: Any, inverse: Any, cells: Any, at: Any, wrapped: Any) ->
     return flat
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _choose(
     x: Any, box: Any, inverse: Any, cells: Any, where: Any, count: Any, held: Any, points: Any,
     classes: Any, parameters: Any, hidden: Any, own: Any, atoms: Any, noisy: Any, scores: Any,
@@ -169,7 +169,7 @@ def _choose(
                 _insert(hidden[q, a], cell, wrapped, where, count, held, points)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _insert(
     atom: int, cell: int, point: Any, where: Any, count: Any, held: Any, points: Any
 ) -> None:
@@ -183,7 +183,7 @@ def _insert(
     count[cell] += 1
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _remove(atom: int, where: Any, count: Any, held: Any, points: Any) -> None:
     """Takes an atom out of its cell; the last of the cell takes its place."""
     cell = where[atom]
@@ -199,7 +199,7 @@ def _remove(atom: int, where: Any, count: Any, held: Any, points: Any) -> None:
     count[cell], where[atom] = last, -1
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=True)
+@inner
 def _around(
     p: Any, parameters: Any, at: Any, box: Any, cells: Any, count: Any, held: Any, points: Any,
     classes: Any,

@@ -235,8 +235,11 @@ def _find_groups(
                 atoms = first_atom[chosen, None] + window.atoms
                 groups.append(
                     _Group(
-                        library, first_bead[chosen, None] + window.beads, atoms,
-                        atoms[:, window.own], atoms[:, window.joint],
+                        library,
+                        first_bead[chosen, None] + window.beads,
+                        atoms,
+                        atoms[:, window.own],
+                        atoms[:, window.joint],
                     )  # fmt: skip
                 )
     return tuple(groups)
@@ -282,7 +285,9 @@ def _run(
     if molecule.n_atoms == 1:
         found = Conformations(np.zeros((1, 1, 3)), np.zeros(1))
         return make_library(found, window, mirror=False)
-    tables = vacuum_tables(molecule, mapping.topology, options.temperature, centres, signs)
+    tables = vacuum_tables(
+        molecule, mapping.topology, options.temperature, centres, signs.astype(np.float64)
+    )
     whole = len(window.own) == len(window.atoms)
     how = VacuumOptions(options.temperature, seed=options.seed)
     frames = -(-(options.conformations if whole else options.pieces) // how.copies)

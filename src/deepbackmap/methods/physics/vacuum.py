@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from deepbackmap.methods.physics import kernels
+from deepbackmap.methods.physics.compiled import threaded
 from deepbackmap.methods.physics.tables import VacuumTables
 from deepbackmap.quantities import BOLTZMANN
 
@@ -140,8 +141,10 @@ def starts(tables: VacuumTables, options: VacuumOptions) -> Float64[np.ndarray, 
                     step = rng.standard_normal((options.copies, 3))
                     if came[atom] >= 0:  # away from where it came from
                         back = x[:, atom] - x[:, came[atom]]
-                        step += 1.5 * back / np.maximum(
-                            np.linalg.norm(back, axis=1, keepdims=True), 1e-9
+                        step += (
+                            1.5
+                            * back
+                            / np.maximum(np.linalg.norm(back, axis=1, keepdims=True), 1e-9)
                         )
                     step /= np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
                     x[:, other] = x[:, atom] + length * step
@@ -149,7 +152,7 @@ def starts(tables: VacuumTables, options: VacuumOptions) -> Float64[np.ndarray, 
     return x
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@threaded
 def _run(
     x0: Any, masses: Any, bonds: Any, lengths: Any, angles: Any, ap: Any, propers: Any, pp: Any,
     polynomials: Any, qp: Any, impropers: Any, ip: Any, pairs: Any, lp: Any, centres: Any,

@@ -19,7 +19,9 @@ from deepbackmap.system import BondedTerms, MoleculeType
 
 WHOLE_BEADS, WHOLE_ATOMS = 6, 60
 """Molecules of at most so many beads and atoms are drawn whole."""
-AROUND = 4
+JOINT_BONDS = 2
+"""Atoms that are placed already count in the fit if they are at most so many bonds away."""
+AROUND = 3
 """Beads around the one that is drawn: collected one bond further until there are so many."""
 
 
@@ -84,10 +86,22 @@ def _window(
         beads=beads,
         atoms=atoms,
         own=np.flatnonzero(own),
-        joint=np.flatnonzero(~own & molecule.heavy[atoms]),
+        joint=_joint(molecule, atoms, own),
         molecule=cut(molecule, atoms),
         weights=weights,
     )
+
+
+def _joint(
+    molecule: MoleculeType, atoms: Int64[np.ndarray, " a"], own: np.ndarray
+) -> Int64[np.ndarray, " j"]:
+    """Places of the heavy atoms that share an angle with one that is drawn."""
+    near = np.zeros(molecule.n_atoms, dtype=bool)
+    near[atoms[own]] = True
+    for _ in range(JOINT_BONDS):
+        reached = near[molecule.bonds].any(axis=1)
+        near[molecule.bonds[reached].ravel()] = True
+    return np.flatnonzero(~own & near[atoms] & molecule.heavy[atoms])
 
 
 def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
@@ -121,9 +135,7 @@ def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
     )
 
 
-def centres_inside(
-    window: Window, centres: Int64[np.ndarray, "c 5"]
-) -> Int64[np.ndarray, " k"]:
+def centres_inside(window: Window, centres: Int64[np.ndarray, "c 5"]) -> Int64[np.ndarray, " k"]:
     """Which stereocentres of the molecule have all of their atoms in the window."""
     return np.flatnonzero(np.isin(centres, window.atoms).all(axis=1))
 
