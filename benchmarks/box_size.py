@@ -60,11 +60,11 @@ def one(options: argparse.Namespace) -> None:
     import torch
     from quality import data_folder, open_sampler_of
 
+    from deepbackmap.blocks.index import whole_beads
     from deepbackmap.errors import InputError
     from deepbackmap.io.topology import read_topology
     from deepbackmap.io.trajectory import read_frames
     from deepbackmap.mapping import MappingFile
-    from deepbackmap.representation.environment import whole_beads
     from deepbackmap.system import Structure
 
     torch.set_num_threads(options.threads)

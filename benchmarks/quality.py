@@ -26,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from deepbackmap.api.backmap import handedness_of, sampling_options
+from deepbackmap.api.backmap import sampling_options
+from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Measurements, Plan, QualityTable, measure, tabulate
@@ -34,8 +35,8 @@ from deepbackmap.evaluation.table import MoleculeEnergy, format_value, molecule_
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
-from deepbackmap.model import load_model
-from deepbackmap.sampling import PointSampler, Sampler, open_sampler
+from deepbackmap.methods.base import Sampler, open_sampler
+from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import make_whole
 
@@ -152,9 +153,7 @@ def data_folder(given: Path | None) -> Path:
     return folder
 
 
-def open_sampler_of(
-    name: str, topology: Topology, given: Mapping[str, Any]
-) -> Sampler | PointSampler:
+def open_sampler_of(name: str, topology: Topology, given: Mapping[str, Any]) -> Sampler:
     """The sampler of a packaged or other model, with the model's own mapping.
 
     Args:
@@ -165,8 +164,8 @@ def open_sampler_of(
     path = find_model(name)
     model = load_model(path)
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
-    options = sampling_options(model.spec, str(path), given)
-    hands = handedness_of(mapping, model.spec)
+    options = sampling_options(model.spec, path.stem, given)
+    hands = handedness_of(mapping, model.spec.handedness)
     return open_sampler(model, mapping, options, "cpu", hands)
 
 

@@ -11,15 +11,17 @@ from __future__ import annotations
 import torch
 from sampler import MELT
 
-import deepbackmap.sampling.relaxation as relaxation
+import deepbackmap.methods.voxel.relaxation as relaxation
+from deepbackmap.data.systems import TrainingSystem, map_whole
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
-from deepbackmap.model import ModelSpec
-from deepbackmap.representation.block_terms import block_energies
-from deepbackmap.representation.environment import WHOLE
-from deepbackmap.training.dataset import Frames
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.methods.voxel.batches import VoxelFrames
+from deepbackmap.methods.voxel.block_terms import block_energies
+from deepbackmap.methods.voxel.environment import WHOLE
+from deepbackmap.methods.voxel.options import VoxelModelOptions
 
 TEMPERATURE = 568.0
 
@@ -29,8 +31,12 @@ def main() -> None:
     file = load_mapping("ps-two-bead")
     with read_frames(MELT / "aa.gro") as source:
         structures = list(source)
-    spec = ModelSpec(("C", "C_AR", "H", "H_AR"), ("A", "B"), file.to_text(), TEMPERATURE, 0.27)
-    frames = Frames(spec, file.resolve(topology), structures, torch.device("cpu"))
+    types, beads = ("C", "C_AR", "H", "H_AR"), ("A", "B")
+    spec = ModelSpec("voxel", VoxelModelOptions(), types, beads, file.to_text(), TEMPERATURE, 0.27)
+    mapping = file.resolve(topology)
+    mapped = tuple(map_whole(s, mapping) for s in structures)
+    system = TrainingSystem(mapping, tuple(structures), mapped, (TEMPERATURE,) * len(mapped))
+    frames = VoxelFrames(spec, system, torch.device("cpu"))
     bead = torch.nonzero(frames.blocks.bead_type[frames.blocks.bead_kind] == 1).squeeze(1)
     zero, angle = torch.zeros_like(bead), torch.zeros(len(bead))
     phase = torch.zeros(len(bead), int(frames.blocks.bead_molecule[-1]) + 1)

@@ -29,8 +29,11 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.file import MappingFile
-from deepbackmap.model import Model, load_model
-from deepbackmap.sampling import Sampler, SamplingOptions
+from deepbackmap.methods.base import Model
+from deepbackmap.methods.voxel.grid import condition_channels
+from deepbackmap.methods.voxel.options import VoxelModelOptions, VoxelSamplingOptions
+from deepbackmap.methods.voxel.sampler import VoxelSampler
+from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure
 
 MELT = Path(__file__).resolve().parents[1] / "src" / "deepbackmap" / "packaged" / "melt"
@@ -50,9 +53,11 @@ def matrix_rate(size: int = 2048, repeats: int = 7) -> float:
 def network_work(model: Model) -> float:
     """FLOP of the generator for one atom."""
     spec = model.spec
-    n = spec.voxel.voxels
-    condition = torch.zeros(2, spec.channels, n, n, n)
-    noise, kind = torch.zeros(2, spec.network.noise), torch.zeros(2, len(spec.atom_types))
+    assert isinstance(spec.options, VoxelModelOptions)
+    voxel, types = spec.options.voxel, len(spec.atom_types)
+    channels, n = condition_channels(voxel, types, len(spec.bead_types)), voxel.voxels
+    condition = torch.zeros(2, channels, n, n, n)
+    noise, kind = torch.zeros(2, spec.options.network.noise), torch.zeros(2, types)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.generator(condition, noise, kind)
     return counter.get_total_flops() / 2
@@ -70,14 +75,16 @@ def repeated(
     return larger, Structure(positions=positions, box=box)
 
 
-def measure(model: Model, copies: int, options: SamplingOptions, repeats: int) -> dict[str, float]:
+def measure(
+    model: Model, copies: int, options: VoxelSamplingOptions, repeats: int
+) -> dict[str, float]:
     """Median time of a frame, after a short warm-up, and the peak memory of the process."""
     topology = read_topology(MELT / "topol.top")
     mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
     with read_frames(MELT / "cg.gro") as source:
         beads = source[0]
     mapping, beads = repeated(mapping, beads, copies)
-    sampler = Sampler(model, mapping, options)
+    sampler = VoxelSampler(model, mapping, options)
     times = []
     for k in range(repeats + 1):
         start = time.perf_counter()
@@ -123,10 +130,10 @@ def main() -> None:
         arguments.sweeps, arguments.sizes, arguments.repeats = 0, "1,2", 0
     model = load_model(find_model(arguments.model))
     if arguments.one:
-        options = SamplingOptions(
+        options = VoxelSamplingOptions(
             sweeps=arguments.sweeps,
             candidates=arguments.candidates,
-            relaxation=arguments.relaxation,
+            block_relaxation=arguments.relaxation,
         )
         print(json.dumps(measure(model, arguments.one, options, arguments.repeats)))
         return

@@ -17,7 +17,7 @@ import time
 
 from quality import data_folder, read_beads
 
-from deepbackmap.api.backmap import handedness_of
+from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.evaluation.observables import Beads, measure
 from deepbackmap.evaluation.plan import Plan
@@ -25,8 +25,9 @@ from deepbackmap.evaluation.table import tabulate
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile
-from deepbackmap.model import load_model
-from deepbackmap.sampling import SamplingOptions, open_sampler
+from deepbackmap.methods import find_options
+from deepbackmap.methods.base import open_sampler
+from deepbackmap.model.file import load_model
 
 ROWS = {
     "score": "score",
@@ -88,16 +89,14 @@ def main() -> None:
         for sweeps, candidates, choice, relaxation, cold, steps in cases:
             if candidates == 1 and choice != arguments.choices.split(",")[0]:
                 continue
-            options = SamplingOptions(
-                sweeps=sweeps,
-                candidates=candidates,
-                choice=choice,
-                relaxation=relaxation,
-                cold_start=cold,
-                steps=steps,
-                temperature=float(temperature),
-            )
-            hands = handedness_of(mapping, model.spec)
+            kind = find_options(model.spec.method).sampling
+            asked = {
+                "sweeps": sweeps, "candidates": candidates, "choice": choice,
+                "relaxation": relaxation, "block_relaxation": relaxation, "cold_start": cold,
+                "steps": steps, "temperature": float(temperature),
+            }  # fmt: skip
+            options = kind(**{k: v for k, v in asked.items() if k in kind.names()})
+            hands = handedness_of(mapping, model.spec.handedness)
             sampler = open_sampler(model, mapping, options, "cpu", hands)
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]

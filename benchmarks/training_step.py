@@ -23,13 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from deepbackmap.config import load_train_config
+from deepbackmap.data.systems import TrainingSystem, map_whole
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
-from deepbackmap.model import ModelSpec
-from deepbackmap.training.dataset import Frames
-from deepbackmap.training.loop import Trainer
-from deepbackmap.training.options import Ramp
+from deepbackmap.methods.options import Ramp
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.methods.voxel.batches import VoxelFrames
+from deepbackmap.methods.voxel.learner import VoxelLearner
 
 
 class FlopCounter(TorchDispatchMode):
@@ -65,8 +66,10 @@ def main() -> None:
         frames = list(source)
     types = sorted({t for m in topology.molecule_types for t in m.atom_types})
     spec = ModelSpec(
-        tuple(types), ("A", "B"), file.to_text(), 568.0, 0.27, config.voxel, config.network
+        config.method.name, config.model, tuple(types), ("A", "B"), file.to_text(), 568.0, 0.27
     )
+    mapped = tuple(map_whole(s, mapping) for s in frames)
+    system = TrainingSystem(mapping, tuple(frames), mapped, (568.0,) * len(mapped))
     adversarial = replace(
         config.training,
         adversarial=Ramp(1.0, 1.0),
@@ -81,21 +84,21 @@ def main() -> None:
     for precision in arguments.precision.split(","):
         fabric = Fabric(accelerator=arguments.device, devices=1, precision=precision)
         on_gpu = fabric.device.type == "cuda"
-        data = Frames(spec, mapping, frames, fabric.device)
+        data = VoxelFrames(spec, system, fabric.device)
         rate = matrix_rate() if not on_gpu else _gpu_rate(fabric.device)
         for name, options in cases:
-            trainer = Trainer(fabric, spec, options)
-            trainer.use(data)
-            trainer.step()
+            learner = VoxelLearner(fabric, spec, options)
+            learner.attach(data, None)
+            learner.step()
             times, work = [], []
             for _ in range(arguments.repeats):
                 # Steps differ in length; each is counted and timed on the same batch.
                 with FlopCounter() as counter:
-                    trainer.step()
+                    learner.step()
                 work.append(counter.total)
-                trainer.iteration -= 1
+                learner.iteration -= 1
                 start = time.perf_counter()
-                trainer.step()
+                learner.step()
                 if on_gpu:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)

@@ -14,7 +14,8 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table
-from deepbackmap.model import Model, save_model
+from deepbackmap.methods.base import Model
+from deepbackmap.model.file import save_model
 from deepbackmap.system import Structure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))

@@ -11,7 +11,7 @@ from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
 SKEWED = np.array([[3.0, 0.0, 0.0], [1.2, 2.6, 0.0], [-0.9, 0.7, 2.4]])
 """A cell in which the nearest image is rarely the one with the nearest fractional coordinates."""
 
-MASS = {"H": 1.008, "C": 12.011, "F": 18.998, "Cl": 35.45, "Br": 79.904}
+MASS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "F": 18.998, "Cl": 35.45, "Br": 79.904}
 NOTHING = BondedTerms(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3)))
 
 

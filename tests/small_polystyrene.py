@@ -10,32 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from deepbackmap.evaluation import tacticity
+from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.blocks.index import BeadFrames, Blocks, build_bead_frames, build_blocks
+from deepbackmap.blocks.plan import build_plan
+from deepbackmap.chemistry import tacticity
+from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
-from deepbackmap.model import Model, ModelSpec, new_generator
-from deepbackmap.networks import NetworkOptions
-from deepbackmap.networks.points import PointNetworkOptions
-from deepbackmap.representation.environment import (
-    BeadFrames,
-    Blocks,
-    Environment,
-    Stage,
-    build_bead_frames,
-    build_blocks,
-    gather_environment,
-)
-from deepbackmap.representation.plan import build_plan
-from deepbackmap.representation.points import (
-    KindNames,
-    PointOptions,
-    bead_signs,
-    collect_vocabulary,
-    name_kinds,
-)
-from deepbackmap.representation.voxel import VoxelOptions
+from deepbackmap.methods.base import Model, new_generator
+from deepbackmap.methods.points.frames import PointFrames
+from deepbackmap.methods.points.options import PointModelOptions, PointNetworkOptions, PointOptions
+from deepbackmap.methods.points.slots import KindNames, bead_signs, collect_vocabulary, name_kinds
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.methods.voxel.environment import Environment, Stage, gather_environment
+from deepbackmap.methods.voxel.grid import condition_channels
+from deepbackmap.methods.voxel.options import NetworkOptions, VoxelModelOptions, VoxelOptions
 from deepbackmap.system import Structure
-from deepbackmap.training.flow import FlowFrames
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
@@ -136,13 +126,13 @@ def _mapping_text() -> str:
 def specification(**voxel: object) -> ModelSpec:
     """What a tiny model is; voxel options by keyword."""
     return ModelSpec(
+        method="voxel",
+        options=VoxelModelOptions(VoxelOptions(**voxel), TINY),
         atom_types=TYPES,
         bead_types=BEAD_TYPES,
         mapping=_mapping_text(),
         temperature=500.0,
         reach=0.27,
-        voxel=VoxelOptions(**voxel),
-        network=TINY,
         provenance={"note": "random weights"},
     )
 
@@ -168,15 +158,33 @@ POINTS = PointOptions(cutoff=0.4, radial=5, chain=2, depth=3)
 TINY_POINTS = PointNetworkOptions(width=16, blocks=1, channels=2, times=2)
 
 
+def handedness(monomers: int = MONOMERS, chains: int = CHAINS, flip: int = 1) -> Handedness:
+    """Hands of the stereocentres; those of the mirror image where ``flip`` is -1."""
+    centres = tacticity.find_centres(mapping(monomers, chains))
+    signs = flip * tacticity.expected_signs(centres, ALTERNATING)
+    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(signs))
+
+
+def training_system(
+    structures: list[Structure], *, temperature: float = 500.0, hands: int = 0
+) -> TrainingSystem:
+    """Frames of the small melt with their beads; with the builder's hands where ``hands`` is 1."""
+    chains = structures[0].n // ATOMS
+    return TrainingSystem(
+        mapping(chains=chains),
+        tuple(structures),
+        tuple(beads(s).positions for s in structures),
+        (temperature,) * len(structures),
+        handedness(chains=chains, flip=hands) if hands else None,
+    )
+
+
 @cache
 def point_hands(
     monomers: int = MONOMERS, chains: int = CHAINS, flip: int = 1
 ) -> tuple[dict[int, int], ...]:
     """Signs of the beads' stereocentres; those of the mirror image where ``flip`` is -1."""
-    system = mapping(monomers, chains)
-    centres = tacticity.find_centres(system)
-    signs = tacticity.expected_signs(centres, ALTERNATING)
-    return bead_signs(system, centres.atoms[:, 0], flip * signs)
+    return bead_signs(mapping(monomers, chains), handedness(monomers, chains, flip))
 
 
 @cache
@@ -189,24 +197,19 @@ def point_names(monomers: int = MONOMERS, chains: int = CHAINS, flip: int = 1) -
 def point_specification(**changes: object) -> ModelSpec:
     """What a tiny point model is; fields by keyword."""
     known = {
-        "representation": "points",
-        "points": POINTS,
-        "point_network": TINY_POINTS,
-        "vocabulary": collect_vocabulary(point_names()),
+        "method": "points",
+        "options": PointModelOptions(POINTS, TINY_POINTS, collect_vocabulary(point_names())),
         "rigid": True,
         "handedness": ALTERNATING,
     }
     return dataclasses.replace(specification(), **{**known, **changes})
 
 
-def point_frames(spec: ModelSpec, structures: list[Structure], **changes: object) -> FlowFrames:
+def point_frames(spec: ModelSpec, structures: list[Structure], **changes: object) -> PointFrames:
     """Training frames with the builder's hands."""
-    known = {
-        "beads": [beads(s).positions for s in structures],
-        "hands": point_hands(),
-        "temperatures": [spec.temperature] * len(structures),
-    }
-    return FlowFrames(spec, mapping(), structures, torch.device("cpu"), **{**known, **changes})
+    system = training_system(structures, temperature=spec.temperature, hands=1)
+    changed = dataclasses.replace(system, **changes)
+    return PointFrames(spec, changed, torch.device("cpu"))
 
 
 @cache
@@ -228,8 +231,11 @@ class OneLayer(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.see = nn.Conv3d(spec.channels, 1, 3, padding=1)
-        self.draw = nn.Linear(spec.network.noise + len(spec.atom_types), spec.voxel.voxels**3)
+        channels = condition_channels(spec.options.voxel, len(TYPES), len(BEAD_TYPES))
+        self.see = nn.Conv3d(channels, 1, 3, padding=1)
+        self.draw = nn.Linear(
+            spec.options.network.noise + len(spec.atom_types), spec.options.voxel.voxels**3
+        )
 
     def forward(
         self, condition: torch.Tensor, noise: torch.Tensor, target: torch.Tensor

@@ -15,8 +15,8 @@ from deepbackmap.baselines.modifiers import (
     resolve_modifiers,
 )
 from deepbackmap.baselines.projection import kick, project
+from deepbackmap.chemistry import tacticity
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.geometry.cell import minimum_image, wrap
 from deepbackmap.mapping import load_mapping
 from deepbackmap.system import Structure

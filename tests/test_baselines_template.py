@@ -21,8 +21,8 @@ from deepbackmap.baselines.templates import (
     read_templates,
     write_templates,
 )
+from deepbackmap.chemistry import tacticity
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.geometry.cell import minimum_image, neighbour_pairs, wrap
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames

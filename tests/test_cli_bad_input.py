@@ -240,7 +240,7 @@ def test_corrupt_models(melt, unchanged):
     save_file(weights, melt / "foreign.safetensors")
     metadata = {"format": "deepbackmap-model-1", "spec": '{"voxel": 3}'}
     save_file(weights, melt / "spec.safetensors", metadata=metadata)
-    shapes = whole.replace(b'\\"channels\\": 4', b'\\"channels\\": 6')
+    shapes = whole.replace(rb"\\\"channels\\\": 4", rb"\\\"channels\\\": 6")
     assert shapes != whole
     (melt / "shapes.safetensors").write_bytes(shapes)
     unchanged()
@@ -248,9 +248,9 @@ def test_corrupt_models(melt, unchanged):
         ("cut", "not a readable safetensors model file"),
         ("noise", "not a readable safetensors model file"),
         ("empty", "not a readable safetensors model file"),
-        ("foreign", "expected a model of format deepbackmap-model-1, found None"),
+        ("foreign", "expected a model of format deepbackmap-model-2, found None"),
         ("spec", "the model's specification is damaged"),
-        ("shapes", "weights do not fit the model's options"),
+        ("shapes", "the model is damaged: expected checksum"),
     ]:
         said = refused_backmap("--model", f"{name}.safetensors")
         assert said.startswith(f"{name}.safetensors: "), said
@@ -264,14 +264,17 @@ def test_corrupt_models(melt, unchanged):
 
 
 def test_a_model_that_gives_no_numbers(melt, unchanged):
-    from deepbackmap.model import load_model, save_model
+    from deepbackmap.model.file import load_model, save_model
 
     model = load_model("model.safetensors")
     with torch.no_grad():
-        next(iter(model.generator.parameters())).fill_(float("nan"))
-    save_model(model, "nan.safetensors")
+        for name, value in (("nan", float("nan")), ("huge", 3e38)):
+            next(iter(model.generator.parameters())).fill_(value)
+            save_model(model, f"{name}.safetensors")
     unchanged()
     said = refused_backmap("--model", "nan.safetensors")
+    assert said.startswith("nan.safetensors: expected finite weights")
+    said = refused_backmap("--model", "huge.safetensors")
     assert "cg.xtc frame 0: expected finite coordinates from the model" in said
 
 

@@ -18,7 +18,7 @@ from cli_systems import ALTERNATING, command, contents, write_model, write_syste
 from deepbackmap.api.train import train
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.trajectory import read_frames
-from deepbackmap.model import read_spec
+from deepbackmap.model.header import read_spec
 
 CONFIG = """preset: tiny
 data:

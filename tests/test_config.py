@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from deepbackmap.config import TrainConfig, dump_config, load_train_config, presets
+from deepbackmap.data.options import DataOptions
 from deepbackmap.errors import InputError
-from deepbackmap.training.options import Ramp
+from deepbackmap.methods.options import Ramp
+from deepbackmap.methods.voxel.options import OPTIONS, VoxelModelOptions, VoxelTrainingOptions
 
 
 def write(folder, text):
@@ -25,18 +27,27 @@ def test_packaged_presets_load():
 
 def test_paper_preset_is_the_paper():
     config = load_train_config("paper")
-    network, training = config.network, config.training
+    network, training = config.model.network, config.training
     assert (network.architecture, network.channels, network.noise) == ("residual", 128, 256)
     assert (training.iterations, training.batch, training.critic_steps) == (38_660, 36, 5)
     assert (training.learning_rate, training.critic_learning_rate) == (5e-5, 1e-4)
     assert (training.beta1, training.beta2, training.penalty) == (0.0, 0.9, 0.1)
     assert [training.prior.at(i) for i in (0, 6_000, 8_000, 10_000)] == [0, 0, 0.005, 0.01]
     assert (training.score.at(0), training.adversarial.at(0)) == (0.0, 1.0)
-    assert (config.voxel.voxels, config.voxel.edge, config.voxel.width) == (8, 1.2, 0.1)
+    assert (config.model.voxel.voxels, config.model.voxel.edge, config.model.voxel.width) == (
+        8,
+        1.2,
+        0.1,
+    )
 
 
 def test_an_empty_file_is_the_defaults(tmp_path):
-    assert load_train_config(write(tmp_path, "")) == TrainConfig()
+    assert load_train_config(write(tmp_path, "")) == TrainConfig(
+        method=OPTIONS,
+        data=DataOptions(),
+        model=VoxelModelOptions(),
+        training=VoxelTrainingOptions(),
+    )
 
 
 def test_file_goes_before_preset_and_options_before_file(tmp_path):
@@ -44,7 +55,7 @@ def test_file_goes_before_preset_and_options_before_file(tmp_path):
     config = load_train_config(path, ["training.batch=9", "network.channels=6"])
     tiny = load_train_config("tiny")
     assert (config.training.batch, config.training.seed) == (9, 3)
-    assert config.network == dataclasses.replace(tiny.network, channels=6)
+    assert config.model.network == dataclasses.replace(tiny.model.network, channels=6)
     assert config.training.prior == tiny.training.prior
 
 
@@ -52,7 +63,7 @@ def test_options_name_nested_keys(tmp_path):
     given = ["training.prior.last=0.5", "training.prior.end=40", "voxel.same_molecule_beads=true"]
     config = load_train_config("tiny", given)
     assert config.training.prior == Ramp(0.0, 0.5, 0, 40)
-    assert config.voxel.same_molecule_beads is True
+    assert config.model.voxel.same_molecule_beads is True
     whole = load_train_config("tiny", ["training.prior={last: 0.25}"])
     assert whole.training.prior.last == 0.25
 
@@ -74,13 +85,19 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training: {batches: 3}", "unknown key 'training.batches', expected one of iterations,"),
+        (
+            "training: {batches: 3}",
+            "unknown key 'training.batches', expected one of the method voxel: iterations,",
+        ),
         (
             "trainig: {}",
-            "unknown key 'trainig', expected one of representation, data, voxel, network, points, "
-            "point_network, training",
+            "unknown key 'trainig', expected one of the method voxel: method, data, training, "
+            "voxel, network",
         ),
-        ("training: {prior: {begin: 3}}", "unknown key 'training.prior.begin', expected one of"),
+        (
+            "training: {prior: {begin: 3}}",
+            "unknown key 'training.prior.begin', expected one of the method voxel: first",
+        ),
         ("training: {batch: 3.5}", "'training.batch' expected int, found 3.5"),
         ("training: {batch: true}", "'training.batch' expected int, found True"),
         ("training: {batch: many}", "'training.batch' expected int, found 'many'"),
@@ -91,9 +108,15 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
         ("training: {prior: 0.01}", "'training.prior' expected a section of keys, found 0.01"),
         ("data: null", "'data' expected a section of keys, found None"),
         ("data: {topology: 3}", "'data.topology' expected str, found 3"),
-        ("training: {batch: 0}", "training.batch: expected at least 1, got 0"),
-        ("voxel: {frame: cube}", "voxel.frame: expected 'axis' or 'plane', got 'cube'"),
-        ("network: {architecture: big}", "network.architecture: expected 'residual' or 'plain'"),
+        (
+            "training: {batch: 0}",
+            "training.batch: expected a whole number from 1 to 1000000",
+        ),
+        ("voxel: {frame: cube}", "voxel.frame: expected one of axis, plane, got 'cube'"),
+        (
+            "network: {architecture: big}",
+            "network.architecture: expected one of residual, plain, got",
+        ),
         ("preset: huge", "unknown preset 'huge', expected one of authors-small, paper,"),
         ("- a\n- b", "expected keys and values, found list"),
         ("a: [1\nb: 2", "not valid YAML"),
@@ -178,3 +201,41 @@ def test_dump_and_load_give_the_same(tmp_path, name):
 )
 def test_ramps(ramp, values):
     assert {i: ramp.at(i) for i in values} == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: points\ntraining: {augment: false}", "unknown key 'training.augment', expected"),
+        ("method: points\nvoxel: {}", "unknown key 'voxel', expected one of the method points: "),
+        ("training: {settled: 0.1}", "unknown key 'training.settled', expected one of the method"),
+        ("data: {dynamics: '568'}", "data.dynamics: expected none with the method voxel"),
+        ("method: fields", "method: expected one of voxel, points, found 'fields'"),
+    ],
+)
+def test_an_option_of_another_method_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_train_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-1", "1.0e+30"])
+@pytest.mark.parametrize(
+    "key",
+    ["training.learning_rate", "training.jitter", "voxel.edge", "voxel.radius", "data.temperature",
+     "training.prior.last", "network.slope", "training.clip", "data.every"],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused(key, value):
+    with pytest.raises(InputError, match=re.escape(key)) as caught:
+        load_train_config("tiny", [f"{key}={value}"])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["voxel.voxels=100000", "network.channels=1000000000", "training.batch=1000000000000",
+     "network.noise=0", "training.iterations=0", "training.critic_steps=0", "training.seed=-1"],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(text):
+    with pytest.raises(InputError, match="expected a whole number from"):
+        load_train_config("tiny", [text])

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from deepbackmap.chemistry.rings import out_of_plane
 from deepbackmap.evaluation.plan import ANGLE_BINS, DIHEDRAL_BINS, WIDE_ANGLE_BINS, Plan, atom_name
-from deepbackmap.evaluation.rings import out_of_plane
 from deepbackmap.geometry.cell import shortest_lengths
 from deepbackmap.system import BondedTerms
 from deepbackmap.system.elements import element_symbols

@@ -11,11 +11,11 @@ import torch
 
 import deepbackmap
 from deepbackmap.forcefield import ForceField
-from deepbackmap.forcefield.forces import NEAR, BoxForces
 from deepbackmap.forcefield.nonbonded import Exclusions
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mechanics.forces import NEAR, BoxForces
 from deepbackmap.system.whole import make_whole
 from small_polystyrene import ATOMS, SKEWED, atoms, mapping
 
@@ -62,7 +62,7 @@ def expected(topology, frame, *, rigid, cutoff=CUTOFF):
 @pytest.mark.parametrize("system", [melt, mixed])
 def test_forces_are_minus_the_gradient_of_the_energies(system, rigid, monkeypatch):
     # The mixed system has contacts so close that its forces would be bounded.
-    monkeypatch.setattr("deepbackmap.forcefield.forces.SOFT", 0.75 if system is melt else 0.1)
+    monkeypatch.setattr("deepbackmap.mechanics.forces.SOFT", 0.75 if system is melt else 0.1)
     topology, frame = system()
     cutoff = min(CUTOFF, 0.45 * float(frame.box.diagonal().min()))
     got = found(topology, frame, rigid=rigid, cutoff=cutoff).double()
@@ -142,7 +142,7 @@ def test_images_of_molecules_change_nothing():
 
 def test_pieces_change_nothing(monkeypatch):
     whole = found(*melt(), rigid=True)
-    monkeypatch.setattr("deepbackmap.forcefield.forces.PAIRS_AT_ONCE", 10_000)
+    monkeypatch.setattr("deepbackmap.mechanics.forces.PAIRS_AT_ONCE", 10_000)
     parts = found(*melt(), rigid=True)
     torch.testing.assert_close(whole, parts, atol=1e-3 * float(whole.abs().max()), rtol=0)
 

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepbackmap.errors import InputError
+from deepbackmap.forcefield import ForceField
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.topology_molecules import pairs_within
+from deepbackmap.io.topology.gromacs_molecules import pairs_within
+from deepbackmap.system.topology import require_energies
 
 HERE = Path(__file__).parent
 MIXED = HERE / "data" / "mixed"
@@ -198,12 +200,14 @@ def test_names_of_sections_and_molecules_ignore_case(read):
     assert len(topology.molecule_types[0].terms["bond"].atoms) == 1
 
 
-def test_equal_b_state_is_accepted_and_another_refused(read):
-    read(molecule="[ bonds ]\n1 2 1 0.1 5.0 0.1 5.0")
-    with pytest.raises(InputError, match=r"some\.top:\d+: .*states A and B"):
-        read(molecule="[ bonds ]\n1 2 1 0.1 5.0 0.1 6.0")
-    with pytest.raises(InputError, match="states A and B"):
-        read(atoms="1 A 1 RES A1 1 0.1 12.0 B 0.1 12.0")
+def test_of_perturbed_molecules_state_a_counts(read):
+    perturbed = read(
+        atoms="1 A 1 RES A1 1 0.1 12.0 B 0.4 13.0\n2 A 1 RES A2 1",
+        molecule="[ bonds ]\n1 2 1 0.1 5.0 0.2 6.0\n[ pairs ]\n1 2 1 0.2 0.3 0.4 0.5",
+    ).molecule_types[0]
+    assert (perturbed.charges[0], perturbed.masses[0], perturbed.atom_types[0]) == (0.1, 12.0, "A")
+    assert perturbed.terms["bond"].parameters.tolist() == [[0.1, 5.0]]
+    assert perturbed.pairs.parameters.tolist() == [[0.2, 0.3, 0.8]]
 
 
 # --- Lennard-Jones
@@ -324,14 +328,14 @@ def test_dihedral_with_fewest_wildcards_wins(terms):
     assert terms("proper", types=types, molecule=DIHEDRAL) == {(0, 1, 2, 3): [[0, 1.0, 1]]}
 
 
-def test_lines_of_type_9_add_up_and_equal_ones_count_once(terms):
+def test_lines_of_type_9_add_up_and_equal_ones_count_once(read, terms):
     types = "[ dihedraltypes ]\nX A B X 9 0 1 1\nX A B X 9 0 2 2\nX A B X 9 0 2 2"
     expected = {(0, 1, 2, 3): [[0, 1.0, 1], [0, 2.0, 2]]}
     assert terms("proper", types=types, molecule=DIHEDRAL) == expected
     # types 1 and 9 share their types, type 4 does not
     assert terms("proper", types=types, molecule=DIHEDRAL.replace("9", "1")) == expected
     with pytest.raises(InputError, match=r"parameters for A A B A \(function 4\)"):
-        terms("proper", types=types, molecule=DIHEDRAL.replace("9", "4"))
+        require_energies(read(types=types, molecule=DIHEDRAL.replace("9", "4")))
 
 
 def test_second_block_of_type_9_is_refused(read):
@@ -435,7 +439,7 @@ def test_macros_stand_for_parameters(terms):
     assert terms("bond", **parts, defines={"stiff": "0.1 9.0"}) == {(0, 1): [[0.1, 5.0]]}
     parts["molecule"] = "[ bonds ]\n1 2 1 stiff"
     assert terms("bond", **parts, defines={"stiff": "0.1 9.0"}) == {(0, 1): [[0.1, 9.0]]}
-    with pytest.raises(InputError, match="expected 2 parameters for this bond, found 1"):
+    with pytest.raises(InputError, match="expected a number for a parameter, found 'stiff'"):
         terms("bond", **parts)
     with pytest.raises(InputError, match="for a parameter, found 'soft'"):
         terms("bond", before=parts["before"] + "\n#undef soft", molecule="[ bonds ]\n1 2 1 soft 5")
@@ -509,7 +513,7 @@ def test_banner_before_the_first_section_is_skipped(read):
         ({"before": "#include oops.itp"}, 'expected #include "file"'),
         ({"before": '#include "some.top"'}, "includes inside each other"),
         ({"before": "#define a b\n#define b a a", "molecules": "a 1"}, "that 'a' holds itself"),
-        ({"defaults": "2 1"}, r"expected nbfunc 1 \(Lennard-Jones\), found 2"),
+        ({"defaults": "3 1"}, r"nbfunc 1 \(Lennard-Jones\) or 2 \(Buckingham\), found 3"),
         ({"defaults": "1 4"}, "expected comb-rule 1, 2 or 3, found 4"),
         ({"defaults": "1 2 maybe"}, "expected gen-pairs yes or no, found 'maybe'"),
         ({"defaults": "1"}, "expected nbfunc, comb-rule"),
@@ -536,47 +540,34 @@ def test_banner_before_the_first_section_is_skipped(read):
         ({"atoms": "1 A 1 RES A1"}, "found 5 words"),
         ({"atoms": "1 A x RES A1 1"}, "the residue number, found"),
         ({"atoms": "1 A 1 RES A1 1 0.0 0.0"}, "expected a mass above zero for atom A1, found 0"),
+        ({"nrexcl": "1e30"}, "expected nrexcl of at most 1000, found 1e30"),
         (
             {"atomtypes": "M 0 0 V 0 0", "atoms": "1 M 1 RES M 1"},
-            "virtual sites and shells are not supported",
+            "section of virtual sites that says where atom M of particle type V is, found none",
         ),
-        ({"molecule": "[ virtual_sites2 ]\n1 2 3 1 0.5"}, r"molecule mol, found \[ virtual_sites2"),
-        ({"molecule": "[ cmap ]\n1 2 3 4 1 1"}, r"molecule mol, found \[ cmap \]"),
-        ({"molecule": "[ bonds ]\n1 2 2 0.1 5"}, r"function type \(1\) in \[ bonds \], found 2"),
+        ({"molecule": "[ virtual_sites2 ]\n1 2 3 1 0.5 2 3"}, "1 parameters for this virtual site"),
+        ({"molecule": "[ virtual_sites2 ]\n1 2 3 4 0.5"}, r"function type among \[1, 2\]"),
+        ({"molecule": "[ virtual_sitesn ]\n1 3 2 0.5 3"}, "with weights for type 3"),
+        ({"molecule": "[ nonsense ]\n1 2"}, r"section of a molecule .*found \[ nonsense \]"),
         ({"molecule": "[ bonds ]\n1 9 1 0.1 5"}, "atom numbers from 1 to 4, found 9"),
         ({"molecule": "[ bonds ]\n1 0 1 0.1 5"}, "atom numbers from 1 to 4, found 0"),
         ({"molecule": "[ bonds ]\n1 1 1 0.1 5"}, "expected different atoms, found 1 1"),
         ({"molecule": "[ bonds ]\n1.5 2 1 0.1 5"}, "whole number .* found '1.5'"),
         ({"molecule": "[ bonds ]\n1"}, r"expected 2 atoms in \[ bonds \], found 1"),
         ({"molecule": "[ bonds ]\n1 2 1 nan 5"}, "expected a number .* found 'nan'"),
-        (
-            {"molecule": "[ bonds ]\n1 3 1"},
-            r"for A B \(function 1\) here or in \[ bondtypes \], found none",
-        ),
-        ({"molecule": "[ angles ]\n1 2 3 5 90 1 0.2 7"}, "k_UB = 0 .* found 7"),
-        ({"molecule": "[ angles ]\n1 2 3 8 90 1"}, r"function type \(1, 2, 5\)"),
         ({"molecule": "[ dihedrals ]\n1 2 3 4 1 0 1 1.5"}, "multiplicity, found 1.5"),
-        ({"molecule": "[ dihedrals ]\n1 2 3 4 5 1 2 3 4"}, r"\(1, 2, 3, 4, 9\) .* found 5"),
         ({"molecule": "[ settles ]\n1 2 0.1 0.2"}, "an atom, function 1 and two distances"),
         ({"molecule": "[ settles ]\n3 1 0.1 0.2"}, "atom numbers from 1 to 4, found 5"),
         ({"molecule": "[ exclusions ]\n1 7"}, "atom numbers from 1 to 4, found 7"),
-        ({"molecule": "[ pairs ]\n1 3 1"}, r"pair of types A and B .*gen-pairs is no.* found none"),
-        ({"molecule": "[ pairs ]\n1 3 2 1 1 1 1 1"}, r"function 1 in \[ pairs \], found 2"),
+        ({"molecule": "[ pairs ]\n1 3 2 1 1 1 1"}, "5 parameters for this pair, found 4"),
         ({"molecule": "[ pairs ]\n1 3 1 0.3"}, "2 parameters for this pair, found 1"),
         ({"molecule": "[ pairs ]\n1 3 1 -0.3 1"}, "expected sigma of zero or more"),
-        (
-            {"molecule": "[ pairs ]\n1 3 1 0 0.1", "defaults": "1 1"},
-            "both zero or positive, found 0 0.1",
-        ),
         ({"molecules": "lom 2"}, r"some\.top:20: expected a molecule type \(mol\), found 'lom'"),
         ({"molecules": "mol"}, "a molecule's name and a count, found 'mol'"),
         ({"molecules": "mol -1"}, "expected zero molecules or more, found -1"),
+        ({"molecules": "mol 1e19"}, "at most 2147483647 atoms"),
         ({"molecules": "mol 0"}, r"at least one molecule in \[ molecules \]"),
         ({"molecules": ""}, r"expected a section \[ molecules \], found none"),
-        (
-            {"molecules": "mol 1\n[ intermolecular_interactions ]\n[ bonds ]\n1 5 6"},
-            "intermolecular_interactions",
-        ),
     ],
 )
 def test_bad_input_is_one_sentence_with_its_place(read, parts, message):
@@ -584,6 +575,97 @@ def test_bad_input_is_one_sentence_with_its_place(read, parts, message):
         read(**parts)
     assert re.search(r"some\.top(:\d+)?: expected ", str(raised.value))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"molecule": "[ bonds ]\n1 3 1"}, r"for A B \(function 1\) here or in \[ bondtypes \]"),
+        ({"molecule": "[ bonds ]\n1 3 8 0 5"}, r"table 0 of \[ bonds \] \(a file table_b0.xvg"),
+        ({"molecule": "[ angles ]\n1 2 3 7 90 1"}, r"function type \(1, 2.*\) in \[ angles \]"),
+        ({"molecule": "[ cmap ]\n1 2 3 4 5 1"}, r"surface for A A B A A in \[ cmaptypes \]"),
+        ({"molecule": "[ pairs ]\n1 3 1"}, r"pair of types A and B .*gen-pairs is no.* found none"),
+        ({"molecule": "[ polarization ]\n1 2 1 0.1"}, r"energy of \[ polarization \]"),
+        ({"atomtypes": "A 12 0 A 1 2 3\nB 12 0 A 1 2 3", "defaults": "2 1"}, "Buckingham"),
+    ],
+)
+def test_energies_that_are_not_known_stop_only_what_needs_them(read, parts, message):
+    atoms = FIELDS["atoms"] + "\n5 A 2 RES A5 2"
+    topology = read(**{"atoms": atoms, **parts})
+    assert topology.molecule_types[0].masses.tolist()[:3] == [12.0, 12.0, 3.5]
+    if "[ bonds ]" in parts.get("molecule", ""):
+        assert topology.molecule_types[0].bonds.tolist() == [[0, 2]]
+        assert topology.molecule_types[0].exclusions.tolist() == [[0, 2]]
+    with pytest.raises(InputError, match=rf"some\.top:\d+: .*{message}"):
+        require_energies(topology)
+    with pytest.raises(InputError, match=message):
+        ForceField.from_topology(topology)
+
+
+def test_all_unknown_energies_are_named_at_once(read):
+    atoms = "1 A 1 RES A1 1\n2 CAro 1 RES A2 1 0.0 12.0\n3 B 2 RES B3 2\n4 A 2 RES A4 2"
+    topology = read(atoms=atoms, molecule="[ pairs ]\n1 3\n1 4\n4 3\n[ angles ]\n1 2 3")
+    with pytest.raises(InputError) as raised:
+        require_energies(topology)
+    message = str(raised.value)
+    assert re.search(r"some\.top:12: expected a type of .* found 'CAro' in molecule mol", message)
+    assert re.search(r"some\.top:17: .* types A and A", message)
+    assert re.search(r"some\.top:16: .* types A and B .*none \(and 1 more such lines\)", message)
+    assert re.search(r"some\.top:20: .* parameters for A CAro B", message)
+
+
+def test_all_mistakes_are_named_at_once(read):
+    with pytest.raises(InputError) as raised:
+        read(
+            atomtypes=FIELDS["atomtypes"] + "\nbad 1 2",
+            atoms=FIELDS["atoms"] + "\n6 A 2 RES A5 2\n6 Q 2 RES A5 2",
+            types="[ bondtypes ]\nA A 1 0.1",
+            molecules="lom 2\nmol 1",
+        )
+    message = str(raised.value)
+    for part in ("found 5", "atom number 5, found 6", "found 'Q'", "found 1", "found 'lom'"):
+        assert part in message
+    assert message.count("\n") == 5
+    with pytest.raises(InputError) as raised:
+        read(types='#include "one.itp"\n#include "two.itp"')
+    assert "one.itp" in str(raised.value) and "two.itp" in str(raised.value)
+
+
+def test_equal_mistakes_are_counted_and_many_are_cut(read):
+    with pytest.raises(InputError, match=r"found 9 \(and 2 more such lines\)$"):
+        read(molecule="[ bonds ]\n" + "1 9 1 0.1 5\n" * 3)
+    with pytest.raises(InputError, match=r"found 50:(.|\n)*and 30 more$"):
+        read(molecule="[ bonds ]\n" + "\n".join(f"1 {n} 1 0.1 5" for n in range(10, 60)))
+
+
+def test_work_is_bounded(read, tmp_path):
+    with pytest.raises(InputError, match="at most 2000 included files, found more"):
+        files = {"a.itp": '#include "b.itp"\n' * 60, "b.itp": '#include "c.itp"\n' * 60,
+                 "c.itp": ""}  # fmt: skip
+        read(files=files, before='#include "a.itp"')
+    doubling = "\n".join(f"#define m{n} m{n + 1} m{n + 1}" for n in range(40))
+    with pytest.raises(InputError, match="at most 10000 macros in a line"):
+        read(before=doubling, molecule="[ bonds ]\n1 2 1 m0")
+    n = 20_000
+    atoms = "\n".join(f"{k + 1} A 1 RES A 1" for k in range(n))
+    star = "[ bonds ]\n" + "\n".join(f"1 {k} 1 0.1 5" for k in range(2, n + 1))
+    with pytest.raises(InputError, match="at most 100000000 pairs are excluded"):
+        read(atoms=atoms, molecule=star, nrexcl="2")
+
+
+def test_foreign_files_are_recognised(tmp_path):
+    for name, text, what in (
+        ("a.top", "%VERSION  VERSION_STAMP = V0001.000", "found an Amber topology: write it as"),
+        ("a.psf", "PSF EXT\n", "found a CHARMM or X-PLOR psf"),
+        ("a.xml", '<?xml version="1.0" ?>\n<System openmmVersion="8" type="System">', "OpenMM"),
+        ("a.txt", "nothing of the kind", "expected a topology .* found another kind of file"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=what):
+            read_topology(tmp_path / name)
+    (tmp_path / "a.top").write_text("words before the first section\n")
+    with pytest.raises(InputError, match="a section"):
+        read_topology(tmp_path / "a.top")
 
 
 def test_missing_file_is_named(tmp_path):

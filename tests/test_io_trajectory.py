@@ -14,7 +14,7 @@ from MDAnalysis.lib.formats.libmdaxdr import TRRFile, XTCFile
 from deepbackmap.errors import InputError
 from deepbackmap.io.formats.base import box_from_lengths_and_angles, lengths_and_cosines
 from deepbackmap.io.trajectory import (
-    READERS,
+    EXTENSIONS,
     WRITERS,
     ParticleTable,
     atom_table,
@@ -296,7 +296,7 @@ def test_missing_unknown_empty_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="found a folder"):
         read_frames(tmp_path / "folder.gro")
     names = write(tmp_path / "names.gro", [frame()])
-    for extension in READERS:
+    for extension in EXTENSIONS:
         path = tmp_path / f"bad{extension}"
         path.write_bytes(b"")
         with pytest.raises(InputError, match=r"bad\.\w+: expected .* found an empty file"):
@@ -306,7 +306,7 @@ def test_missing_unknown_empty_and_foreign_files_are_refused(tmp_path):
             read_frames(names, path)
 
 
-@pytest.mark.parametrize("extension", sorted(READERS))
+@pytest.mark.parametrize("extension", sorted(WRITERS))
 @pytest.mark.parametrize("cut", [0.999, 0.97, 0.8])
 def test_truncated_files_are_refused(extension, cut, tmp_path):
     frames = [frame(k, n=40) for k in range(1 if extension in (".data",) else 3)]

@@ -14,6 +14,8 @@ from deepbackmap.io.trajectory import ParticleTable
 from deepbackmap.mapping import MappingFile, load_mapping, map_positions, packaged_mappings
 from deepbackmap.mapping.assemble import bead_bonds, depth_first
 from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
+from deepbackmap.mapping.order import BOND, SLACK, atom_order, bead_order
+from deepbackmap.system import Structure
 from test_system_whole import molecule, topology
 
 NAMES = [
@@ -341,7 +343,11 @@ def test_exact_residue_name_wins_over_a_pattern():
         ("weights: plain", "wieghts: plain", r"line 2: expected the file to have keys .*'wieghts'"),
         ("weights: plain", "weights: mas", r"line 2: expected weights to be one of mass, plain"),
         ("weights: plain", "weights: [", "line 4: expected YAML, found"),
-        ("residues:", "residue:", "expected the file to have keys residues, weights, found"),
+        (
+            "residues:",
+            "residue:",
+            "expected the file to have keys residues, weights, stereo, drop, keep, found",
+        ),
         ("type: E, atoms: {C1: 1, C2: 1}", "atoms: [C1, C2]", "line 6: .* have the key 'type'"),
         ("{C1: 1, C2: 1}", "{C1: 1, C1: 1}", r"name each key once, found 'C1' again"),
         ("{C1: 1, C2: 1}", "[C1, C1]", "name each atom once"),
@@ -390,10 +396,20 @@ def test_missing_entry_comes_with_a_stub_that_works():
     with pytest.raises(InputError) as caught:
         resolved(BUTANE.replace("BUT", "PRO"), butane())
     sentence, stub = str(caught.value).split("\n", 1)
-    assert sentence.endswith("one to fill in:")
+    assert sentence.endswith("'--drop BUT', or put this under 'residues':")
     assert resolved(f"residues:\n{stub}\n", butane()).molecules[0].owner.tolist() == [0] * 4
-    with pytest.raises(InputError, match="# and 10 more"):
-        resolved(BUTANE, polystyrene(3, "PSX"))
+
+
+@pytest.mark.parametrize("n", [3, 10, 40])
+def test_stub_of_a_whole_chain_is_cut_into_monomers(n):
+    chain = polystyrene(n, "PSX")
+    with pytest.raises(InputError, match="expected an entry for residue PSX") as caught:
+        resolved(BUTANE, chain)
+    stub = str(caught.value).split("\n", 1)[1]
+    found = resolved(f"residues:\n{stub}\n", chain).molecules[0]
+    expected = load_mapping("ps-one-bead").resolve(topology((chain, 1))).molecules[0]
+    assert np.array_equal(found.owner, expected.owner)
+    assert found.weights == pytest.approx(expected.weights)
 
 
 @pytest.mark.parametrize(
@@ -542,7 +558,7 @@ def test_votca_gives_the_packaged_mapping():
         ("</cg_molecule>", "", "expected XML, found"),
         ("cg_molecule>", "molecule>", "expected a VOTCA <cg_molecule>, found <molecule>"),
         ("<ident>BUT</ident>", "", "expected <ident> in the molecule, found none"),
-        ("<ident>BUT", "<ident>PRO", "expected a mapping of molecule BUT, found <ident> PRO"),
+        ("<ident>BUT", "<ident>PRO", "expected a mapping of molecule BUT, found that of PRO"),
         ("<name>L</name>", "", "expected <name> in a bead, found none"),
         (">left</mapping>", ">up</mapping>", "expected a map up for bead L, found none"),
         (" 4 2 2 ", " 4 2 ", "expected 3 weights in map left, one an atom of bead L, found 2"),
@@ -608,3 +624,115 @@ def test_files_without_names_are_compared_by_number():
     check_atoms(system, types, "a.data")
     with pytest.raises(InputError, match=r"a\.data: expected 8 atoms for the 2 molecules of test"):
         check_atoms(system, dataclasses.replace(named(["1"] * 7), named=False), "a.data")
+
+
+def test_beads_may_go_by_their_types():
+    system = topology((polystyrene(3), 2))
+    mapping = load_mapping("ps-two-bead").resolve(system)
+    own = check_beads(mapping, bead_table(mapping), "cg.gro")
+    assert own.certain
+    assert own.notes == ()
+    typed = check_beads(mapping, named("AB" * 6), "cg.gro")
+    assert (typed.by, typed.certain) == (("types",), False)
+    assert typed.notes[0] == "beads of PS1 go by their types: A for B1, B for S1, ..."
+    assert "residues called R in the file are taken as PS1" in typed.notes
+    # B1 is the first ring here, though the mapping calls its first backbone bead so.
+    numbered = check_beads(mapping, named(["A1", "B1", "A2", "B2", "A3", "B3"] * 2), "cg.gro")
+    assert numbered.by == ("numbered types",)
+    assert numbered.notes[0].endswith("A1 for B1, B1 for S1, ...")
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        # one molecule by its types, the other by names: no molecule type goes by two
+        ([*"ABABAB", "B1", "S1", "B2", "S2", "B3", "S3"], "bead A at position 7 of molecule 2"),
+        # both kinds within a molecule
+        ([*"ABAB", "B3", "S3", *"ABABAB"], "bead A at position 5 of molecule 1"),
+        # rings first: what the types say is another order than the mapping's
+        (list("BA" * 6), r"bead .* at position 1 of molecule 1 .*; --by-order takes the beads in"),
+        (list("AAABBB" * 2), "bead B at position 2 of molecule 1"),
+    ],
+)
+def test_beads_of_two_schemes_are_refused(names, match):
+    mapping = load_mapping("ps-two-bead").resolve(topology((polystyrene(3), 2)))
+    with pytest.raises(InputError, match=match):
+        check_beads(mapping, named(names), "cg.gro")
+
+
+def test_names_of_the_mapping_win_over_types():
+    text = BUTANE.replace("name: L, type: E", "name: E, type: E").replace("name: R", "name: E2")
+    # By numbered types the first bead would be E1, by types the second one E.
+    mapping = resolved(text, butane())
+    assert check_beads(mapping, named(["E", "E2"]), "cg.gro").certain
+    assert check_beads(mapping, named(["E", "E"]), "cg.gro").by == ("types",)
+    assert check_beads(mapping, named(["E1", "E2"]), "cg.gro").by == ("numbered types",)
+
+
+def straight(n, step, copies):
+    """Particles in a row, molecule beside molecule, in a box that holds them."""
+    x = np.zeros((copies, n, 3))
+    x[:, :, 0] = step * np.arange(n)
+    x[:, :, 1] = 2.0 * np.arange(copies)[:, None]
+    return Structure(x.reshape(-1, 3), np.eye(3) * (10.0 + n * step + 2 * copies))
+
+
+def test_order_is_trusted_on_request_and_held_against_distances():
+    system = topology((butane(), 3))
+    atoms = straight(4, 0.15, 3)
+    mapping = resolved(BUTANE, butane())
+    mapping = dataclasses.replace(mapping, topology=system)
+    beads = dataclasses.replace(atoms, positions=map_positions(mapping, atoms.positions))
+    match = check_beads(mapping, named("PQ" * 3), "cg.gro", by_order=True)
+    assert match.by == ("order",)
+    assert match.notes[0] == "beads are taken in the file's order"
+    with pytest.raises(InputError, match="expected 6 beads for the 3 molecules"):
+        check_beads(mapping, named("PQ" * 2), "cg.gro", by_order=True)
+    assert check_atoms(system, named("wxyz" * 3), "aa.gro", by_order=True).by == ("order",)
+    bead_order(mapping).check(beads, "cg.gro frame 0")
+    atom_order(system).check(atoms, "aa.gro frame 0")
+    across = beads.positions[[0, 2, 4, 1, 3, 5]]
+    with pytest.raises(
+        InputError, match=r"cg\.gro frame 0: expected the beads in the order of test\.top, where L"
+    ):
+        bead_order(mapping).check(dataclasses.replace(beads, positions=across), "cg.gro frame 0")
+    turned = atoms.positions[[0, 2, 1, 3, *range(4, 12)]] * 1.2
+    with pytest.raises(InputError, match=r"C1 \(1\) and C2 \(2\) of molecule 1 \(BUT\) are bonded"):
+        atom_order(system).check(dataclasses.replace(atoms, positions=turned), "aa.gro frame 0")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 14), st.integers(0, 2**32 - 1))
+def test_no_shape_brings_beads_beyond_the_bound(n, seed):
+    rng = np.random.default_rng(seed)
+    parents = [int(rng.integers(k)) for k in range(1, n)]
+    tree = dataclasses.replace(
+        molecule("TREE", n, [(p, k) for k, p in enumerate(parents, 1)]),
+        atom_names=tuple(f"X{k}" for k in range(n)), residue_names=("TREE",) * n,
+    )  # fmt: skip
+    beads = rng.integers(3, size=n)
+    rows = [
+        f"      - {{name: b{b}, type: T, atoms: "
+        f"{{{', '.join(f'X{k}: {rng.uniform(0.1, 3):.3f}' for k in np.flatnonzero(beads == b))}}}}}"
+        for b in range(3)
+        if (beads == b).any()
+    ]
+    mapping = resolved("weights: plain\nresidues:\n  TREE:\n    beads:\n" + "\n".join(rows), tree)
+    x = np.zeros((n, 3))
+    for k, p in enumerate(parents, 1):
+        step = rng.normal(size=3)
+        x[k] = x[p] + BOND * step / np.linalg.norm(step)
+    places = map_positions(mapping, x)
+    for (i, j), bound in zip(
+        mapping.molecules[0].bead_bonds, bead_order(mapping).bounds[0], strict=True
+    ):
+        assert np.linalg.norm(places[i] - places[j]) <= bound / SLACK + 1e-9
+
+
+def test_bound_by_hand():
+    """The first backbone bead is a carbon, two bonds from the ring's first carbon."""
+    mapping = load_mapping("ps-two-bead").resolve(topology((polystyrene(3), 1)))
+    ring = [(0, "C"), *[(1, "C"), (2, "H")] * 2, *[(2, "C"), (3, "H")] * 2, (3, "C"), (4, "H")]
+    mean = sum(mass(a) * (k + 2) for k, a in ring) / sum(mass(a) for _, a in ring)
+    assert mapping.molecules[0].bead_bonds[0].tolist() == [0, 1]
+    assert bead_order(mapping).bounds[0][0] == pytest.approx(SLACK * BOND * mean)

@@ -16,10 +16,10 @@ from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from melt import build, structure  # noqa: E402
+from melt import build, structure, tacticity  # noqa: E402
 from melt.analyse import frames, torsions  # noqa: E402
 from melt.package import inside  # noqa: E402
-from melt.run import stages  # noqa: E402
+from melt.run import check, stages  # noqa: E402
 
 REFERENCE = Path(os.environ.get("DEEPBACKMAP_DATA", ROOT.parent / "shared" / "data")) / "sps"
 PACKAGED = ROOT / "src" / "deepbackmap" / "packaged" / "melt"
@@ -150,6 +150,90 @@ def test_built_chain_is_syndiotactic_and_its_mirror_image_is_not_ours(n):
     assert build.chain_signs(x)[: n - 1].tolist() == [-1, 1, -1, 1, -1, 1, -1, 1, -1][: n - 1]
     np.testing.assert_array_equal(build.chain_signs(x), build.expected_signs(n))
     np.testing.assert_array_equal(build.chain_signs(-x), -build.expected_signs(n))
+
+
+def drawn(word, monomers=10, chains=1, seed=0):
+    return tacticity.chain_hands(word, monomers, chains, np.random.default_rng(seed))
+
+
+def test_words_of_tacticity_are_dyads():
+    for word, meso in (("syndiotactic", 0), ("isotactic", 1), ("mmrmrrmr", None)):
+        hands = drawn(word)[0]
+        dyads = hands[1:] * hands[:-1]
+        expected = [1 if c == "m" else -1 for c in word] if meso is None else [2 * meso - 1] * 8
+        assert dyads.tolist() == expected
+
+
+def test_first_sign_can_be_asked_for():
+    assert drawn("syndiotactic")[0].tolist() == [-1, 1, -1, 1, -1, 1, -1, 1, -1]
+    assert drawn("syndiotactic+")[0].tolist() == [1, -1, 1, -1, 1, -1, 1, -1, 1]
+    assert drawn("mr-", 4)[0].tolist() == [-1, -1, 1]
+    assert drawn("+--+", 5)[0].tolist() == [1, -1, -1, 1]
+    assert {int(drawn("isotactic-", seed=s)[0, 0]) for s in range(8)} == {-1}
+
+
+def test_atactic_chains_are_half_meso_and_no_two_alike():
+    hands = drawn("atactic", 50, 60)
+    dyads = hands[:, 1:] * hands[:, :-1]
+    assert (dyads == 1).mean() == pytest.approx(0.5, abs=0.04)  # 3 sd of 2 880 dyads: 0.028
+    assert len(np.unique(hands, axis=0)) == 60
+    assert (drawn("atactic", 50, 60) == hands).all()
+    assert (drawn("atactic", 50, 60, seed=1) != hands).any()
+
+
+def test_chains_of_several_tacticities_share_a_melt():
+    hands = drawn("syndiotactic+:2,syndiotactic-:1,isotactic+:1", 4, 4)
+    assert hands.tolist() == [[1, -1, 1], [1, -1, 1], [-1, 1, -1], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("heterotactic", "expected syndiotactic, isotactic, atactic, or a string"),
+        ("mr", "expected 8 letters for a chain, got 'mr'"),
+        ("+-+", "expected 9 letters for a chain, got"),
+        ("isotactic:2,atactic:2", "expected word:number for 3"),
+        ("isotactic,atactic", "expected word:number for 3"),
+    ],
+)
+def test_tacticity_that_means_nothing_is_refused(word, message):
+    with pytest.raises(ValueError, match=message):
+        drawn(word, 10, 3)
+
+
+def test_file_of_hands_comes_back_and_without_one_chains_are_the_reference(tmp_path):
+    hands = drawn("atactic", 10, 5)
+    assert (tacticity.read_hands(tmp_path, 10, 5) == drawn("syndiotactic", 10, 5)).all()
+    tacticity.write_hands(tmp_path, hands)
+    np.testing.assert_array_equal(tacticity.read_hands(tmp_path, 10, 5), hands)
+    with pytest.raises(ValueError, match="a line of \\+ and - for each of 6 chains"):
+        tacticity.read_hands(tmp_path, 10, 6)
+
+
+@pytest.mark.parametrize("word", ["isotactic", "atactic", "rrmm+"])
+def test_chain_of_any_tacticity_is_built_with_its_hands(word):
+    hands = drawn(word, 6, seed=4)[0]
+    x = build.build_chain(6, np.random.default_rng(9), hands=hands)
+    np.testing.assert_array_equal(build.chain_signs(x)[:5], hands)
+    np.testing.assert_array_equal(build.chain_signs(x), build.expected_signs(6, hands))
+    chain = build.chain_topology(6)
+    lengths = [np.linalg.norm(x[i] - x[j]) for i, j in chain.bonds]
+    kinds = [tuple(sorted((chain.types[i], chain.types[j]))) for i, j in chain.bonds]
+    np.testing.assert_allclose(lengths, [build.LENGTHS[kind] for kind in kinds], atol=1e-9)
+    assert build.count_wrong_signs(x[None], hands[None]) == 0
+    assert build.count_wrong_signs(x[None], -hands[None]) == 5
+
+
+def test_run_checks_every_chain_against_its_own_hands(tmp_path):
+    rng = np.random.default_rng(12)
+    hands = drawn("+--:1,---:1", 4, 2)
+    placed = build.place_chains(build.build_chains(4, 2, rng, hands), 5.0, rng)
+    build.write_gro(tmp_path / "start.gro", placed, np.full(3, 5.0), "two chains")
+    tacticity.write_hands(tmp_path, hands)
+    check(tmp_path / "start.gro")
+    tacticity.write_hands(tmp_path, hands[::-1])
+    with pytest.raises(RuntimeError, match=r"start.gro: 2 wrong signs, pierced rings \[\]"):
+        check(tmp_path / "start.gro")
 
 
 def test_same_seed_same_chain_and_other_seed_another():

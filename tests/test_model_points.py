@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from deepbackmap.errors import InputError
-from deepbackmap.model import Model, load_model, new_generator, save_model
-from deepbackmap.model.points import local_positions
-from deepbackmap.networks.points import BlockNetwork, PointNetworkOptions
+from deepbackmap.methods.base import Model, new_generator
+from deepbackmap.methods.points.generator import local_positions
+from deepbackmap.methods.points.networks import BlockNetwork
+from deepbackmap.methods.points.options import PointModelOptions, PointNetworkOptions
+from deepbackmap.model.file import load_model, save_model
 from small_polystyrene import (
     ATOMS,
     TYPES,
@@ -129,7 +131,7 @@ def test_a_point_model_comes_back_from_its_file(tmp_path):
     save_model(Model(spec, model.generator), tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
     assert loaded.spec == spec
-    assert loaded.spec.vocabulary == model.spec.vocabulary
+    assert loaded.spec.options.vocabulary == model.spec.options.vocabulary
     before, after = model.generator.state_dict(), loaded.generator.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
@@ -151,13 +153,16 @@ def test_a_point_model_comes_back_from_its_file(tmp_path):
 
 def test_a_point_model_needs_slots():
     with pytest.raises(ValueError, match="vocabulary: expected the slots of a point model"):
-        new_generator(dataclasses.replace(point_specification(), vocabulary=None))
+        new_generator(point_specification(options=PointModelOptions()))
 
 
 def test_weights_of_other_options_are_refused(tmp_path):
     model = point_model()
     other = dataclasses.replace(
-        model.spec, point_network=dataclasses.replace(model.spec.point_network, width=8)
+        model.spec,
+        options=dataclasses.replace(
+            model.spec.options, network=dataclasses.replace(model.spec.options.network, width=8)
+        ),
     )
     save_model(Model(other, model.generator), tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="weights do not fit the model's options"):

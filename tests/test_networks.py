@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deepbackmap.networks import NetworkOptions, build_critic, build_generator
-from deepbackmap.networks.voxel import DenseBlock, SameConv
+from deepbackmap.methods.voxel.networks import DenseBlock, SameConv, build_critic, build_generator
+from deepbackmap.methods.voxel.options import NetworkOptions
 
 PAPER = NetworkOptions()
 PLAIN = NetworkOptions(

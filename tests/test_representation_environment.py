@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from deepbackmap.blocks.index import BeadFrames, build_bead_frames, stack_frames, whole_beads
 from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.representation.environment import (
-    STAGES,
-    BeadFrames,
-    Stage,
-    build_bead_frames,
-    gather_environment,
-    stack_frames,
-    whole_beads,
-)
+from deepbackmap.methods.voxel.environment import STAGES, Stage, gather_environment
 from small_polystyrene import (
     ATOMS,
     BEADS,

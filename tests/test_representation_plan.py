@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from deepbackmap.blocks.index import build_blocks
+from deepbackmap.blocks.plan import ANGLE, BOND, EXCLUDED, TORSION, build_plan, heavy_sequence
 from deepbackmap.errors import InputError
 from deepbackmap.mapping import load_mapping
-from deepbackmap.representation.environment import build_blocks, role_bits
-from deepbackmap.representation.plan import (
-    ANGLE,
-    BOND,
-    EXCLUDED,
-    TORSION,
-    build_plan,
-    heavy_sequence,
-)
+from deepbackmap.methods.voxel.environment import role_bits
 from deepbackmap.system import Topology
 from small_polystyrene import ATOMS, BEAD_TYPES, BEADS, MONOMERS, TYPES, blocks, mapping
 

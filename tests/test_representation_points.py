@@ -7,19 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from deepbackmap.blocks.index import build_bead_frames, whole_beads
 from deepbackmap.errors import InputError
-from deepbackmap.model.points import local_positions
-from deepbackmap.representation.environment import build_bead_frames, whole_beads
-from deepbackmap.representation.points import (
-    AtomPairs,
-    PointOptions,
-    build_point_tables,
-    collect_vocabulary,
-    densities,
-    find_pairs,
-    mirrored_frames,
-    radial_table,
-)
+from deepbackmap.methods.points.densities import densities, radial_table
+from deepbackmap.methods.points.generator import local_positions
+from deepbackmap.methods.points.options import PointOptions
+from deepbackmap.methods.points.pairs import AtomPairs, find_pairs
+from deepbackmap.methods.points.slots import build_point_tables, collect_vocabulary, mirrored_frames
 from deepbackmap.system import Structure
 from small_polystyrene import (
     POINTS,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepbackmap.forcefield import ForceField
-from deepbackmap.representation.block_terms import (
+from deepbackmap.methods.voxel.block_terms import (
     BatchTerms,
     batch_terms,
     block_energies,
@@ -15,12 +15,7 @@ from deepbackmap.representation.block_terms import (
     internal_coordinates,
     lennard_jones_energy,
 )
-from deepbackmap.representation.environment import (
-    STAGES,
-    WHOLE,
-    Environment,
-    gather_environment,
-)
+from deepbackmap.methods.voxel.environment import STAGES, WHOLE, Environment, gather_environment
 from deepbackmap.system import Structure
 from small_polystyrene import TYPES, atoms, bead_frames, blocks, mapping, order_keys, rotation
 

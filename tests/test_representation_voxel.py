@@ -5,15 +5,10 @@ import math
 import pytest
 import torch
 
-from deepbackmap.representation.environment import STAGES
-from deepbackmap.representation.plan import ANGLE, BOND, EXCLUDED, TORSION
-from deepbackmap.representation.voxel import (
-    VoxelCondition,
-    VoxelOptions,
-    collapse,
-    gaussian_basis,
-    grid_axis,
-)
+from deepbackmap.blocks.plan import ANGLE, BOND, EXCLUDED, TORSION
+from deepbackmap.methods.voxel.environment import STAGES
+from deepbackmap.methods.voxel.grid import VoxelCondition, collapse, gaussian_basis, grid_axis
+from deepbackmap.methods.voxel.options import VoxelOptions
 from small_polystyrene import BEAD_TYPES, TYPES, atoms, environment
 
 OPTIONS = VoxelOptions(same_molecule_beads=True)

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from deepbackmap.api.backmap import handedness_of
+from deepbackmap.api.hands import handedness_of
+from deepbackmap.blocks.index import whole_beads
+from deepbackmap.chemistry import tacticity
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
 from deepbackmap.mapping import map_positions
-from deepbackmap.model import Model
-from deepbackmap.representation.environment import whole_beads
-from deepbackmap.sampling import PointSampler, Sampler, SamplingOptions, open_sampler
-from deepbackmap.sampling.flow import LAST_NOISE, _move, path_angles, triples
+from deepbackmap.methods.base import Model, open_sampler
+from deepbackmap.methods.points.options import PointSamplingOptions
+from deepbackmap.methods.points.sampler import LAST_NOISE, PointSampler, _move, path_angles, triples
+from deepbackmap.methods.voxel.options import VoxelSamplingOptions
+from deepbackmap.methods.voxel.sampler import VoxelSampler
 from small_polystyrene import (
     ALTERNATING,
     ATOMS,
@@ -35,8 +37,8 @@ from small_polystyrene import (
 def sampler(model=None, **options):
     model = model or point_model()
     options = {"sweeps": 0, "steps": 3, **options}
-    hands = handedness_of(mapping(), model.spec)
-    return PointSampler(model, mapping(), SamplingOptions(**options), "cpu", hands)
+    hands = handedness_of(mapping(), model.spec.handedness)
+    return PointSampler(model, mapping(), PointSamplingOptions(**options), "cpu", hands)
 
 
 @cache
@@ -207,7 +209,7 @@ def test_steps_of_second_order_are_nearer_to_the_path():
 
 def test_fluctuations_grow_with_the_root_of_the_temperature(monkeypatch):
     """Where the network answers zero and only beads are held, exactly so."""
-    monkeypatch.setattr("deepbackmap.sampling.projection.TOLERANCE", 1e-8)
+    monkeypatch.setattr("deepbackmap.mechanics.projection.TOLERANCE", 1e-8)
     model = point_model(size=0.0)
     soft = Model(dataclasses.replace(model.spec, rigid=False), model.generator)
     low, mid, high = (
@@ -234,17 +236,12 @@ def test_progress_counts_every_block_it_promised():
 
 
 def test_the_sampler_is_the_models():
-    assert isinstance(open_sampler(point_model(), mapping(), SamplingOptions()), PointSampler)
+    assert isinstance(open_sampler(point_model(), mapping(), PointSamplingOptions()), PointSampler)
     voxel = quick_model(frame="plane", radius=0.45)
-    assert isinstance(open_sampler(voxel, mapping(), SamplingOptions()), Sampler)
+    assert isinstance(open_sampler(voxel, mapping(), VoxelSamplingOptions()), VoxelSampler)
 
 
 # --- refusals -------------------------------------------------------------------------------------
-
-
-def test_several_candidates_are_refused():
-    with pytest.raises(InputError, match="candidates: expected 1 with a model of points, found 2"):
-        sampler(candidates=2)
 
 
 def test_the_wrong_number_of_beads_is_refused():
@@ -255,13 +252,15 @@ def test_the_wrong_number_of_beads_is_refused():
 
 def test_a_chain_that_the_model_never_met_is_refused():
     model = point_model()
-    known = model.spec.vocabulary
+    known = model.spec.options.vocabulary
     fewer = dataclasses.replace(
         known, variants={**known.variants, "B": known.variants["B"][:1]}
     )  # fmt: skip
-    spec = dataclasses.replace(model.spec, vocabulary=fewer)
+    spec = dataclasses.replace(
+        model.spec, options=dataclasses.replace(model.spec.options, vocabulary=fewer)
+    )
     with pytest.raises(InputError, match="bead of type B: expected atoms and neighbours"):
-        PointSampler(Model(spec, model.generator), mapping(), SamplingOptions())
+        PointSampler(Model(spec, model.generator), mapping(), PointSamplingOptions())
 
 
 def test_a_box_too_small_for_the_relaxation_is_refused():
@@ -278,4 +277,4 @@ def test_a_box_too_small_for_the_relaxation_is_refused():
 )
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        SamplingOptions(**options)
+        PointSamplingOptions(**options)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from deepbackmap.blocks.order import colours, levels
 from deepbackmap.geometry.cell import neighbour_pairs
-from deepbackmap.sampling.order import colours, levels
 
 BOX = np.array([[2.0, 0.0, 0.0], [0.7, 1.9, 0.0], [-0.4, 0.5, 1.8]])
 

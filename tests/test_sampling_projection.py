@@ -16,8 +16,8 @@ from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MoleculeMapping, SystemMapping, load_mapping, map_positions
-from deepbackmap.sampling import projection
-from deepbackmap.sampling.projection import TOLERANCE, Projector
+from deepbackmap.mechanics import projection
+from deepbackmap.mechanics.projection import TOLERANCE, Projector
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.whole import make_whole
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-import deepbackmap.sampling.sampler as module
+import deepbackmap.methods.voxel.sampler as module
+from deepbackmap.blocks.index import build_bead_frames, whole_beads
 from deepbackmap.errors import InputError
-from deepbackmap.model import Model
+from deepbackmap.methods.base import Model
+from deepbackmap.methods.voxel.environment import STAGES
+from deepbackmap.methods.voxel.grid import gaussian_basis
+from deepbackmap.methods.voxel.options import VoxelOptions, VoxelSamplingOptions
+from deepbackmap.methods.voxel.sampler import VoxelSampler
 from deepbackmap.quantities import BOLTZMANN
-from deepbackmap.representation.environment import STAGES, build_bead_frames, whole_beads
-from deepbackmap.representation.voxel import VoxelOptions, gaussian_basis
-from deepbackmap.sampling import Sampler, SamplingOptions
 from deepbackmap.system import Structure
 from small_polystyrene import (
     ATOMS,
@@ -51,7 +53,7 @@ class Fixed(nn.Module):
 
 def sampler(model=None, **options):
     options = {"sweeps": 1, **options}
-    return Sampler(model or quick_model(**PLANE), mapping(), SamplingOptions(**options))
+    return VoxelSampler(model or quick_model(**PLANE), mapping(), VoxelSamplingOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +167,7 @@ def test_local_positions_come_back_to_the_laboratory(coarse):
 
 
 def test_relaxation_does_not_depend_on_batches(coarse):
-    one, two = (sampler(batch=b, relaxation=2, sweeps=0).sample(coarse) for b in (2, 512))
+    one, two = (sampler(batch=b, block_relaxation=2, sweeps=0).sample(coarse) for b in (2, 512))
     assert_same(one, two)
     without = sampler(sweeps=0).sample(coarse)
     assert np.abs(one.positions - without.positions).max() > 1e-3
@@ -187,7 +189,7 @@ def test_orientations_are_equally_spaced_about_the_axis(coarse, monkeypatch):
         seen.append(placed.unflatten(0, (-1, 4)))
         return seen[-1][:, 0]
 
-    monkeypatch.setattr(Sampler, "_choose", first)
+    monkeypatch.setattr(VoxelSampler, "_choose", first)
     model = Model(specification(**AXIS), Fixed([0.1, 0.0, 0.05]))
     sampler(model, sweeps=0, candidates=4).sample(coarse)
     starts = []
@@ -219,7 +221,7 @@ def test_what_is_placed_in_a_turned_frame_is_turned_back(coarse, monkeypatch):
         sizes.append(float(torch.hypot(candidates[..., 0], candidates[..., 1]).max()))
         return candidates[:, 0]
 
-    monkeypatch.setattr(Sampler, "_choose", compare)
+    monkeypatch.setattr(VoxelSampler, "_choose", compare)
     sampler(Model(specification(**AXIS), Follower()), sweeps=0, candidates=4).sample(coarse)
     assert max(sizes) > 0.08  # off the axis, so that a wrong turn would show
     assert max(spread) < 0.01
@@ -291,13 +293,13 @@ def test_types_that_the_model_never_saw():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sweeps": -1}, "sweeps: expected 0 or more, got -1"),
-        ({"candidates": 0}, "candidates: expected at least 1, got 0"),
-        ({"batch": 0}, "batch: expected at least 1, got 0"),
+        ({"sweeps": -1}, "sweeps: expected a whole number from 0 to 100000, got -1"),
+        ({"candidates": 0}, "candidates: expected a whole number from 1 to 1000000, got 0"),
+        ({"batch": 0}, "batch: expected a whole number from 1 to 100000000, got 0"),
         ({"choice": "best"}, "choice: expected one of lowest, boltzmann, reweight, got 'best'"),
-        ({"temperature": 0.0}, "temperature: expected a positive number, got 0.0"),
+        ({"temperature": 0.0}, "temperature: expected a positive number below 100000 K, got 0.0"),
     ],
 )
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        SamplingOptions(**options)
+        VoxelSamplingOptions(**options)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from deepbackmap.dynamics.constraints import Constraints
-from deepbackmap.forcefield.forces import BoxForces
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.mapping import MoleculeMapping, SystemMapping, map_positions
+from deepbackmap.mechanics.forces import BoxForces
+from deepbackmap.mechanics.projection import Projector
+from deepbackmap.mechanics.thermal import LARGEST_MOVE, ThermalOptions, thermalise
 from deepbackmap.quantities import BOLTZMANN
-from deepbackmap.sampling.projection import Projector
-from deepbackmap.sampling.thermal import LARGEST_MOVE, ThermalOptions, thermalise
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from small_polystyrene import ATOMS, SKEWED, atoms, mapping
 

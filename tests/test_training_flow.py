@@ -15,18 +15,21 @@ from safetensors.torch import load_file
 
 from cli_systems import ALTERNATING, command, refused, write_system
 from deepbackmap.api.train import train
+from deepbackmap.blocks.symmetry import block_flips
 from deepbackmap.config import load_train_config
+from deepbackmap.data.options import DataOptions
 from deepbackmap.dynamics.containers import Minimisation
 from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.model import read_spec
-from deepbackmap.networks.points import NARROWEST, SPREADS, WIDEST
-from deepbackmap.training.flow import FlowTrainer, draw, draw_loss, measure_spread, path_loss
-from deepbackmap.training.loop import seeded
-from deepbackmap.training.options import DataOptions, TrainingOptions
-from deepbackmap.training.symmetry import block_flips
+from deepbackmap.methods.learning import seeded
+from deepbackmap.methods.points.learner import PointLearner
+from deepbackmap.methods.points.losses import draw_loss, measure_spread, path_loss
+from deepbackmap.methods.points.networks import NARROWEST, SPREADS, WIDEST
+from deepbackmap.methods.points.options import PointTrainingOptions
+from deepbackmap.methods.points.samples import draw
+from deepbackmap.model.header import read_spec
 from small_polystyrene import (
     ATOMS,
     TINY_POINTS,
@@ -36,7 +39,7 @@ from small_polystyrene import (
     point_specification,
 )
 
-OPTIONS = TrainingOptions(
+OPTIONS = PointTrainingOptions(
     iterations=6, batch=12, frames=2, learning_rate=2e-3, beta1=0.9, beta2=0.99, weight_decay=0.01,
     warmup=2, decay=True, settled=0.4, jitter=0.003, average=0.9, clip=2.0,
 )  # fmt: skip
@@ -46,14 +49,14 @@ STATES = [atoms(k) for k in range(3)]
 
 @pytest.fixture(scope="module")
 def data():
-    return point_frames(SPEC, STATES, temperatures=[500.0, 400.0, 600.0])
+    return point_frames(SPEC, STATES, temperatures=(500.0, 400.0, 600.0))
 
 
 def trainer(data, options=OPTIONS, spec=SPEC, state=None):
-    made = FlowTrainer(Fabric(accelerator="cpu", devices=1), spec, options)
+    made = PointLearner(Fabric(accelerator="cpu", devices=1), spec, options)
     if state is not None:
         made.restore(state)
-    made.use(data)
+    made.attach(data, data)
     return made
 
 
@@ -114,9 +117,9 @@ def test_whitening_takes_its_statistics_from_the_frames_once(data):
     one = trainer(data)
     before = {k: v.clone() for k, v in one.generator.state_dict().items()}
     one.iteration = 3
-    one.use(point_frames(SPEC, [atoms(7)]))
+    one.attach(point_frames(SPEC, [atoms(7)]), None)
     assert equal(before, dict(one.generator.state_dict()))
-    one.use(data)
+    one.attach(data, data)
 
 
 # --- what is drawn --------------------------------------------------------------------------------
@@ -180,11 +183,11 @@ def test_the_loss_falls(data):
         learning_rate=5e-3,
     )  # fmt: skip
     one = trainer(data, options)
-    before = one.validate(data, batches=3)
+    before = one.validate(batches=3)
     for _ in range(40):
         parts = one.step()
         assert all(bool(torch.isfinite(v).all()) for v in parts.values())
-    after = one.validate(data, batches=3)
+    after = one.validate(batches=3)
     assert after["validation_main"] < 0.8 * before["validation_main"]
     for t in ("A", "B"):
         spread = one.generator.flow(t).network.spread
@@ -234,7 +237,7 @@ def test_a_perfect_answer_has_no_loss(data):
 def test_validation_is_the_same_every_time_and_changes_nothing(data):
     one = trainer(data)
     before = {k: v.clone() for k, v in one.generator.state_dict().items()}
-    first, second = one.validate(data, batches=2), one.validate(data, batches=2)
+    first, second = one.validate(batches=2), one.validate(batches=2)
     assert first == second
     assert {"validation_main", "validation_A_distance", "validation_B_end"} <= set(first)
     assert equal(before, dict(one.generator.state_dict()))
@@ -243,9 +246,8 @@ def test_validation_is_the_same_every_time_and_changes_nothing(data):
 @pytest.mark.parametrize(("dropout", "target"), [(0.0, "flow"), (0.2, "flow"), (0.0, "critic")])
 def test_a_restored_trainer_goes_on_bit_by_bit(data, dropout, target):
     options = dataclasses.replace(OPTIONS, target=target)
-    spec = dataclasses.replace(
-        SPEC, point_network=dataclasses.replace(TINY_POINTS, dropout=dropout)
-    )
+    network = dataclasses.replace(TINY_POINTS, dropout=dropout)
+    spec = dataclasses.replace(SPEC, options=dataclasses.replace(SPEC.options, network=network))
     straight = trainer(data, options, spec)
     for _ in range(3):
         straight.step()
@@ -311,7 +313,7 @@ def test_draws_spread_as_far_as_the_data(data):
             for n in (sample.noisy, sample.noisy.roll(1, 0))
         ]
     assert float((ends[0] - ends[1]).abs().max()) > 0.1
-    assert "validation_A_end" in one.validate(data, batches=1)
+    assert "validation_A_end" in one.validate(batches=1)
 
 
 def test_a_critic_tells_data_from_draws_and_the_generator_follows(data):
@@ -340,17 +342,17 @@ def test_a_critic_tells_data_from_draws_and_the_generator_follows(data):
     assert torch.equal(still, fresh)
     one.step()
     assert not torch.equal(judged()[1], fresh)
-    assert "validation_A_distance" in one.validate(data, batches=1)
+    assert "validation_A_distance" in one.validate(batches=1)
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match="target: expected flow, draw or critic, got 'guess'"):
-        TrainingOptions(target="guess")
+    with pytest.raises(ValueError, match="target: expected one of flow, draw, critic, got 'guess'"):
+        PointTrainingOptions(target="guess")
 
 
 # --- commands -------------------------------------------------------------------------------------
 
-CONFIG = """representation: points
+CONFIG = """method: points
 data:
   topology: topol.top
   mapping: ps-two-bead
@@ -360,7 +362,7 @@ data:
   validate: "2:3"
   temperature: 500
 points: {cutoff: 0.4, radial: 4, chain: 2}
-point_network: {width: 16, blocks: 1, channels: 2, times: 2}
+network: {width: 16, blocks: 1, channels: 2, times: 2}
 training: {iterations: 4, batch: 8, frames: 2, learning_rate: 2.0e-3, average: 0.9, log_every: 1,
   checkpoint_every: 2, validate_every: 4}
 """
@@ -396,23 +398,23 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_makes_structures(melt, tmp_p
     weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
     assert equal(*weights)
     spec = read_spec(whole / "model.safetensors")
-    assert spec.representation == "points"
+    assert spec.method == "points"
     assert spec.handedness == ALTERNATING
-    assert set(spec.vocabulary.own) == {"A", "B"}
+    assert set(spec.options.vocabulary.own) == {"A", "B"}
     assert not spec.rigid  # atoms of this melt were shaken
     assert not list(whole.glob("dynamics-*"))
     # A finished run writes its model anew, and nothing else is asked of another options' folder.
     (whole / "model.safetensors").unlink()
     assert run(melt, whole)
     assert equal(load_file(whole / "model.safetensors"), weights[0])
-    with pytest.raises(InputError, match="expected a run with the same 'point_network' section"):
-        run(melt, whole, "point_network.width=24")
+    with pytest.raises(InputError, match="expected a run with the same 'network' section"):
+        run(melt, whole, "network.width=24")
     made = command(
         "backmap", melt / "cg.gro", "-p", melt / "topol.top", "-o", tmp_path / "aa.gro",
         "--model", whole / "model.safetensors", "--sweeps", 0, "--steps", 2,
     )  # fmt: skip
     assert made.code == 0, made.err
-    assert json.loads((tmp_path / "aa.gro.json").read_text())["summary"]["steps"] == 2
+    assert json.loads((tmp_path / "aa.gro.json").read_text())["summary"]["options"]["steps"] == 2
 
 
 def test_the_forcefields_dynamics_adds_frames(melt, tmp_path):
@@ -445,7 +447,7 @@ def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path
     """As where a run was stopped before its first checkpoint, and another is asked for."""
     made = read_frames(melt / "aa.gro")[0]
     rows = np.concatenate([made.positions, made.box])[None].astype(np.float32)
-    monkeypatch.setattr("deepbackmap.dynamics.engines.open_engine", _Repeating(made))
+    monkeypatch.setattr("deepbackmap.data.dynamics.open_engine", _Repeating(made))
     folder, short = tmp_path / "run", ("data.validate=''", "data.train='0:1'")
     assert run(melt, folder, *short, "data.dynamics='568'")
     (folder / "checkpoint.pt").unlink()
@@ -457,7 +459,7 @@ def test_dynamics_of_other_options_is_not_taken_for_what_is_asked(melt, tmp_path
 
 def test_damaged_frames_of_dynamics_are_named(melt, tmp_path, monkeypatch):
     made = read_frames(melt / "aa.gro")[0]
-    monkeypatch.setattr("deepbackmap.dynamics.engines.open_engine", _Repeating(made))
+    monkeypatch.setattr("deepbackmap.data.dynamics.open_engine", _Repeating(made))
     folder, options = tmp_path / "run", ("data.validate=''", "data.train='0:1'")
     assert run(melt, folder, *options, "data.dynamics='568'")
     kept = folder / "dynamics-0000.npz"
@@ -469,8 +471,13 @@ def test_damaged_frames_of_dynamics_are_named(melt, tmp_path, monkeypatch):
 class _Repeating:
     """In place of an engine: every frame it makes is the same."""
 
+    name = "repeating"
+
     def __init__(self, frame):
         self.frame = frame
+
+    def minimise(self, structure, options, hold=None):
+        raise AssertionError("not asked for")
 
     def __call__(self, topology, name):
         return self
@@ -486,9 +493,9 @@ class _Repeating:
         ("data.dynamics='abc'", "dynamics: expected temperatures in K with commas, got 'abc'"),
         ("data.dynamics='500,-3'", "dynamics: expected temperatures in K with commas"),
         ("data.every=0", "every: expected a positive time"),
-        ("representation=pixels", "representation: expected 'voxel' or 'points', got 'pixels'"),
-        ("points.depth=0", "points.depth: expected at least 1, got 0"),
-        ("point_network.width=0", "point_network.width: expected at least 1, got 0"),
+        ("method=pixels", "method: expected one of voxel, points, found 'pixels'"),
+        ("points.depth=0", "points.depth: expected a whole number from 1 to 16, got 0"),
+        ("network.width=0", "network.width: expected a whole number from 1 to 8192, got 0"),
         ("points.size=3", "unknown key 'points.size'"),
     ],
 )
@@ -500,8 +507,8 @@ def test_wrong_options_are_refused_with_one_sentence(melt, tmp_path, override, w
 
 def test_messages_name_the_key_as_it_is_written(melt):
     with pytest.raises(InputError) as caught:
-        load_train_config(melt / "train.yaml", ["representation=pixels"])
-    assert ": representation: expected" in str(caught.value)
+        load_train_config(melt / "train.yaml", ["method=pixels"])
+    assert ": method: expected" in str(caught.value)
 
 
 def test_temperatures_of_dynamics_are_read_in_order():

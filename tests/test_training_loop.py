@@ -14,13 +14,19 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from deepbackmap.blocks.index import relative_positions
+from deepbackmap.data.systems import map_whole
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.representation.environment import STAGES
-from deepbackmap.representation.voxel import gaussian_basis
-from deepbackmap.training.dataset import Frames, map_whole, relative_positions
-from deepbackmap.training.loop import Trainer, run, save_checkpoint, seeded
-from deepbackmap.training.options import Ramp, TrainingOptions
+from deepbackmap.methods.learning import seeded
+from deepbackmap.methods.options import Ramp
+from deepbackmap.methods.voxel.batches import VoxelFrames
+from deepbackmap.methods.voxel.environment import STAGES
+from deepbackmap.methods.voxel.grid import gaussian_basis
+from deepbackmap.methods.voxel.learner import VoxelLearner
+from deepbackmap.methods.voxel.options import VoxelTrainingOptions
+from deepbackmap.training.checkpoints import save_checkpoint
+from deepbackmap.training.run import run
 from small_polystyrene import (
     ATOMS,
     BEADS,
@@ -30,11 +36,12 @@ from small_polystyrene import (
     blocks,
     mapping,
     specification,
+    training_system,
 )
 
 CPU = torch.device("cpu")
 SPEC = specification(radius=0.45)
-OPTIONS = TrainingOptions(
+OPTIONS = VoxelTrainingOptions(
     iterations=4,
     batch=3,
     critic_steps=1,
@@ -61,12 +68,14 @@ def wrapped(structure, seed=0):
 
 @pytest.fixture(scope="module")
 def data():
-    return Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU)
+    return VoxelFrames(SPEC, training_system([atoms(0), atoms(1)]), CPU)
 
 
 def trainer(data, options=OPTIONS, spec=SPEC):
-    made = Trainer(Fabric(accelerator="cpu", devices=1, precision=options.precision), spec, options)
-    made.use(data)
+    made = VoxelLearner(
+        Fabric(accelerator="cpu", devices=1, precision=options.precision), spec, options
+    )
+    made.attach(data, data)
     return made
 
 
@@ -95,16 +104,18 @@ def test_beads_and_relative_positions_make_up_the_frame():
 
 
 def test_frames_do_not_depend_on_wrapping(data):
-    other = Frames(SPEC, mapping(), [wrapped(atoms(0)), wrapped(atoms(1), 1)], CPU)
+    other = VoxelFrames(SPEC, training_system([wrapped(atoms(0)), wrapped(atoms(1), 1)]), CPU)
     torch.testing.assert_close(other.relative, data.relative, atol=1e-6, rtol=0)
     torch.testing.assert_close(other.frames.rotation, data.frames.rotation, atol=1e-6, rtol=0)
 
 
 def test_given_beads_are_used(data):
     given = [beads(atoms(k)).positions for k in (0, 1)]
-    same = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, beads=given)
+    system = training_system([atoms(0), atoms(1)])
+    same = VoxelFrames(SPEC, dataclasses.replace(system, beads=tuple(given)), CPU)
     torch.testing.assert_close(same.relative, data.relative)
-    moved = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, beads=[b + 0.01 for b in given])
+    shifted = dataclasses.replace(system, beads=tuple(b + 0.01 for b in given))
+    moved = VoxelFrames(SPEC, shifted, CPU)
     torch.testing.assert_close(moved.relative, data.relative - 0.01, atol=1e-6, rtol=0)
 
 
@@ -162,7 +173,7 @@ def test_jitter_moves_every_second_sample(data):
 
 def test_molecules_take_turns_in_the_first_pass():
     """Of another molecule's bead of the same rank, chance decides whether it is there yet."""
-    wide = Frames(specification(radius=0.9), mapping(), [atoms(0)], CPU)
+    wide = VoxelFrames(specification(radius=0.9), training_system([atoms(0)]), CPU)
     bead = torch.arange(3).repeat_interleave(16) * BEADS  # the first bead of each chain
     phase = torch.rand(48, 3, generator=torch.Generator().manual_seed(0))
     stage = next(s for s in STAGES if s.first and not s.light)
@@ -177,8 +188,8 @@ def test_molecules_take_turns_in_the_first_pass():
 
 
 def test_canonical_frames_have_the_relabelled_atoms():
-    plain = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU)
-    found = Frames(SPEC, mapping(), [atoms(0), atoms(1)], CPU, canonical=True)
+    plain = VoxelFrames(SPEC, training_system([atoms(0), atoms(1)]), CPU)
+    found = VoxelFrames(SPEC, training_system([atoms(0), atoms(1)]), CPU, canonical=True)
     moved = (plain.relative != found.relative).any(-1)
     # rings only, and not every one
     local = torch.nonzero(moved)[:, 1] % ATOMS
@@ -191,7 +202,7 @@ def test_canonical_frames_have_the_relabelled_atoms():
 def test_a_box_that_is_too_small_is_refused():
     flat = dataclasses.replace(atoms(), box=np.diag([5.0, 5.0, 0.8]))
     with pytest.raises(InputError, match=r"training frame 1: the box is 0\.800 nm high, expected"):
-        Frames(SPEC, mapping(), [atoms(), flat], CPU)
+        VoxelFrames(SPEC, training_system([atoms(), flat]), CPU)
 
 
 # --- steps ------------------------------------------------------------------------------------
@@ -223,7 +234,7 @@ class Oracle(nn.Module):
 
     def __init__(self, places):
         super().__init__()
-        self.slots = iter(gaussian_basis(places, SPEC.voxel).unbind(1))
+        self.slots = iter(gaussian_basis(places, SPEC.options.voxel).unbind(1))
         self.weight = nn.Parameter(torch.ones(()))
 
     def forward(self, condition, noise, target):
@@ -246,7 +257,7 @@ def test_a_perfect_generator_has_no_loss_in_any_orientation(data):
 def test_validation_measures_in_the_frame_of_the_truth(data):
     one = trainer(data)
     one._place = lambda generator, env, condition, noise: ([], env.own)
-    found = one.validate(data, batches=3)
+    found = one.validate(batches=3)
     assert {"validation_distance_heavy_gibbs", "validation_distance_light_first"} & set(found)
     for name, value in found.items():
         limit = {"validation_prior_lj": 0.5, "validation_prior_bond": 0.05}.get(name, 0.01)
@@ -310,7 +321,7 @@ def test_mixed_precision_stays_finite(data):
 def test_validation_is_the_same_every_time_and_changes_nothing(data):
     one = trainer(data)
     before = weights(one.generator)
-    first, second = one.validate(data, batches=1), one.validate(data, batches=1)
+    first, second = one.validate(batches=1), one.validate(batches=1)
     assert first == second
     assert {"validation_score_internal", "validation_prior_lj"} <= set(first)
     assert all(np.isfinite(v) for v in first.values())
@@ -354,16 +365,14 @@ def test_a_restored_trainer_goes_on_bit_by_bit(data, tmp_path):
 def test_run_stops_resumes_and_repeats_no_line(data, tmp_path):
     saved = []
 
-    def go(folder, validation=None, **options):
+    def go(folder, **options):
         folder.mkdir(exist_ok=True)
         one = trainer(data, dataclasses.replace(OPTIONS, validate_every=4))
-        one.validate = lambda frames: Trainer.validate(one, frames, batches=1)  # to save time
+        one.validate = lambda: VoxelLearner.validate(one, batches=1)  # to save time
         if (folder / "checkpoint.pt").exists():
             one.restore(torch.load(folder / "checkpoint.pt", weights_only=True))
         done = run(
             one,
-            data,
-            validation,
             folder,
             on_checkpoint=lambda t, m: saved.append((t.iteration, dict(m))),
             progress=False,
@@ -371,7 +380,7 @@ def test_run_stops_resumes_and_repeats_no_line(data, tmp_path):
         )
         return done, one
 
-    done, whole = go(tmp_path / "whole", data)
+    done, whole = go(tmp_path / "whole")
     assert done
     assert [i for i, _ in saved] == [2, 4]
     assert "validation_score_internal" in saved[1][1]
@@ -388,7 +397,7 @@ def test_run_stops_resumes_and_repeats_no_line(data, tmp_path):
 def test_lines_beyond_the_checkpoint_are_dropped(data, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 0, "a": 1}\n{"iteration": 3, "a": 2}\n')
     one = trainer(data, dataclasses.replace(OPTIONS, iterations=1))
-    run(one, data, None, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
+    run(one, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
     lines = [json.loads(s) for s in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [v["iteration"] for v in lines] == [0, 1]
 
@@ -405,7 +414,7 @@ def test_a_signal_ends_the_run_after_the_iteration(data, tmp_path, number):
         return parts
 
     one.step = interrupted
-    done = run(one, data, None, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
+    done = run(one, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
     assert not done
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 1
     assert signal.getsignal(number) is before
@@ -419,18 +428,17 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 torch.set_num_threads(1)
-from small_polystyrene import atoms, mapping
+from small_polystyrene import atoms, training_system
 from test_training_loop import OPTIONS, SPEC
-from deepbackmap.representation.environment import STAGES
-from deepbackmap.training.dataset import Frames
-from deepbackmap.training.loop import Trainer, run
+from deepbackmap.methods.voxel.learner import VoxelLearner
+from deepbackmap.training.run import run
 
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
-trainer = Trainer(fabric, SPEC, OPTIONS)
-data = Frames(SPEC, mapping(), [atoms(0), atoms(1)], fabric.device)
+trainer = VoxelLearner(fabric, SPEC, OPTIONS)
+trainer.use([training_system([atoms(0), atoms(1)])], [])
 folder = Path(sys.argv[1])
-done = run(trainer, data, None, folder, on_checkpoint=lambda t, m: None, progress=False)
+done = run(trainer, folder, on_checkpoint=lambda t, m: None, progress=False)
 assert done
 torch.save(trainer.state(), folder / f"rank{fabric.global_rank}.pt")
 """

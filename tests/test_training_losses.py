@@ -8,27 +8,25 @@ import pytest
 import torch
 from torch import nn
 
-from deepbackmap.representation.block_terms import (
+from deepbackmap.blocks.symmetry import block_flips, principal_axis, sides
+from deepbackmap.methods.adversarial import Frozen, critic_loss, gradient_penalty
+from deepbackmap.methods.voxel.batches import canonical_labels
+from deepbackmap.methods.voxel.block_terms import (
     BatchTerms,
     batch_terms,
     block_energies,
     build_block_terms,
     internal_coordinates,
 )
-from deepbackmap.representation.environment import STAGES
-from deepbackmap.system import BondedTerms, MoleculeType
-from deepbackmap.training.dataset import canonical_labels
-from deepbackmap.training.losses import (
-    Frozen,
+from deepbackmap.methods.voxel.environment import STAGES
+from deepbackmap.methods.voxel.losses import (
     centre_of_mass,
     critic_inputs,
-    critic_loss,
     energy_score,
     flat_slots,
-    gradient_penalty,
     physical_prior,
 )
-from deepbackmap.training.symmetry import block_flips, principal_axis, sides
+from deepbackmap.system import BondedTerms, MoleculeType
 from small_polystyrene import (
     ATOMS,
     BEADS,

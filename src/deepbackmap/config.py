@@ -4,77 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
 
+from deepbackmap.data.options import DataOptions
 from deepbackmap.errors import InputError
-from deepbackmap.networks import NetworkOptions
-from deepbackmap.networks.points import PointNetworkOptions
-from deepbackmap.representation.points import PointOptions
-from deepbackmap.representation.voxel import VoxelOptions
-from deepbackmap.training.options import DataOptions, TrainingOptions
+from deepbackmap.methods import DEFAULT_METHOD, METHODS, find_options
+from deepbackmap.methods.compose import compose, fields_of
+from deepbackmap.methods.options import MethodOptions, ModelOptions, TrainingOptions
+
+COMMON = ("method", "data", "training")
+"""Sections that every configuration has; the others are those of the method's models."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that ``deepbackmap train`` reads."""
 
-    representation: str = "voxel"
-    """``voxel`` (the paper's) or ``points``; only the sections of that one count."""
-    data: DataOptions = field(default_factory=DataOptions)
-    voxel: VoxelOptions = field(default_factory=VoxelOptions)
-    network: NetworkOptions = field(default_factory=NetworkOptions)
-    points: PointOptions = field(default_factory=PointOptions)
-    point_network: PointNetworkOptions = field(default_factory=PointNetworkOptions)
-    training: TrainingOptions = field(default_factory=TrainingOptions)
+    method: MethodOptions
+    data: DataOptions
+    model: ModelOptions
+    """Of the method; in a file its sections stand beside ``data`` and ``training``."""
+    training: TrainingOptions
+    """Of the method."""
 
-    def __post_init__(self) -> None:
-        if self.representation not in ("voxel", "points"):
-            raise ValueError(
-                f"representation: expected 'voxel' or 'points', got '{self.representation}'"
-            )
+    def sections(self) -> dict[str, Any]:
+        """As a file has it."""
+        inner = {name: getattr(self.model, name) for name in fields_of(self.method.model)}
+        parts = {"data": self.data, **inner, "training": self.training}
+        return {
+            "method": self.method.name,
+            **{name: dataclasses.asdict(part) for name, part in parts.items()},
+        }
 
 
 _PATHS = ("topology", "structure", "trajectory", "beads")
 
 
-def _compose(cls: type, values: Any, where: str, key: str) -> Any:
-    """An instance of a frozen dataclass from nested dictionaries; every key must be a field."""
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: '{key}' expected a section of keys, found {values!r}")
-    hints = get_type_hints(cls)
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        full = f"{key}.{name}" if key else str(name)
-        if name not in hints:
-            known = ", ".join(hints)
-            raise InputError(f"{where}: unknown key '{full}', expected one of {known}")
-        wanted = hints[name]
-        if dataclasses.is_dataclass(wanted):
-            arguments[name] = _compose(wanted, value, where, full)  # type: ignore[arg-type]
-        else:
-            arguments[name] = _scalar(wanted, value, where, full)
-    try:
-        return cls(**arguments)
-    except ValueError as error:
-        raise InputError(f"{where}: {key + '.' if key else ''}{error}") from error
-
-
-def _scalar(wanted: type, value: Any, where: str, key: str) -> Any:
-    if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if wanted is float and isinstance(value, str):
-        try:  # YAML reads 1e-4 (without a dot) as a string
-            return float(value)
-        except ValueError:
-            pass
-    if type(value) is wanted:
-        return value
-    raise InputError(f"{where}: '{key}' expected {wanted.__name__}, found {value!r}")
+def _composed(values: dict[str, Any], where: str) -> TrainConfig:
+    """The configuration that some keys and values say."""
+    name = values.get("method", DEFAULT_METHOD)
+    if not isinstance(name, str) or name not in METHODS:
+        raise InputError(f"{where}: method: expected one of {', '.join(METHODS)}, found {name!r}")
+    method = find_options(name)
+    own = fields_of(method.model)
+    for key in values:
+        if key not in (*COMMON, *own):
+            raise InputError(
+                f"{where}: unknown key '{key}', expected one of the method {name}: "
+                f"{', '.join((*COMMON, *own))}"
+            )
+    config = TrainConfig(
+        method=method,
+        data=compose(DataOptions, values.get("data", {}), where, "data"),
+        model=compose(
+            method.model, {k: v for k, v in values.items() if k in own}, where, method=name
+        ),
+        training=compose(method.training, values.get("training", {}), where, "training", name),
+    )
+    if config.data.dynamics and not method.temperatures:
+        raise InputError(
+            f"{where}: data.dynamics: expected none with the method {name}, which trains on frames "
+            f"of one temperature, found '{config.data.dynamics}'"
+        )
+    return config
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -159,9 +156,9 @@ def load_train_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainC
     name = values.pop("preset", None)
     if name is not None:
         values = _merge(_preset(str(name), where), values)
-    return _compose(TrainConfig, values, where, "")
+    return _composed(values, where)
 
 
 def dump_config(config: TrainConfig) -> str:
     """The configuration as YAML that ``load_train_config`` reads back."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    return yaml.safe_dump(config.sections(), sort_keys=False)

@@ -8,3 +8,10 @@ class InputError(Exception):
     expected and what was found. The command line prints it and exits with code 2;
     anything else that is raised is a bug and shows its traceback.
     """
+
+
+class Notice(UserWarning):
+    """Something that the user should know and that stops nothing, in one sentence.
+
+    The command line shows it as one line on standard error.
+    """

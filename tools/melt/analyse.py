@@ -24,13 +24,13 @@ from melt.build import (
     ATOMS_PER_MONOMER,
     Array,
     backbone,
-    chain_signs,
-    expected_signs,
+    count_wrong_signs,
     pierced_rings,
     write_topology,
 )
 from melt.run import COMMON
 from melt.structure import whole
+from melt.tacticity import read_hands
 
 TERMS = ("Angle", "Proper-Dih.", "Improper-Dih.", "LJ-(SR)", "Disper.-corr.", "Coulomb-(SR)")
 NM_PER_ANGSTROM = 0.1
@@ -85,16 +85,16 @@ def _summary(series: list[float] | Array) -> tuple[float, float]:
     return round(float(values.mean()), 4), round(standard_error(values), 4)
 
 
-def shapes(xtc: list[Path], n_monomers: int, stride: int) -> dict[str, object]:
+def shapes(xtc: list[Path], n_monomers: int, stride: int, folder: Path) -> dict[str, object]:
     """Volume, backbone conformation, size, handedness and defects over the frames.
 
     "States kept" is the fraction of backbone torsions that are in the last frame in the state
     (trans, gauche+, gauche-) of the first: near the sum of the squared populations when the
-    conformation was forgotten in between, near 1 when it was not.
+    conformation was forgotten in between, near 1 when it was not. Signs are held against the
+    tacticity.txt in ``folder``, and without it against the reference's hands.
     """
     spine = backbone(n_monomers)
     quadruples = np.array([spine[i : i + 4] for i in range(len(spine) - 3)])
-    expected = expected_signs(n_monomers)
     volume, trans, reach, turns = [], [], [], []
     wrong = pierced = 0
     smallest = np.inf
@@ -104,7 +104,7 @@ def shapes(xtc: list[Path], n_monomers: int, stride: int) -> dict[str, object]:
         trans.append(float((np.abs(phi) > 120).mean()))
         volume.append(float(np.linalg.det(box)) / len(chains))
         reach.append(float(((chains[:, spine[-1]] - chains[:, spine[0]]) ** 2).sum(-1).mean()))
-        wrong += sum(int((chain_signs(x) != expected).sum()) for x in chains)
+        wrong += count_wrong_signs(chains, read_hands(folder, n_monomers, len(chains)))
         pierced += len(pierced_rings(chains, n_monomers, box))
         smallest = min(smallest, float(np.diag(box).min()))
     state = np.where(np.abs(turns) > 120, 0, np.sign(turns))
@@ -175,7 +175,7 @@ def main() -> None:
     if o.reference:
         sets["reference"] = (o.reference[0], o.reference[1:], 1)
     report = {
-        name: shapes(xtc, o.monomers, stride)
+        name: shapes(xtc, o.monomers, stride, gro.parent)
         | energies(gro, xtc, o.monomers, stride, o.folder / f"rerun_{name}", o.gmx)
         for name, (gro, xtc, stride) in sets.items()
     }

@@ -1,4 +1,4 @@
-"""Build a melt of syndiotactic polystyrene: its topology and a dilute start structure.
+"""Build a melt of polystyrene: its topology and a dilute start structure.
 
 The force field is the all-atom polystyrene of Mueller-Plathe (Macromolecules 1996, 29,
 4782): Lennard-Jones with arithmetic sigma and geometric epsilon, charges on the ring atoms
@@ -16,6 +16,9 @@ Numbering inside a chain is 1-based as in GROMACS. Monomer ``m`` (from 0) has th
 
 and a chain of ``n`` monomers ends with two more hydrogens: 16n+1 on the first CH2 carbon
 (which so becomes CH3) and 16n+2 on the last CH carbon (which so becomes CH2).
+
+Chains of any tacticity share this topology: which hand a stereocentre has is in the coordinates
+alone, and ``melt.tacticity`` keeps the hands of every chain in a file beside them.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from melt.tacticity import Signs, chain_hands, reference_hands, write_hands
 
 Array = NDArray[np.float64]
 """Positions or vectors, nm; the last axis is x, y, z."""
@@ -69,12 +74,6 @@ TORSION_CONSTANT = 6.0
 IMPROPER_CONSTANT = 167.4
 """kJ/mol/rad^2, of k/2 xi^2."""
 
-FIRST_CENTRE_SIGN = -1
-"""Handedness of the first stereocentre; the following ones alternate (syndiotactic).
-
-The sign is that of ``(previous x next) . ring`` seen from the CH carbon, where previous and
-next are the neighbouring CH2 carbons along the chain and ring is the ipso carbon.
-"""
 PROCHIRAL_SIGN = -1
 """Sign of ``(previous CH x next CH) . H(b+1)`` seen from every CH2 carbon but the first."""
 START_SIGN = -1
@@ -240,7 +239,7 @@ def _forcefield_text() -> str:
     )
 
 
-def _molecule_text(chain: ChainTopology) -> str:
+def _molecule_text(chain: ChainTopology, kind: str) -> str:
     def rows(terms: tuple[tuple[int, ...], ...], tail: str) -> list[str]:
         return ["".join(f"{i + 1:6d}" for i in term) + tail for term in terms]
 
@@ -261,7 +260,7 @@ def _molecule_text(chain: ChainTopology) -> str:
     improper = f"  2   0.0 {IMPROPER_CONSTANT:7.2f}"
     return "\n".join(
         [
-            "; One chain of syndiotactic polystyrene. Written by tools/melt/build.py.",
+            f"; One chain of {kind} polystyrene. Written by tools/melt/build.py.",
             _section("moleculetype", "name nrexcl", [f"{MOLECULE} {NREXCL}"]),
             _section("atoms", "nr type resnr residue atom cgnr charge mass", atoms),
             _section("bonds", "i j func", rows(chain.bonds, "  1")),
@@ -276,13 +275,14 @@ def _molecule_text(chain: ChainTopology) -> str:
     )
 
 
-def write_topology(path: Path, n_monomers: int, n_chains: int) -> None:
+def write_topology(path: Path, n_monomers: int, n_chains: int, kind: str = "syndiotactic") -> None:
     """Write a GROMACS topology: ``path`` and, beside it, ``PS.itp``.
 
     Args:
         path: the .top file to write.
         n_monomers: monomers in a chain, at least 2.
         n_chains: chains in the system.
+        kind: tacticity, for the titles.
 
     Raises:
         ValueError: for fewer than 2 monomers or less than one chain.
@@ -291,14 +291,14 @@ def write_topology(path: Path, n_monomers: int, n_chains: int) -> None:
         raise ValueError(f"n_chains: expected at least 1, got {n_chains}")
     path = Path(path)
     itp = path.with_name("PS.itp")
-    itp.write_text(_molecule_text(chain_topology(n_monomers)))
+    itp.write_text(_molecule_text(chain_topology(n_monomers), kind))
     path.write_text(
         "\n".join(
             [
                 _forcefield_text(),
                 f'#include "{itp.name}"',
                 "",
-                _section("system", "name", [f"Syndiotactic polystyrene, {n_monomers}-mers"]),
+                _section("system", "name", [f"{kind.capitalize()} polystyrene, {n_monomers}-mers"]),
                 _section("molecules", "name number", [f"{MOLECULE} {n_chains}"]),
             ]
         )
@@ -368,8 +368,9 @@ def _place_ring(centre: Array, direction: Array, angle: float) -> Array:
     return np.array(places)
 
 
-def _dress(spine: Array, n_monomers: int, rng: np.random.Generator) -> Array:
-    """Add rings and hydrogens to a backbone, with the reference's handedness."""
+def _dress(spine: Array, hands: Signs, rng: np.random.Generator) -> Array:
+    """Add rings and hydrogens to a backbone, each stereocentre with the hand asked for."""
+    n_monomers = len(spine) // 2
     x = np.full((ATOMS_PER_MONOMER * n_monomers + 2, 3), np.nan)
     index = backbone(n_monomers)
     x[index] = spine
@@ -384,8 +385,7 @@ def _dress(spine: Array, n_monomers: int, rng: np.random.Generator) -> Array:
             )
         if m + 1 < n_monomers:
             plus, minus = _two_more(x[b + 4], x[b + 1], x[b + 17])
-            sign = FIRST_CENTRE_SIGN * (-1) ** m
-            directions[m], hydrogen = (plus, minus) if sign > 0 else (minus, plus)
+            directions[m], hydrogen = (plus, minus) if hands[m] > 0 else (minus, plus)
             x[b + 3] = x[b + 4] + ch * hydrogen
     _cap_start(x)
     _cap_end(x, n_monomers, directions)
@@ -448,13 +448,15 @@ def _closest(x: Array, topology: ChainTopology, separation: int = 3) -> float:
     return float(gaps.min())
 
 
-def _self_avoiding(spine: Array, min_gap: float, rng: np.random.Generator) -> Array | None:
+def _self_avoiding(
+    spine: Array, hands: Signs, min_gap: float, rng: np.random.Generator
+) -> Array | None:
     """The atoms of the chain with this backbone, or None if it runs into itself."""
     far = np.linalg.norm(spine[:, None] - spine[None], axis=-1)
     if (far[np.triu_indices(len(spine), 4)] < 0.36).any():
         return None
     n_monomers = len(spine) // 2
-    x = _dress(spine, n_monomers, rng)
+    x = _dress(spine, hands, rng)
     apart = _closest(x, chain_topology(n_monomers)) >= min_gap
     return x if apart and not pierced_rings(x[None], n_monomers, None) else None
 
@@ -465,8 +467,9 @@ def build_chain(
     p_trans: float = 0.7,
     min_gap: float = 0.16,
     max_tries: int = 5000,
+    hands: Signs | None = None,
 ) -> Array:
-    """Build one syndiotactic chain with random backbone conformers.
+    """Build one chain with random backbone conformers.
 
     Up to ``FIRST_BLOCK`` monomers are drawn as a whole. Of longer chains hardly any draw avoids
     itself, so they grow by ``STEP`` monomers at a time, and back by as many at a dead end.
@@ -477,6 +480,7 @@ def build_chain(
         p_trans: probability of trans before the self-avoidance test.
         min_gap: smallest distance allowed between atoms more than three bonds apart, nm.
         max_tries: conformers to try, those of a part of the chain included.
+        hands: sign of each stereocentre, shape (n - 1,); without, the reference's.
 
     Returns:
         Positions, nm, shape (16 n + 2, 3).
@@ -484,13 +488,14 @@ def build_chain(
     Raises:
         RuntimeError: if every conformer ran into itself.
     """
+    hands = reference_hands(n_monomers) if hands is None else hands
     grown: list[Array] = []
     misses = 0
     for _ in range(max_tries):
         start = grown[-1] if grown else None
         size = min(FIRST_BLOCK if start is None else len(start) // 2 + STEP, n_monomers)
         spine = _grow_backbone(2 * size, p_trans, rng, start)
-        x = _self_avoiding(spine, min_gap, rng)
+        x = _self_avoiding(spine, hands, min_gap, rng)
         if x is None:
             misses += 1
             if grown and misses >= PATIENCE:
@@ -505,9 +510,23 @@ def build_chain(
     raise RuntimeError(f"no self-avoiding conformer of {n_monomers} monomers in {max_tries} tries")
 
 
-def build_chains(n_monomers: int, n_chains: int, rng: np.random.Generator) -> Array:
-    """Build chains one by one: positions, nm, shape (chains, 16 n + 2, 3), each at the origin."""
-    return np.array([build_chain(n_monomers, rng) for _ in range(n_chains)])
+def build_chains(
+    n_monomers: int, n_chains: int, rng: np.random.Generator, hands: Signs | None = None
+) -> Array:
+    """Build chains one by one, each at the origin.
+
+    Args:
+        n_monomers: monomers in a chain, at least 2.
+        n_chains: chains to build.
+        rng: random generator.
+        hands: signs of each chain's stereocentres, shape (chains, n - 1); without, the
+            reference's for all.
+
+    Returns:
+        Positions, nm, shape (chains, 16 n + 2, 3).
+    """
+    each = [None] * n_chains if hands is None else list(hands)
+    return np.array([build_chain(n_monomers, rng, hands=signs) for signs in each])
 
 
 def _random_rotation(rng: np.random.Generator) -> Array:
@@ -615,11 +634,30 @@ def _crosses(start: Array, step: Array, a: Array, b: Array) -> NDArray[np.bool_]
     return inside & (t >= 0) & (t <= 1) & np.isfinite(safe)
 
 
-def expected_signs(n_monomers: int) -> NDArray[np.int64]:
-    """The table of signs that ``chain_signs`` returns for a chain of the right handedness."""
-    centres = [FIRST_CENTRE_SIGN * (-1) ** m for m in range(n_monomers - 1)]
+def expected_signs(n_monomers: int, hands: Signs | None = None) -> NDArray[np.int64]:
+    """The signs that ``chain_signs`` returns for a chain as it was built.
+
+    Args:
+        n_monomers: monomers in the chain.
+        hands: sign of each stereocentre, shape (n - 1,); without, the reference's.
+    """
+    centres = reference_hands(n_monomers) if hands is None else hands
     labels = [PROCHIRAL_SIGN] * (n_monomers - 1)
     return np.array([*centres, *labels, START_SIGN, END_SIGN])
+
+
+def count_wrong_signs(chains: Array, hands: Signs) -> int:
+    """Number of signs (stereocentres and hydrogen labels) that are not as built.
+
+    Args:
+        chains: positions of whole chains, nm, shape (chains, atoms, 3).
+        hands: signs of each chain's stereocentres, shape (chains, n - 1).
+    """
+    n_monomers = chains.shape[1] // ATOMS_PER_MONOMER
+    return sum(
+        int((chain_signs(x) != expected_signs(n_monomers, signs)).sum())
+        for x, signs in zip(chains, hands, strict=True)
+    )
 
 
 def chain_signs(x: Array) -> NDArray[np.int64]:
@@ -670,27 +708,30 @@ def write_gro_names(
 
 
 def main() -> None:
-    """Write topol.top, PS.itp and start.gro into a folder."""
+    """Write topol.top, PS.itp, start.gro and tacticity.txt into a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--monomers", type=int, default=10)
     parser.add_argument("--chains", type=int, default=12)
     parser.add_argument("--edge", type=float, default=6.5, help="box edge, nm")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--tacticity", default="syndiotactic", help="see melt.tacticity")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
+    hands = chain_hands(options.tacticity, options.monomers, options.chains, rng)
+    kind = options.tacticity if options.tacticity.isalpha() else "mixed"
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_topology(options.folder / "topol.top", options.monomers, options.chains)
-    chains = build_chains(options.monomers, options.chains, rng)
+    write_topology(options.folder / "topol.top", options.monomers, options.chains, kind)
+    chains = build_chains(options.monomers, options.chains, rng, hands)
     placed = place_chains(chains, options.edge, rng)
     edges = np.full(3, options.edge)
-    wrong = sum(
-        int((chain_signs(chain) != expected_signs(options.monomers)).sum()) for chain in placed
-    )
+    wrong = count_wrong_signs(placed, hands)
     pierced = pierced_rings(placed, options.monomers, edges)
     if wrong or pierced:
         raise SystemExit(f"bad start structure: {wrong} wrong signs, pierced rings {pierced}")
-    write_gro(options.folder / "start.gro", placed, edges, f"sPS start, seed {options.seed}")
+    write_hands(options.folder, hands)
+    title = f"{kind} polystyrene, start, seed {options.seed}"
+    write_gro(options.folder / "start.gro", placed, edges, title)
     print(f"{options.chains} chains of {options.monomers}, seed {options.seed}: no defect")
 
 

@@ -10,6 +10,7 @@ whole, the middle of each inside the box; positions are rounded to 0.001 nm, in 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import MDAnalysis
@@ -20,6 +21,7 @@ from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 from melt.analyse import NM_PER_ANGSTROM, frames
 from melt.build import Array, chain_topology, write_gro_names, write_topology
 from melt.structure import bead_names, beads
+from melt.tacticity import FILE
 
 DECIMALS = 3
 
@@ -71,15 +73,17 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--frames", type=int, default=5)
     parser.add_argument("--monomers", type=int, default=10)
+    parser.add_argument("--kind", default="syndiotactic", help="tacticity, for the titles")
     o = parser.parse_args()
     o.target.mkdir(parents=True, exist_ok=True)
     picked = pick(o.folder, o.frames, o.monomers)
-    write_topology(o.target / "topol.top", o.monomers, len(picked[0][1]))
-    write_pair(
-        o.target / "aa", picked, chain_topology(o.monomers).names, "syndiotactic polystyrene"
-    )
+    write_topology(o.target / "topol.top", o.monomers, len(picked[0][1]), o.kind)
+    title = f"{o.kind} polystyrene"
+    write_pair(o.target / "aa", picked, chain_topology(o.monomers).names, title)
     mapped = [(time, np.round(beads(chains), DECIMALS), edges) for time, chains, edges in picked]
-    write_pair(o.target / "cg", mapped, bead_names(o.monomers), "syndiotactic polystyrene, beads")
+    write_pair(o.target / "cg", mapped, bead_names(o.monomers), f"{title}, beads")
+    if (o.folder / FILE).exists():
+        shutil.copyfile(o.folder / FILE, o.target / FILE)
 
 
 if __name__ == "__main__":

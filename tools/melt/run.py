@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from melt.build import chain_signs, expected_signs, pierced_rings
+from melt.build import count_wrong_signs, pierced_rings
 from melt.structure import read_gro, whole
+from melt.tacticity import read_hands
 
 TEMPERATURE = 568.0
 """K, that of the reference melt."""
@@ -102,8 +103,9 @@ def stages(
     pressure: float = 500.0,
     hot_time: float = 150.0,
     cooling: float = 250.0,
+    every: float = 1.0,
 ) -> list[Stage]:
-    """The protocol; times of equilibration and production in ns, of those before in ps; bar."""
+    """The protocol; equilibration and production in ns, other times in ps, pressure in bar."""
     at = {"ref-t": f"{TEMPERATURE}"}
     hot = {"ref-t": f"{HOT}"}
     press = {"ref-p": f"{pressure:g}", "tau-p": "1.0"}
@@ -114,7 +116,10 @@ def stages(
         "annealing-time": f"0 {hot_time:g} {hot_time + cooling:g}",
         "annealing-temp": f"{HOT} {HOT} {TEMPERATURE}",
     }
-    frames = {"nstxout-compressed": "500", "compressed-x-precision": "10000"}
+    frames = {
+        "nstxout-compressed": f"{round(every / 0.002)}",
+        "compressed-x-precision": "10000",
+    }
     return [
         Stage("em", MINIMISE),
         _md("relax", relaxation, 0.0005, at, draw),
@@ -126,7 +131,7 @@ def stages(
 
 
 def check(gro: Path) -> None:
-    """Check the chains of a structure file.
+    """Check the chains of a structure file against the hands in the tacticity.txt beside it.
 
     Raises:
         RuntimeError: if a bond runs through a ring or a stereocentre is inverted.
@@ -135,7 +140,7 @@ def check(gro: Path) -> None:
     chains = whole(chains, edges)
     n_monomers = chains.shape[1] // 16
     pierced = pierced_rings(chains, n_monomers, edges)
-    wrong = sum(int((chain_signs(x) != expected_signs(n_monomers)).sum()) for x in chains)
+    wrong = count_wrong_signs(chains, read_hands(gro.parent, n_monomers, len(chains)))
     if pierced or wrong:
         raise RuntimeError(f"{gro.name}: {wrong} wrong signs, pierced rings {pierced}")
     print(f"{gro.name}: no defect, box {np.round(edges, 4)} nm", flush=True)
@@ -175,6 +180,7 @@ def main() -> None:
     parser.add_argument("--cooling", type=float, default=250.0, help="ps from there to 568 K")
     parser.add_argument("--equilibration", type=float, default=0.8, help="ns")
     parser.add_argument("--production", type=float, default=1.5, help="ns")
+    parser.add_argument("--every", type=float, default=1.0, help="ps from frame to frame")
     parser.add_argument("--seed", type=int, default=2026, help="of the velocities")
     options = parser.parse_args()
     previous = "start"
@@ -188,6 +194,7 @@ def main() -> None:
         pressure=options.pressure,
         hot_time=options.hot,
         cooling=options.cooling,
+        every=options.every,
     )
     for stage in protocol:
         run_stage(stage, previous, options.folder, options.gmx, options.threads)

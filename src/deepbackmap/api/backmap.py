@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import math
-import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import MDAnalysis
 import numpy as np
 import torch
 from tqdm import tqdm
 
-import deepbackmap
-from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.api import judgement
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
+from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model, model_hash
+from deepbackmap.api.record import make_record
+from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
-from deepbackmap.model import Model, ModelSpec, load_model
-from deepbackmap.sampling import (
-    Handedness,
-    PointSampler,
-    Sampler,
-    SamplingOptions,
-    open_sampler,
-)
+from deepbackmap.mapping.order import bead_order
+from deepbackmap.methods import find_options
+from deepbackmap.methods.base import Model, Sampler, open_sampler
+from deepbackmap.methods.options import SamplingOptions
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
-
-ENSEMBLE = 16
-"""Candidates where a temperature is asked for and their number is not: to choose by weight needs
-some to choose from."""
-MODEL_DEFAULTS = ("sweeps", "candidates", "choice", "relaxation", "cold_start", "steps", "batch")
-"""Options that a model may have defaults for."""
 
 
 @dataclass(frozen=True)
@@ -55,53 +47,54 @@ class Summary:
     seconds: float
     """From the first frame read to the last one written."""
     atoms_per_second: float
-    checks: Checks
+    figures: Figures
     seed: int
     model: str
     model_sha256: str
-    sweeps: int
-    candidates: int
-    choice: str
-    relaxation: int
-    cold_start: float
-    """Of a point model; without meaning for others."""
-    steps: int
-    """Along the flow of a point model; without meaning for others."""
+    method: str
+    """Of the model."""
+    options: Mapping[str, Any]
+    """Of sampling, of the model's method: those that were in force."""
     temperature: float
     """Target temperature, K."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
     finish: FinishSummary | None = None
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks against using what was written."""
+        return verdict(self.figures, self.temperature)
+
     def to_text(self) -> str:
         """Some lines for a person."""
-        c = self.checks
         rows = [
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
-            ("closest contact", _contact(c)),
-            ("stereocentres", _stereo(c)),
-            ("bonds through rings", str(c.bonds_through_rings)),
-            ("re-mapped beads", f"rms {c.beads_rms:.4f} nm, largest {c.beads_max:.4f} nm"),
+            *judgement.figure_rows(self.figures, "the pattern of the training data"),
             ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
             (
                 "sampling",
-                f"seed {self.seed}, sweeps {self.sweeps}, candidates {self.candidates}, "
-                f"choice {self.choice}, relaxation {self.relaxation}, {self.temperature:g} K",
+                ", ".join(
+                    [f"method {self.method}", f"seed {self.seed}"]
+                    + [f"{name} {value}" for name, value in self.options.items()]
+                    + [f"{self.temperature:g} K"]
+                ),
             ),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
-        lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
-        lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += judgement.to_lines(self.findings)
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         if self.finish is not None:
             lines += ["", "finish", *(f"  {x}" for x in self.finish.to_text().splitlines()[1:])]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a program; a figure that is not finite becomes None."""
-        values = asdict(self)
-        if not math.isfinite(self.checks.closest_contact):
-            values["checks"]["closest_contact"] = None
+        values = asdict(self) | {"figures": self.figures.to_dict()}
+        values["findings"] = [asdict(finding) for finding in self.findings]
         if self.finish is not None:
             values["finish"] = self.finish.to_dict()
         return values
@@ -114,7 +107,7 @@ def backmap(
     topology: str | Path,
     output: str | Path,
     model: str | Path = "default",
-    mapping: str | Path | None = None,
+    mapping: str | Path | Sequence[str | Path] | None = None,
     frames: str | None = None,
     seed: int = 0,
     temperature: float | None = None,
@@ -122,13 +115,18 @@ def backmap(
     candidates: int | None = None,
     choice: str | None = None,
     relaxation: int | None = None,
+    block_relaxation: int | None = None,
     cold_start: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
+    options: Mapping[str, Any] | None = None,
     device: str = "auto",
     finish_steps: int | None = None,
     keep_defects: bool = False,
     engine: str = "auto",
+    by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -145,24 +143,31 @@ def backmap(
         topology: GROMACS topology of the atoms.
         output: structure or trajectory of the atoms to write.
         model: file, or the name of a packaged model.
-        mapping: mapping file or packaged name, where it is not the model's own.
+        mapping: mapping files or packaged name, where it is not the model's own.
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
         temperature: target in K; the training's by default. Where it is given, the relaxation is
-            at that temperature; without relaxation one of an ensemble is drawn by weight.
+            at that temperature; of a voxel model without relaxation one of an ensemble is drawn by
+            weight.
         sweeps: Gibbs sweeps after the first pass.
-        candidates: ensemble drawn for each sequence of atoms.
-        choice: ``lowest``, ``boltzmann`` or ``reweight``, how one of them is chosen.
-        relaxation: steps of thermal relaxation, of each block after each sweep (voxel models) or
-            of the whole box at the end (point models); 0: none.
-        cold_start: part of the temperature at which the relaxation of a point model begins.
-        steps: along the flow of a point model.
+        candidates: of voxel models: ensemble drawn for each sequence of atoms.
+        choice: of voxel models: ``lowest``, ``boltzmann`` or ``reweight``, how one is chosen.
+        relaxation: of point models: steps of dynamics of the whole box at the end; 0: none.
+        block_relaxation: of voxel models: steps of thermal relaxation of each block after each
+            sweep; 0: none.
+        cold_start: of point models: part of the temperature at which the relaxation begins.
+        steps: of point models: along the flow.
         batch: most sequences in one call of the network; bounds memory, changes nothing else.
+        options: more options of the model's method, by name.
         device: ``auto``, ``cpu`` or ``cuda``.
         finish_steps: of dynamics with which every frame is finished as ``api.finish`` does, at the
             target temperature, after a little minimisation; None: none.
         keep_defects: whether to write structures in which finishing made a defect.
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -170,29 +175,37 @@ def backmap(
         The summary.
 
     Raises:
-        InputError: an input is wrong or does not fit the others; then no output is left.
+        InputError: an input is wrong or does not fit the others, or an option is not one of the
+            model's method; then no output is left.
     """
     where = choose_device(device)
     record = Path(f"{output}.json")
     path = find_model(model)
     loaded = load_model(path)
-    options = sampling_options(loaded.spec, str(path), {"sweeps": sweeps, "candidates": candidates,
-        "choice": choice, "relaxation": relaxation, "cold_start": cold_start, "steps": steps,
-        "batch": batch, "temperature": temperature, "seed": seed})  # fmt: skip
-    atoms = read_topology(topology)
-    system = _mapping(mapping, loaded.spec, path).resolve(atoms)
+    asked = {
+        "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
+        "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
+        "batch": batch, "temperature": temperature, "seed": seed, **(options or {}),
+    }  # fmt: skip
+    chosen = sampling_options(loaded.spec, path.stem, asked)
+    file = _mapping(mapping, loaded.spec, path).with_selection(drop, keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
+    _refuse_kept(file.kept(atoms), path)
+    system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         try:
-            hands = handedness_of(system, loaded.spec)
-            sampler = open_sampler(loaded, system, options, where, hands)
+            hands = handedness_of(system, loaded.spec.handedness)
+            sampler = open_sampler(loaded, system, chosen, where, hands)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}; model {path}") from error
-        checker = Checker(system, loaded.spec.handedness)
-        finisher = _finisher(atoms, finish_steps, options, loaded, engine, keep_defects)
+        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, loaded.spec.handedness))
+        figures = Figures()
+        finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
         started = time.perf_counter()
         with (
             beside(record) as part,
@@ -200,20 +213,23 @@ def backmap(
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
+                if order is not None:
+                    order.check(frame, f"{source.path} frame {number}")
                 made = _sample(sampler, frame, number, source, bar.count)
                 if finisher is not None:
                     made = finisher.finish(made, number, str(source.path))
                 writer.write(made)
-                checker.add(made, frame, number)
+                figures = figures + judge.frame(made, frame, number)
                 bar.next_frame()
             summary = _summary(
-                checker.result(), len(source), atoms, time.perf_counter() - started, options,
+                figures, len(source), atoms, time.perf_counter() - started, chosen,
                 loaded, path,
             )  # fmt: skip
+            summary = replace(summary, accepted=(*left_out, *match.notes))
             if finisher is not None:
                 summary = replace(summary, finish=finisher.summary())
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(_record(summary, options, beads, trajectory, topology, mapping,
+            part.write_text(_record(summary, chosen, beads, trajectory, topology, mapping,
                 output, frames, where), encoding="utf-8")  # fmt: skip
     return summary
 
@@ -221,9 +237,7 @@ def backmap(
 class _Bar:
     """One bar over all frames that counts beads."""
 
-    def __init__(
-        self, sampler: Sampler | PointSampler, frames: int, beads: int, show: bool
-    ) -> None:
+    def __init__(self, sampler: Sampler, frames: int, beads: int, show: bool) -> None:
         self._per_bead = max(1, sampler.placements // max(1, beads))
         self._beads, self._frames, self._frame, self._count = beads, frames, 0, 0
         self._bar = tqdm(total=frames * beads, unit="bead", disable=not show)
@@ -251,46 +265,22 @@ class _Bar:
 
 
 def sampling_options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> SamplingOptions:
-    """Options as given, else the model's own, else the package's.
+    """Options as given, else the model's own, else the method's.
 
     Args:
         spec: of the model.
         source: its name, for messages.
-        given: by name; None, or a name that is missing: not given.
+        given: by name; None: not given.
 
     Raises:
-        InputError: options that do not go together.
+        InputError: an option that the method does not have, or options that do not go together.
     """
-    given = {**dict.fromkeys((*MODEL_DEFAULTS, "temperature")), **given}
-    values = {name: spec.defaults[name] for name in MODEL_DEFAULTS if name in spec.defaults}
-    values |= {name: value for name, value in given.items() if value is not None}
-    # Relaxation is at the temperature asked for, and so are point models; without either only a
-    # choice among candidates is.
-    fixed = spec.representation != "points" and not values.get("relaxation")
-    if given["temperature"] is not None and fixed:
-        if given["choice"] is None:
-            values["choice"] = "reweight"
-        if given["candidates"] is None:
-            values["candidates"] = max(int(values.get("candidates", 1)), ENSEMBLE)
-        if values["choice"] == "lowest" or values["candidates"] == 1:
-            raise InputError(
-                "temperature: expected choice boltzmann or reweight among several candidates, "
-                f"found choice {values['choice']} among {values['candidates']}, which no "
-                "temperature changes"
-            )
-    try:
-        return SamplingOptions(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{error} (options of this run and defaults of {source})") from error
+    return find_options(spec.method).sampling_options(given, spec.defaults, source)
 
 
-def handedness_of(system: SystemMapping, spec: ModelSpec) -> Handedness | None:
-    """The hand of every stereocentre by the pattern of the training data, if there is one."""
-    centres = tacticity.find_centres(system)
-    sign = tacticity.expected_signs(centres, spec.handedness)
-    if not sign.any():
-        return None
-    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
+def in_force(options: SamplingOptions) -> dict[str, Any]:
+    """Options that say how atoms are placed; seed and temperature stand for themselves."""
+    return {k: v for k, v in asdict(options).items() if k not in ("seed", "temperature", "batch")}
 
 
 def _finisher(
@@ -311,14 +301,26 @@ def _finisher(
     )  # fmt: skip
 
 
-def _mapping(given: str | Path | None, spec: ModelSpec, model: Path) -> MappingFile:
+def _refuse_kept(kept: Sequence[str], model: Path) -> None:
+    """A model has learned nothing of atoms that are there already."""
+    if kept:
+        raise InputError(
+            f"{model}: expected a model to place every molecule, found {', '.join(kept)} kept as "
+            f"atoms, which no model sees; drop them and put them back afterwards, or take "
+            f"'baseline --method backward', which passes them through"
+        )
+
+
+def _mapping(
+    given: str | Path | Sequence[str | Path] | None, spec: ModelSpec, model: Path
+) -> MappingFile:
     if given is not None:
         return load_mapping(given)
     return MappingFile.from_text(spec.mapping, f"mapping of {model}")
 
 
 def _sample(
-    sampler: Sampler | PointSampler,
+    sampler: Sampler,
     frame: Structure,
     number: int,
     source: FrameSource,
@@ -343,7 +345,7 @@ def _sample(
 
 
 def _summary(
-    checks: Checks,
+    figures: Figures,
     frames: int,
     topology: Topology,
     seconds: float,
@@ -356,16 +358,12 @@ def _summary(
         atoms=topology.n_atoms,
         seconds=seconds,
         atoms_per_second=frames * topology.n_atoms / seconds,
-        checks=checks,
+        figures=figures,
         seed=options.seed,
         model=path.stem,
         model_sha256=model_hash(path),
-        sweeps=options.sweeps,
-        candidates=options.candidates,
-        choice=options.choice,
-        relaxation=options.relaxation,
-        cold_start=options.cold_start,
-        steps=options.steps,
+        method=model.spec.method,
+        options=in_force(options),
         temperature=options.temperature or model.spec.temperature,
     )
 
@@ -376,45 +374,18 @@ def _record(
     beads: str | Path,
     trajectory: str | Path | None,
     topology: str | Path,
-    mapping: str | Path | None,
+    mapping: str | Path | Sequence[str | Path] | None,
     output: str | Path,
     frames: str | None,
     device: torch.device,
 ) -> str:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} backmap",
-        "input": {
-            "beads": str(beads),
-            "trajectory": None if trajectory is None else str(trajectory),
-            "topology": str(topology),
-            "mapping": None if mapping is None else str(mapping),
-            "frames": frames,
-        },
-        "output": Path(output).name,
-        "options": asdict(options),
-        "device": device.type,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "MDAnalysis": MDAnalysis.__version__,
-        },
-        "summary": summary.to_dict(),
-    }
-    return json.dumps(content, indent=2) + "\n"
-
-
-def _contact(c: Checks) -> str:
-    if not c.closest_pair:
-        return "no pair nearer than its sigma"
-    pair = " and ".join(c.closest_pair)
-    return f"{c.closest_contact:.3f} sigma: {pair}, frame {c.closest_frame}"
-
-
-def _stereo(c: Checks) -> str:
-    text = f"{c.inverted} of {c.stereocentres} inverted against the pattern of the training data"
-    if not c.stereocentres:
-        return "none" if not c.stereocentres_unknown else (
-            f"{c.stereocentres_unknown}, of which the training data tell no pattern"
-        )  # fmt: skip
-    return text + (f", {c.stereocentres_unknown} not known" if c.stereocentres_unknown else "")
+    inputs = {
+        "beads": beads, "trajectory": trajectory, "topology": topology,
+        "mapping": mapping_words(mapping),
+    }  # fmt: skip
+    return make_record(
+        "backmap", inputs=inputs, output=output, options=asdict(options) | {"frames": frames},
+        seed=options.seed, device=device.type, threads=torch.get_num_threads(),
+        engine=None if summary.finish is None else summary.finish.engine,
+        summary=summary.to_dict(),
+    )  # fmt: skip

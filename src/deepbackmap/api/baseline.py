@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import MDAnalysis
 import numpy as np
-import torch
 from tqdm import tqdm
 
-import deepbackmap
-from deepbackmap.api.backmap import _contact, _stereo
-from deepbackmap.api.checks import Checker, Checks
+from deepbackmap.api import judgement
 from deepbackmap.api.files import beside
+from deepbackmap.api.record import make_record
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
@@ -31,13 +26,19 @@ from deepbackmap.baselines.templates import (
     read_templates,
     write_templates,
 )
+from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import tacticity
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.usable import Finding, verdict
+from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_atoms, check_beads
+from deepbackmap.mapping.order import bead_order
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
@@ -66,7 +67,9 @@ class BaselineSummary:
     seconds: float
     """From the first frame read to the last one written."""
     atoms_per_second: float
-    checks: Checks
+    figures: Figures
+    findings: tuple[Finding, ...]
+    """What speaks against using what was written."""
     method: str
     seed: int
     engine: str | None
@@ -75,34 +78,29 @@ class BaselineSummary:
     """Of a frame, on average."""
     source: str
     """Modifiers or templates."""
+    accepted: tuple[str, ...] = ()
+    """What was accepted of the input though the names are not the mapping's, as sentences."""
 
     def to_text(self) -> str:
         """Some lines for a person."""
-        c = self.checks
         engine = "none" if self.engine is None else (
             f"{self.force_evaluations} force evaluations a frame, {self.engine}"
         )  # fmt: skip
         rows = [
             ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
-            ("closest contact", _contact(c)),
-            ("stereocentres", _stereo(c)),
-            ("bonds through rings", str(c.bonds_through_rings)),
-            ("re-mapped beads", f"rms {c.beads_rms:.4f} nm, largest {c.beads_max:.4f} nm"),
+            *judgement.figure_rows(self.figures, "the templates"),
             ("method", f"{self.method}, {self.source}, seed {self.seed}"),
             ("minimisation", engine),
         ]
         lines = [f"{name:<20} {text}" for name, text in rows]
-        lines += [f"  through a ring: {name}" for name in c.bonds_through_rings_named]
-        lines += [f"  inverted: {name}" for name in c.inverted_named]
+        lines += judgement.to_lines(self.findings)
+        lines += [f"{'accepted':<20} {note}" for note in self.accepted]
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a program; a figure that is not finite becomes None."""
-        values = asdict(self)
-        if not math.isfinite(self.checks.closest_contact):
-            values["checks"]["closest_contact"] = None
-        return values
+        return asdict(self) | {"figures": self.figures.to_dict()}
 
 
 def baseline(
@@ -110,7 +108,7 @@ def baseline(
     trajectory: str | Path | None = None,
     *,
     topology: str | Path,
-    mapping: str | Path,
+    mapping: str | Path | Sequence[str | Path],
     output: str | Path,
     method: str,
     modifiers: str | Path | None = None,
@@ -123,6 +121,10 @@ def baseline(
     engine: str = "auto",
     minimise: bool = True,
     seed: int = 0,
+    keep_defects: bool = False,
+    by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -137,7 +139,7 @@ def baseline(
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
         topology: GROMACS topology of the atoms.
-        mapping: mapping file or packaged name.
+        mapping: mapping file or packaged name, or several of them.
         output: structure or trajectory of the atoms to write.
         method: ``backward`` or ``template``.
         modifiers: file of geometric modifiers (``backward``).
@@ -151,6 +153,11 @@ def baseline(
         engine: which minimises (``dynamics.engines``).
         minimise: False leaves the atoms where they were placed.
         seed: of all random numbers.
+        keep_defects: whether to write structures that cannot be used.
+        by_order: whether the beads are in the mapping's order whatever they are called; then, and
+            where they are called by type, distances of bonded beads are checked.
+        drop: residues of molecules that the beads leave out; so does the output.
+        keep: residues of molecules whose beads are their atoms.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -162,11 +169,12 @@ def baseline(
     """
     _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
     record = Path(f"{output}.json")
-    atoms = read_topology(topology)
-    file = load_mapping(mapping)
+    file = load_mapping(mapping, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(read_topology(topology))
     system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
-        check_beads(system, source.table, str(beads))
+        match = check_beads(system, source.table, str(beads), by_order=by_order)
+        order = None if match.certain else bead_order(system)
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
@@ -180,7 +188,8 @@ def baseline(
             place, name = _template(placer), f"templates {Path(found.source).name}"
             handedness = found.handedness
         runner = _engine(atoms, engine) if minimise else None
-        checker = Checker(system, handedness)
+        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, handedness))
+        figures = Figures()
         started, evaluations = time.perf_counter(), 0
         with (
             beside(record) as part,
@@ -189,12 +198,16 @@ def baseline(
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = f"{source.path} frame {number}"
+                if order is not None:
+                    order.check(frame, where)
                 made = place(frame, number, where)
                 if runner is not None:
                     made, count = _minimise(runner, method, made, where)
                     evaluations += count
+                found_here = judge.frame(made, frame, number)
+                judgement.refuse(where, verdict(found_here), keep_defects=keep_defects)
+                figures = figures + found_here
                 writer.write(made)
-                checker.add(made, frame, number)
                 bar.update()
             seconds = time.perf_counter() - started
             summary = BaselineSummary(
@@ -202,21 +215,29 @@ def baseline(
                 atoms=atoms.n_atoms,
                 seconds=seconds,
                 atoms_per_second=len(source) * atoms.n_atoms / seconds,
-                checks=checker.result(),
+                figures=figures,
+                findings=verdict(figures),
                 method=method,
                 seed=seed,
                 engine=None if runner is None else runner.name,
                 force_evaluations=round(evaluations / len(source)),
                 source=name,
+                accepted=(*left_out, *match.notes),
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
-                      "mapping": mapping, "frames": frames, "modifiers": modifiers,
+                      "mapping": mapping_words(mapping), "modifiers": modifiers,
                       "templates": templates, "templates_from": templates_from,
                       "structure": structure}  # fmt: skip
-            options_used = {"method": method, "kick": kick_size, "temperature": temperature,
-                            "engine": engine, "minimise": minimise, "seed": seed}  # fmt: skip
+            used = {"method": method, "kick": kick_size, "temperature": temperature,
+                    "engine": engine, "minimise": minimise, "frames": frames,
+                    "keep_defects": keep_defects}  # fmt: skip
+            steps = [asdict(m) for m in MINIMISATIONS[method]] if minimise else []
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(_record(summary, inputs, options_used, output), encoding="utf-8")
+            text = make_record(
+                "baseline", inputs=inputs, output=output, options=used, seed=seed,
+                engine=summary.engine, minimisation=steps, summary=summary.to_dict(),
+            )  # fmt: skip
+            part.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -269,12 +290,13 @@ def find_templates(
     if structure is not None:
         return _learn(system, structure, templates_from, None, 400)
     packaged = packaged_templates()
-    if file.source not in packaged:
+    name = file.source.split(";")[0]  # what is dropped or kept stands behind it
+    if name not in packaged:
         raise InputError(
             f"templates: expected a file or structures to learn them from for mapping "
             f"{file.source}, found packaged ones only for {', '.join(packaged)}"
         )
-    return read_templates(packaged[file.source])
+    return read_templates(packaged[name])
 
 
 def packaged_templates() -> dict[str, Path]:
@@ -374,9 +396,10 @@ def _learn(
     most: int,
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
-    topology, centres = system.topology, tacticity.find_centres(system)
-    trees, signs = bond_trees(topology), []
     with read_frames(structure, trajectory) as source:
+        system = _part_of(system, source.table)
+        topology, centres = system.topology, tacticity.find_centres(system)
+        trees, signs = bond_trees(topology), []
         check_atoms(topology, source.table, str(structure))
         whole = []
         for number, frame in zip(source.frames.tolist(), source, strict=True):
@@ -397,26 +420,16 @@ def _learn(
     )
 
 
-def _record(
-    summary: BaselineSummary,
-    inputs: dict[str, Any],
-    options: dict[str, Any],
-    output: str | Path,
-) -> str:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} baseline",
-        "input": {key: None if value is None else str(value) for key, value in inputs.items()},
-        "output": Path(output).name,
-        "options": options,
-        "minimisation": [asdict(m) for m in MINIMISATIONS[summary.method]]
-        if summary.engine is not None
-        else [],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "MDAnalysis": MDAnalysis.__version__,
-        },
-        "summary": summary.to_dict(),
-    }
-    return json.dumps(content, indent=2) + "\n"
+def _part_of(system: SystemMapping, table: ParticleTable) -> SystemMapping:
+    """The system of a file that holds one molecule of every kind, or of only one kind.
+
+    Templates are of a kind of molecule, so that a single one is enough to learn from; any other
+    number of atoms is compared with the whole system.
+    """
+    topology = system.topology
+    used = list(dict.fromkeys(t for t, count in topology.blocks if count))
+    for kinds in (used, *([t] for t in used)):
+        names = tuple(n for t in kinds for n in topology.molecule_types[t].atom_names)
+        if table.n != topology.n_atoms and table.named and table.names == names:
+            return replace(system, topology=replace(topology, blocks=tuple((t, 1) for t in kinds)))
+    return system

@@ -12,13 +12,13 @@ from pathlib import Path
 from deepbackmap.api.backmap import Summary, backmap
 from deepbackmap.api.evaluate import evaluate
 from deepbackmap.api.models import find_model
-from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
 from deepbackmap.evaluation.table import format_value
+from deepbackmap.io.atomic import filled_folder, new_file
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile
-from deepbackmap.model import read_spec
+from deepbackmap.model.header import read_spec
 from deepbackmap.system import Structure
 
 FRAMES = 2
@@ -101,9 +101,17 @@ def demo(
         InputError: the folder holds files already or cannot be written.
         RuntimeError: GROMACS is there and does not take the result.
     """
-    melt, folder = melt_folder(), Path(output)
     path = find_model(model)
-    _prepare(melt, folder, force)
+    with filled_folder(Path(output), force) as folder:
+        return _fill(folder, path, device, force, progress)
+
+
+def _fill(folder: Path, path: Path, device: str, force: bool, progress: bool) -> Demo:
+    """Copies the inputs and makes everything else from them."""
+    melt = melt_folder()
+    for name in INPUTS:
+        with new_file(folder / name) as part:
+            shutil.copyfile(melt / name, part)
     summary = backmap(
         folder / "cg.gro",
         folder / "cg.xtc",
@@ -134,26 +142,14 @@ def demo(
     )
     grompp = _grompp(folder, temperature)
     result = Demo(folder, summary, generated, floor, grompp)
-    (folder / "comparison.txt").write_text(result.to_text(), encoding="utf-8")
+    with new_file(folder / "comparison.txt") as part:
+        part.write_text(result.to_text(), encoding="utf-8")
     return result
 
 
 def melt_folder() -> Path:
     """Where the packaged melt is."""
     return Path(str(resources.files("deepbackmap"))) / "packaged" / "melt"
-
-
-def _prepare(melt: Path, folder: Path, force: bool) -> None:
-    if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise InputError(f"{folder}: expected an empty folder, found files (force replaces them)")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in INPUTS:
-            shutil.copyfile(melt / name, folder / name)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder that can be written to, found: {error.strerror}"
-        ) from error
 
 
 def _compare(

@@ -1,21 +1,18 @@
-"""Inputs with and without names, and files and folders that appear whole or not at all."""
+"""Inputs with and without names."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from deepbackmap.errors import InputError
-from deepbackmap.io.trajectory import FrameSource, read_frames, read_positions
+from deepbackmap.io.atomic import check_folder, new_folder
+from deepbackmap.io.atomic import new_file as beside
+from deepbackmap.io.trajectory import FrameSource, holds_names, read_frames, read_positions
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.match import bead_table, check_atoms, check_beads
 from deepbackmap.system import Topology
 
-WITHOUT_NAMES = (".xtc", ".trr", ".dcd")
-"""Files that hold coordinates only."""
+__all__ = ["beside", "check_folder", "new_folder", "open_atoms", "open_beads"]
 
 
 def open_atoms(
@@ -28,7 +25,7 @@ def open_atoms(
             are not those of the topology in its order.
     """
     path = Path(path)
-    if path.suffix.lower() not in WITHOUT_NAMES:
+    if holds_names(path):
         source, named = read_frames(path, frames=frames), path
     elif structure is None:
         raise InputError(f"{path}: expected a structure with the names of its atoms, found none")
@@ -49,7 +46,7 @@ def open_beads(path: str | Path, system: SystemMapping, frames: str | None = Non
         InputError: the file cannot be read, or its beads are not those of the mapping.
     """
     path = Path(path)
-    if path.suffix.lower() in WITHOUT_NAMES:
+    if not holds_names(path):
         return read_positions(path, bead_table(system), frames=frames)
     source = read_frames(path, frames=frames)
     try:
@@ -58,80 +55,3 @@ def open_beads(path: str | Path, system: SystemMapping, frames: str | None = Non
         source.close()
         raise
     return source
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A file to write that becomes ``path`` when all went well, and else nothing.
-
-    Raises:
-        InputError: the disk refuses.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    except OSError as error:
-        if error.filename != str(aside):
-            raise  # of something else that is done meanwhile
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror or error}"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def check_folder(path: Path, force: bool, mark: str) -> None:
-    """Refuses a folder that cannot be written.
-
-    Args:
-        path: of the folder to be.
-        force: whether an earlier one may be replaced.
-        mark: a file that every such folder holds, so that force never removes anything else.
-
-    Raises:
-        InputError: there is something already, or no folder to write it to.
-    """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: expected a folder to write, found a file")
-    if path.is_dir() and any(path.iterdir()):
-        if not force:
-            raise InputError(f"{path}: expected no such folder, found one (force replaces it)")
-        if not (path / mark).is_file():
-            raise InputError(
-                f"{path}: expected a folder with {mark} to replace, found one without it"
-            )
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: expected a folder {path.parent} to write to, found none")
-
-
-@contextmanager
-def new_folder(path: Path, force: bool, mark: str) -> Iterator[Path]:
-    """A folder to fill that becomes ``path`` when all went well, and else nothing.
-
-    Args:
-        path: of the folder to be.
-        force: whether an earlier one may be replaced.
-        mark: a file that every such folder holds.
-
-    Raises:
-        InputError: as ``check_folder``, or the disk refuses.
-    """
-    check_folder(path, force, mark)
-    path = path.absolute()
-    aside, before = (path.with_name(f".{path.name}.{os.getpid()}.{w}") for w in ("new", "old"))
-    try:
-        aside.mkdir()
-        yield aside
-        if path.exists():
-            path.replace(before)
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror or error}"
-        ) from error
-    finally:
-        if before.exists() and not path.exists():
-            before.replace(path)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +14,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import deepbackmap
+from deepbackmap.api import judgement
 from deepbackmap.api.files import beside, open_atoms, open_beads
-from deepbackmap.api.inspection import Inspection, Inspector
+from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.containers import Hold
 from deepbackmap.dynamics.finishing import (
     CannotFinish,
@@ -28,7 +26,9 @@ from deepbackmap.dynamics.finishing import (
     seed_from,
 )
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.evaluation.defects import NAMED, Deviation, Figures
+from deepbackmap.evaluation.judge import Judge, Look
+from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import (
     FrameSource,
@@ -41,32 +41,10 @@ from deepbackmap.mapping.match import check_atoms
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
-NAMED = 10
-"""Most defects of a kind that are named; all are counted."""
 HOLD_CONSTANT = 100_000.0
 """kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
 BONDS_OFF = 0.002
 """nm: a constrained bond that is farther from its length means that the engine failed."""
-
-
-@dataclass(frozen=True)
-class Defects:
-    """What was found in all frames at one time."""
-
-    closest_contact: float
-    """Smallest distance of a pair of atoms that is not excluded, in sigma; infinite where no pair
-    is nearer than its sigma."""
-    closest_pair: str
-    """Names of the two atoms, and the frame; empty where there is none."""
-    inverted: int
-    """Stereocentres that are not as they should be."""
-    inverted_named: tuple[str, ...]
-    """The first of them."""
-    bonds_through_rings: int
-    bonds_through_rings_named: tuple[str, ...]
-    """The first of them."""
-    bond_deviation: float
-    """Largest deviation of a bond from its length in the topology, nm."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +78,17 @@ class FinishSummary:
     """Force evaluations of dynamics, of all frames."""
     steps: tuple[int, ...]
     """Of dynamics, in every frame."""
-    stereocentres: int
-    """Of all frames, those of which it is known what is right."""
-    stereocentres_unknown: int
-    before: Defects
-    after: Defects
+    before: Figures
+    after: Figures
     new: tuple[str, ...]
-    """Stereocentres that turned over and rings that were pierced while finishing; none unless
-    such structures are to be kept."""
+    """Stereocentres and double bonds that turned over and rings that were pierced while finishing;
+    none unless such structures are to be kept."""
+    findings: tuple[Finding, ...]
+    """What speaks against using what was written."""
     settled: Mapping[str, SettledTerm]
     """By term of the energy."""
-    beads_rms: float | None
-    """Distance of the beads from where they were held, nm; None where they were not."""
-    beads_max: float | None
-    """nm."""
+    held: Deviation
+    """Of the beads from where they were held; nothing where they were not."""
     seed: int
 
     @property
@@ -132,40 +107,38 @@ class FinishSummary:
                 f"of minimisation, {self.dynamics / self.frames:.0f} of dynamics)",
             ),
             ("closest contact", f"{_contact(self.before)} before, {_contact(self.after)} after"),
-            ("bonds off by", f"{self.before.bond_deviation:.4f} nm before, "
-                f"{self.after.bond_deviation:.4f} nm after"),
+            ("bonds off by", f"{self.before.bonds.largest:.4f} nm before, "
+                f"{self.after.bonds.largest:.4f} nm after"),
+            ("angles", f"as at {self.before.blocks.temperature:.0f} K before, "
+                f"{self.after.blocks.temperature:.0f} K after"),
             ("stereocentres", self._stereo()),
-            ("bonds through rings", f"{self.before.bonds_through_rings} before, "
-                f"{self.after.bonds_through_rings} after"),
+            ("bonds through rings", f"{self.before.rings.pierced} before, "
+                f"{self.after.rings.pierced} after"),
             ("settled", self._settled()),
         ]  # fmt: skip
-        if self.beads_rms is not None:
-            rows.append(("beads held", f"rms {self.beads_rms:.4f} nm, largest "
-                f"{self.beads_max:.4f} nm"))  # fmt: skip
+        if self.held.count:
+            rows.append(("beads held", f"rms {self.held.rms:.4f} nm, largest "
+                f"{self.held.largest:.4f} nm"))  # fmt: skip
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += [f"  WARNING, new: {name}" for name in self.new]
-        lines += [f"  WARNING, through a ring: {n}" for n in self.after.bonds_through_rings_named]
-        lines += [f"  WARNING, inverted: {name}" for name in self.after.inverted_named]
+        lines += judgement.to_lines(self.findings)
         return "\n".join(lines) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a program; a figure that is not finite becomes None."""
         values = asdict(self)
-        for when in ("before", "after"):
-            if not math.isfinite(values[when]["closest_contact"]):
-                values[when]["closest_contact"] = None
+        values |= {"before": self.before.to_dict(), "after": self.after.to_dict()}
+        values["held"]["rms"] = self.held.rms
         return values | {"evaluations_per_frame": self.evaluations_per_frame}
 
     def _stereo(self) -> str:
-        if not self.stereocentres:
-            unknown = f"{self.stereocentres_unknown}, of which nothing says what is right"
-            return unknown if self.stereocentres_unknown else "none"
-        text = (
-            f"{self.before.inverted} of {self.stereocentres} inverted before, "
-            f"{self.after.inverted} after"
-        )
-        unknown = f", {self.stereocentres_unknown} not known"
-        return text + (unknown if self.stereocentres_unknown else "")
+        before, after = self.before.hands, self.after.hands
+        if not after.known:
+            unknown = f"{after.unknown}, of which nothing says what is right"
+            return unknown if after.unknown else "none"
+        text = f"{before.wrong} of {after.known} wrong before, {after.wrong} after"
+        text += " (right is what most molecules have)" if after.assumed else ""
+        return text + (f", {after.unknown} not known" if after.unknown else "")
 
     def _settled(self) -> str:
         if not self.settled:
@@ -231,8 +204,8 @@ def finish(
         engine: as ``dynamics.engines.open_engine`` knows them.
         threads: of the engine; its own choice by default.
         seed: of all random numbers.
-        strict: whether to refuse a structure with any defect, also one that was there before.
-        keep_defects: whether to write structures in which finishing made a defect.
+        strict: whether to refuse what is suspicious as well.
+        keep_defects: whether to write structures that cannot be used.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -272,10 +245,13 @@ def finish(
             given = {"structure": structure, "trajectory": trajectory, "topology": topology,
                      "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
             # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(
-                _record(summary, options, given, frames, output, hold_constant),
-                encoding="utf-8",
-            )
+            used = asdict(options) | {"hold_beads": hold_beads, "hold_constant": hold_constant,
+                "strict": strict, "keep_defects": keep_defects, "frames": frames}  # fmt: skip
+            text = make_record(
+                "finish", inputs=given, output=output, options=used, seed=seed, threads=threads,
+                engine=summary.engine, summary=summary.to_dict(),
+            )  # fmt: skip
+            part.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -321,8 +297,8 @@ class Finisher:
             hold: maps the beads that are held.
             hold_constant: kJ mol-1 nm-2.
             reference: a structure whose stereocentres are right.
-            strict: whether any defect is an error.
-            keep_defects: whether defects that finishing makes are none.
+            strict: whether what is suspicious is an error as well.
+            keep_defects: whether structures that cannot be used are wanted.
 
         Raises:
             InputError: the topology cannot be run, or there is no such engine here.
@@ -340,19 +316,16 @@ class Finisher:
         self._hold, self._constant = hold, hold_constant
         self._strict, self._keep = strict, keep_defects
         self._trees: tuple[BondTree, ...] = bond_trees(topology)
-        self._inspector = Inspector(topology, reference)
+        self._judge = Judge(topology, hold, reference=reference)
         # Here, so that verbs that run no engine need not wait for OpenMM.
         from deepbackmap.dynamics.engines import open_engine
 
         self._engine = open_engine(
             topology, atom_table(topology), name=engine, threads=threads, mapping=hold
         )
-        self._before, self._after = _Tally(self._inspector), _Tally(self._inspector)
-        self._known: list[tuple[int, int]] = []
+        self._before, self._after, self._held = Figures(), Figures(), Deviation()
         self._new: list[str] = []
         self._done: list[Finished] = []
-        self._squares: list[float] = []
-        self._farthest = 0.0
         self._started = time.perf_counter()
 
     def finish(
@@ -383,23 +356,20 @@ class Finisher:
             ),
         )
         hold = self._hold_of(whole, beads)
-        before = self._inspector.inspect(whole)
+        before = self._judge.look(whole)
         try:
             done = finish_structure(
-                self._engine, self._inspector.contacts, whole, self._options,
+                self._engine, self._judge.contacts, whole, self._options,
                 seed=seed_from(self._seed, number), hold=hold,
                 progress=(lambda steps: None) if progress is None else progress.count,
             )  # fmt: skip
         except CannotFinish as error:
             raise InputError(f"{where}: {self._sentence(error)}") from error
-        after = self._inspector.inspect(done.structure, before.expected)
-        self._check(before, after, number, where)
-        self._keep_figures(before, after, done, hold, number)
+        self._judge_frame(whole, before, done, hold, number, where)
         return replace(done.structure, time=frame.time)
 
     def summary(self) -> FinishSummary:
         """The figures of all frames so far."""
-        known, unknown = (sum(counts) for counts in zip(*self._known, strict=True))
         return FinishSummary(
             frames=len(self._done),
             atoms=self._topology.n_atoms,
@@ -409,14 +379,12 @@ class Finisher:
             minimisation=sum(d.minimisation for d in self._done),
             dynamics=sum(d.dynamics for d in self._done),
             steps=tuple(d.steps for d in self._done),
-            stereocentres=known,
-            stereocentres_unknown=unknown,
-            before=self._before.result(),
-            after=self._after.result(),
+            before=self._before,
+            after=self._after,
             new=tuple(self._new[:NAMED]),
+            findings=verdict(self._after, self._options.temperature),
             settled=_settled([d.settled for d in self._done]),
-            beads_rms=math.sqrt(float(np.mean(self._squares))) if self._squares else None,
-            beads_max=self._farthest if self._squares else None,
+            held=self._held,
             seed=self._seed,
         )
 
@@ -426,88 +394,45 @@ class Finisher:
         at = map_positions(self._hold, whole.positions) if beads is None else beads.positions
         return Hold(at, self._constant)
 
-    def _check(self, before: Inspection, after: Inspection, number: int, where: str) -> None:
-        """Refuses a frame with a defect that is not to be."""
-        if after.bond_deviation > BONDS_OFF:
+    def _judge_frame(
+        self,
+        start: Structure,
+        before: Look,
+        done: Finished,
+        hold: Hold | None,
+        number: int,
+        where: str,
+    ) -> None:
+        """Keeps the figures of a frame, or refuses it."""
+        after = self._judge.look(done.structure, before)
+        held = None if hold is None else Structure(hold.beads, done.structure.box)
+        first = self._judge.figures(before, start, held, number)
+        last = self._judge.figures(after, done.structure, held, number)
+        if last.bonds.largest > BONDS_OFF:
             raise InputError(
                 f"{where}: expected bonds at their lengths after dynamics, found one "
-                f"{after.bond_deviation:.4f} nm off ({self._engine.name})"
+                f"{last.bonds.largest:.4f} nm off ({self._engine.name})"
             )
-        name = self._inspector
-        turned = [f"stereocentre {name.name_centre(k)}" for k in after.newly_inverted(before)]
-        pierced = [name.name_pierced(entry) for entry in after.newly_pierced(before)]
-        new = [f"{text}, frame {number}" for text in (*turned, *pierced)]
+        new = self._judge.new_defects(after, before)
         if new and not self._keep:
             raise InputError(
                 f"{where}: expected no defect from finishing, found {len(new)} new, the first "
-                f"{(turned + pierced)[0]}; keep-defects writes the structure all the same"
+                f"{new[0]}; keep-defects writes the structure all the same"
             )
-        self._new += new
-        there = [f"stereocentre {name.name_centre(k)}" for k in after.inverted]
-        there += [name.name_pierced(entry) for entry in after.pierced]
-        if there and self._strict:
-            raise InputError(
-                f"{where}: expected no inverted stereocentre and no bond through a ring (strict), "
-                f"found {len(there)}, the first {there[0]}"
-            )
-
-    def _keep_figures(
-        self, before: Inspection, after: Inspection, done: Finished, hold: Hold | None, number: int
-    ) -> None:
-        self._before.add(before, number)
-        self._after.add(after, number)
-        self._known.append((before.known, len(before.expected) - before.known))
+        judgement.refuse(
+            where, verdict(last, self._options.temperature),
+            keep_defects=self._keep, strict=self._strict,
+        )  # fmt: skip
+        self._new += [f"{text}, frame {number}" for text in new]
+        self._before, self._after = self._before + first, self._after + last
+        self._held = self._held + last.beads
         # The series are long, and only what they say is reported.
         self._done.append(replace(done, energies={}))
-        if hold is not None and self._hold is not None:
-            mapped = map_positions(self._hold, done.structure.positions)
-            apart = minimum_image(mapped - hold.beads, done.structure.box)
-            squares = np.einsum("ij,ij->i", apart, apart)
-            self._squares.append(float(squares.mean()))
-            self._farthest = max(self._farthest, math.sqrt(float(squares.max())))
 
     def _sentence(self, error: CannotFinish) -> str:
         if error.contact is None:
             return str(error)
-        return f"{error}; closest are {self._inspector.name_contact(error.contact)}"
-
-
-class _Tally:
-    """Adds up what was found in frames."""
-
-    def __init__(self, inspector: Inspector) -> None:
-        self._inspector = inspector
-        self._closest, self._pair = math.inf, ""
-        self._inverted: list[str] = []
-        self._pierced: list[str] = []
-        self._counts = np.zeros(2, dtype=np.int64)
-        self._deviation = 0.0
-
-    def add(self, found: Inspection, number: int) -> None:
-        """One frame more."""
-        contact = found.contact
-        if contact is not None and contact.relative < self._closest:
-            self._closest = contact.relative
-            self._pair = f"{self._inspector.name_contact(contact)}, frame {number}"
-        names = self._inspector
-        for name in (names.name_centre(k) for k in found.inverted):
-            self._inverted += [f"{name}, frame {number}"][: NAMED - len(self._inverted)]
-        for name in (names.name_pierced(entry) for entry in found.pierced):
-            self._pierced += [f"{name}, frame {number}"][: NAMED - len(self._pierced)]
-        self._counts += [len(found.inverted), len(found.pierced)]
-        self._deviation = max(self._deviation, found.bond_deviation)
-
-    def result(self) -> Defects:
-        """Of all frames so far."""
-        return Defects(
-            closest_contact=self._closest,
-            closest_pair=self._pair,
-            inverted=int(self._counts[0]),
-            inverted_named=tuple(self._inverted),
-            bonds_through_rings=int(self._counts[1]),
-            bonds_through_rings_named=tuple(self._pierced),
-            bond_deviation=self._deviation,
-        )
+        return f"{error}; closest are {self._judge.name_contact(error.contact)}"
 
 
 class _Bar:
@@ -598,26 +523,7 @@ def _settled(frames: Sequence[Mapping[str, Any]]) -> dict[str, SettledTerm]:
     return found
 
 
-def _contact(defects: Defects) -> str:
-    if not math.isfinite(defects.closest_contact):
+def _contact(figures: Figures) -> str:
+    if not math.isfinite(figures.contacts.closest):
         return "no pair nearer than its sigma"
-    return f"{defects.closest_contact:.3f} sigma"
-
-
-def _record(
-    summary: FinishSummary,
-    options: FinishOptions,
-    given: Mapping[str, str | Path | None],
-    frames: str | None,
-    output: str | Path,
-    hold_constant: float,
-) -> str:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} finish",
-        "input": {k: None if v is None else str(v) for k, v in given.items()} | {"frames": frames},
-        "output": Path(output).name,
-        "options": asdict(options) | {"seed": summary.seed, "hold_constant": hold_constant},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "summary": summary.to_dict(),
-    }
-    return json.dumps(content, indent=2) + "\n"
+    return f"{figures.contacts.closest:.3f} sigma"

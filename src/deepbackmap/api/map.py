@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
+from deepbackmap.mapping.order import atom_order
 from deepbackmap.system.whole import bond_trees, make_whole
 
 
@@ -19,12 +21,16 @@ def map_trajectory(
     structure: str | Path,
     trajectory: str | Path | None,
     topology: str | Path,
-    mapping: str | Path,
+    mapping: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     frames: str | None = None,
+    by_order: bool = False,
+    drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     force: bool = False,
     progress: bool = True,
+    note: Callable[[str], None] | None = None,
 ) -> int:
     """Maps an atomistic structure or trajectory to beads.
 
@@ -35,11 +41,16 @@ def map_trajectory(
         structure: atoms with names, in the topology's order.
         trajectory: frames of it; None maps the frames of the structure file.
         topology: GROMACS topology of the atoms.
-        mapping: mapping file, or the name of a packaged one.
+        mapping: mapping file, or the name of a packaged one, or several of them.
         output: bead structure or trajectory to write.
         frames: which frames, "A:B:C"; all by default.
+        by_order: whether the atoms are in the topology's order whatever they are called; then the
+            lengths of bonds are checked.
+        drop: residues of molecules that get no beads.
+        keep: residues of molecules of which every atom becomes a bead.
         force: whether to replace an existing output.
         progress: whether to show a bar on standard error.
+        note: called with each sentence about what was left out or accepted.
 
     Returns:
         The number of frames written.
@@ -48,21 +59,23 @@ def map_trajectory(
         InputError: an input is wrong or does not fit the others; then no output is left.
     """
     atoms = read_topology(topology)
-    system_mapping = load_mapping(mapping).resolve(atoms)
+    file = load_mapping(mapping, drop=drop, keep=keep)
+    system_mapping = file.resolve(atoms, drop=True)
     with read_frames(structure, trajectory, frames=frames) as source:
-        check_atoms(atoms, source.table, str(structure))
+        match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
+        order = None if match.certain else atom_order(atoms)
         writer = open_writer(output, bead_table(system_mapping), force=force)
         trees = bond_trees(atoms)
         with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
             for number, frame in zip(source.frames.tolist(), source, strict=True):
-                whole = make_whole(
-                    frame.positions,
-                    frame.box,
-                    atoms,
-                    trees=trees,
-                    source=f"{source.path} frame {number}",
-                )
+                where = f"{source.path} frame {number}"
+                if order is not None:
+                    order.check(frame, where)
+                whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
                 beads = wrap(map_positions(system_mapping, whole), frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()
+        if note is not None:
+            for sentence in (*file.without_dropped(atoms)[1], *match.notes):
+                note(sentence)
         return len(source)

@@ -8,9 +8,7 @@ energy from the first picosecond on; one that is not takes time to get there.
 from __future__ import annotations
 
 import csv
-import json
 import math
-import platform
 import re
 import time as clock
 from collections.abc import Mapping
@@ -22,9 +20,9 @@ import numpy as np
 from jaxtyping import Float64
 from tqdm import tqdm
 
-import deepbackmap
+from deepbackmap.api import judgement
 from deepbackmap.api.files import check_folder, new_folder, open_atoms
-from deepbackmap.api.inspection import Inspector
+from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.constraints import thermal_velocities
 from deepbackmap.dynamics.containers import (
     Dynamics,
@@ -37,6 +35,9 @@ from deepbackmap.dynamics.containers import (
 from deepbackmap.dynamics.finishing import FinishOptions, seed_from
 from deepbackmap.dynamics.gromacs_files import write_gromacs_inputs
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.system import TERMS
 from deepbackmap.io.topology import read_topology
@@ -106,6 +107,14 @@ class Run:
     """Mean over the second half, K."""
     volume: float
     """Mean over the second half, nm^3."""
+    start: Figures
+    """Of the start as it was run."""
+    last: Figures
+    """Of the last frame."""
+    new: tuple[str, ...]
+    """Stereocentres and double bonds that turned over, and rings that were pierced."""
+    findings: tuple[Finding, ...]
+    """What speaks against using the last frame."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,10 @@ class MdSummary:
                 f"{self.band.high:.0f} ({self.band.frames} frames, {INSIDE:g} sd)"
             )
         wide = max(len(name) for name in (*(run.name for run in self.runs), *self.failed))
-        lines += [f"{run.name:<{wide}}  {self._of(run)}" for run in self.runs]
+        for run in self.runs:
+            lines.append(f"{run.name:<{wide}}  {self._of(run)}")
+            lines += [f"  WARNING, new: {name}" for name in run.new]
+            lines += judgement.to_lines(run.findings)
         lines += [f"{name:<{wide}}  could not be run: {why}" for name, why in self.failed.items()]
         return "\n".join([*lines, f"files in {self.folder}"]) + "\n"
 
@@ -150,7 +162,18 @@ class MdSummary:
         values = asdict(self)
         if self.band is not None:
             values["band"] |= {"low": self.band.low, "high": self.band.high}
+        for row, run in zip(values["runs"], self.runs, strict=True):
+            row |= {"start": run.start.to_dict(), "last": run.last.to_dict()}
         return values
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks against using the last frames, with the name of the start."""
+        return tuple(
+            replace(finding, sentence=f"last frame of {run.name}: {finding.sentence}")
+            for run in self.runs
+            for finding in run.findings
+        )
 
     def _of(self, run: Run) -> str:
         text = f"start {run.first:.0f}, first ps {run.windows[0]:.0f}, last {run.windows[-1]:.0f}"
@@ -229,7 +252,7 @@ def md(
 
     runner = open_engine(atoms, atom_table(atoms), name=engine, threads=threads)
     options = _dynamics(runner, temperature, time, pressure, seed)
-    inspector = Inspector(atoms)
+    judge = Judge(atoms)
     velocities = start_velocities(atoms, temperature, seed)
     with new_folder(Path(output), force, RECORD) as part:
         band = None
@@ -238,13 +261,13 @@ def md(
         found, failed = {}, {}
         for name, start in tqdm(frames.items(), unit="start", disable=not progress):
             try:
-                found[name] = _run(runner, inspector, start, options, velocities, minimise)
+                found[name] = _run(runner, judge, start, options, velocities, minimise)
             except _CannotRun as error:
                 failed[name] = str(error)
         if not found:
             raise InputError("; ".join(f"start {name}: {why}" for name, why in failed.items()))
         runs = tuple(
-            _judge(name, str(starts[name]), frame, done, options, band)
+            _held_against(name, str(starts[name]), frame, done, options, band, judge)
             for name, done in found.items()
         )
         summary = MdSummary(
@@ -255,9 +278,15 @@ def md(
         segments = {name: done.segment for name, done in found.items()}
         _write(part, summary, segments, options)
         _write_starts(part, atoms, found, options, velocities)
-        given = {"topology": str(topology), "reference": _text(reference),
-                 "structure": _text(structure), "reference_frames": reference_frames}  # fmt: skip
-        _write_json(part, summary, options, given)
+        given = {"starts": starts, "topology": topology, "reference": reference,
+                 "structure": structure}  # fmt: skip
+        used = asdict(options) | {"interactions": asdict(Interactions()), "frame": frame,
+            "minimise": minimise, "reference_frames": reference_frames}  # fmt: skip
+        text = make_record(
+            "md", inputs=given, output=output, options=used, seed=seed, threads=threads,
+            engine=runner.name, summary=summary.to_dict(),
+        )  # fmt: skip
+        (part / RECORD).write_text(text, encoding="utf-8")
     return summary
 
 
@@ -388,17 +417,17 @@ class _Done:
 
 def _run(
     engine: Engine,
-    inspector: Inspector,
+    judge: Judge,
     start: Structure,
     options: Dynamics,
     velocities: Float64[np.ndarray, "n 3"],
     minimise: int,
 ) -> _Done:
     """Runs one start."""
-    together = inspector.contacts.coincident(start)
+    together = judge.contacts.coincident(start)
     if together is not None:
         raise _CannotRun(
-            f"expected atoms in places of their own, found {inspector.name_contact(together)}"
+            f"expected atoms in places of their own, found {judge.name_contact(together)}"
         )
     evaluations = 0
     try:
@@ -420,15 +449,16 @@ def windows(values: Float64[np.ndarray, " k"], length: int) -> Float64[np.ndarra
     return values[1 : 1 + whole * length].reshape(whole, length).mean(axis=1)
 
 
-def _judge(
+def _held_against(
     name: str,
     source: str,
     frame: int,
     done: _Done,
     options: Dynamics,
     band: Band | None,
+    judge: Judge,
 ) -> Run:
-    """Holds a run against the band."""
+    """Holds a run against the band, and its last frame against its first."""
     energies = done.segment.energies
     values = potential(energies)
     means = windows(values, round(WINDOW / (options.timestep * options.every)))
@@ -437,6 +467,9 @@ def _judge(
         inside_from = first_inside(means, band)
         share = float(np.mean((values[1:] >= band.low) & (values[1:] <= band.high)))
     half = len(values) // 2
+    first = judge.look(done.start)
+    last = judge.look(done.segment.structure, first)
+    ended = judge.figures(last, done.segment.structure, number=frame)
     return Run(
         name=name,
         source=source,
@@ -448,6 +481,10 @@ def _judge(
         minimisation=done.minimisation,
         temperature=float(np.mean(energies["temperature"][half:])),
         volume=float(np.mean(energies["volume"][half:])),
+        start=judge.figures(first, done.start, number=frame),
+        last=ended,
+        new=tuple(judge.new_defects(last, first)),
+        findings=verdict(ended, options.temperature),
     )
 
 
@@ -522,20 +559,3 @@ def _write_starts(
 def folder_name(start: str) -> str:
     """Of the files of a start."""
     return start.replace(" ", "-")
-
-
-def _write_json(
-    folder: Path, summary: MdSummary, options: Dynamics, given: Mapping[str, Any]
-) -> None:
-    content = {
-        "program": f"deepbackmap {deepbackmap.__version__} md",
-        "input": given,
-        "options": asdict(options) | {"interactions": asdict(Interactions())},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "summary": summary.to_dict(),
-    }
-    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deepbackmap.errors import InputError
-from deepbackmap.model import ModelSpec, read_spec
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.model.header import read_spec
 
 SUFFIX = ".safetensors"
 DEFAULT = "default"
@@ -41,7 +42,7 @@ class ModelEntry:
             ("types", f"atoms {', '.join(spec.atom_types)}; beads {', '.join(spec.bead_types)}"),
             ("trained on", f"{_words(came, 'topology', 'trajectory')} at {spec.temperature:g} K"),
             ("training", _words(came, "trained_by", "iteration", "seed")),
-            ("options", _options(spec)),
+            ("method", f"{spec.method}: {spec.options.words()}"),
             ("defaults", _pairs(spec.defaults)),
             ("scores", _pairs(self.scores)),
         ]
@@ -112,20 +113,6 @@ def _default_name() -> str:
     """What ``default.txt`` says."""
     note = _folder() / "default.txt"
     return note.read_text(encoding="utf-8").strip() if note.is_file() else ""
-
-
-def _options(spec: ModelSpec) -> str:
-    if spec.representation == "points":
-        points, network = spec.points, spec.point_network
-        return (
-            f"points within {points.cutoff:g} nm, {points.chain} beads before and after, "
-            f"flow of width {network.width}"
-        )
-    voxel = spec.voxel
-    return (
-        f"{voxel.voxels}^3 voxels of {voxel.edge:g} nm, radius {voxel.radius:g} nm, "
-        f"frame {voxel.frame}, {spec.network.channels} channels"
-    )
 
 
 def _words(came: Mapping[str, Any], *names: str) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 
 from deepbackmap.forcefield.terms import FUNCTIONS
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.kinds import KINDS
 
 CONSTRAINT = 5e4
 """kJ mol-1 nm-2 for a bond that the topology constrains: a misfit of 0.01 nm costs 2.5 kJ/mol."""
@@ -60,6 +61,8 @@ def find_joints(molecule: MoleculeType, *beads: Sequence[int], inner: bool = Fal
     owned = [atom for atoms in beads for atom in atoms]
     terms = []
     for kind, term in molecule.terms.items():
+        if kind != "constraint" and (KINDS[kind].grids or not KINDS[kind].counted):
+            continue
         parts = part[term.atoms]
         full = (parts == parts[:, :1]).all(axis=1)
         mixed = (parts >= 0).any(axis=1) & (full if inner else ~full)
@@ -135,6 +138,6 @@ def inner_energies(
     energy = np.zeros(len(fragments))
     tensor = torch.from_numpy(fragments[:, joints.slot])
     for term in joints.terms:
-        if term.kind != "bond":  # kept at their lengths, but for rounding
+        if KINDS[term.kind].counted != "bond":  # kept at their lengths, but for rounding
             energy += term.energies(tensor)
     return energy

@@ -21,6 +21,7 @@ from deepbackmap.mapping import MappingFile, SystemMapping
 from deepbackmap.mapping.resolve import name_monomers
 from deepbackmap.mapping.rules import ResidueRule
 from deepbackmap.system import MoleculeType, Structure
+from deepbackmap.system.kinds import SPRINGS
 
 COUNTS = {"out": (3, 9), "cis": (4, 4), "trans": (4, 4), "chiral": (4, 5)}
 """Fewest and most names on a line of each kind."""
@@ -320,7 +321,7 @@ def _placed(
 def _lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
     """Length of every bond, both ways."""
     found: dict[tuple[int, int], float] = {}
-    for kind in ("bond", "constraint"):
+    for kind in (*SPRINGS, "constraint"):
         if kind in molecule.terms:
             term = molecule.terms[kind]
             for (a, b), length in zip(term.atoms.tolist(), term.parameters[:, 0], strict=True):
@@ -331,7 +332,7 @@ def _lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
 def _angles(molecule: MoleculeType) -> dict[tuple[int, int, int], float]:
     """Reference of every angle in rad, both ways."""
     found: dict[tuple[int, int, int], float] = {}
-    for kind in ("angle", "angle_g96"):
+    for kind in ("angle", "angle_g96", "urey_bradley", "angle_quartic", "angle_restricted"):
         if kind in molecule.terms:
             term = molecule.terms[kind]
             for (a, b, c), theta in zip(term.atoms.tolist(), term.parameters[:, 0], strict=True):

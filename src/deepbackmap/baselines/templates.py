@@ -51,7 +51,7 @@ class TemplateSet:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What they were learned from."""
     handedness: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Pattern of the stereocentres that they were learned from (``evaluation.tacticity``)."""
+    """Pattern of the stereocentres that they were learned from (``chemistry.tacticity``)."""
     source: str = "templates"
     """File, for messages."""
 

@@ -5,19 +5,20 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import deepbackmap
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Notice
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -30,21 +31,45 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Public reference data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+mapping_app = typer.Typer(help="Mapping files.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(mapping_app, name="mapping")
 
 Topology = Annotated[
     Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
 ]
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
+ByOrder = Annotated[
+    bool,
+    typer.Option("--by-order", help="Take the file's order whatever names say; check distances."),
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(help="Residue whose molecules are left out; may be repeated.")
+]
+Keep = Annotated[
+    list[str] | None, typer.Option(help="Residue whose atoms are beads; may be repeated.")
+]
+Mappings = Annotated[
+    list[str],
+    typer.Option("--mapping", help="Mapping file or packaged name; may be repeated."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
 Engine = Annotated[
     str, typer.Option(help="auto, openmm, openmm-cpu, openmm-cuda, openmm-opencl or gromacs.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
+]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
     bool,
-    typer.Option("--keep-defects", help="Write structures in which finishing made defects too."),
+    typer.Option("--keep-defects", help="Write structures that cannot be used too."),
 ]
 
 
@@ -70,19 +95,26 @@ def map_(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, *mapping)
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
             structure, trajectory, topology, mapping, output,
-            frames=frames, force=force, progress=_progress(quiet),
+            frames=frames, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            progress=_progress(quiet), note=None if quiet else typer.echo,
         )  # fmt: skip
         if not quiet:
             typer.echo(f"{output}: {count} frames of beads")
@@ -123,7 +155,10 @@ def backmap(
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     model: Annotated[str, typer.Option(help="Model file or packaged name.")] = "default",
     mapping: Annotated[
-        str | None, typer.Option(help="Mapping file or packaged name; the model's by default.")
+        list[str] | None,
+        typer.Option(
+            help="Mapping file or packaged name, may be repeated; the model's by default."
+        ),
     ] = None,
     frames: Frames = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
@@ -135,23 +170,31 @@ def backmap(
         int | None, typer.Option(help="Gibbs sweeps after the first pass; the model's by default.")
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(help="Candidates for each sequence; the model's by default.")
+        int | None, typer.Option(help="Voxel models: candidates for each sequence; the model's.")
     ] = None,
     choice: Annotated[
-        str | None, typer.Option(help="How one is chosen: lowest, boltzmann or reweight.")
+        str | None, typer.Option(help="Voxel models: lowest, boltzmann or reweight of them.")
     ] = None,
     relaxation: Annotated[
-        int | None, typer.Option(help="Steps of thermal relaxation; the model's by default.")
+        int | None,
+        typer.Option(help="Point models: steps of dynamics at the end; the model's by default."),
+    ] = None,
+    block_relaxation: Annotated[
+        int | None,
+        typer.Option(help="Voxel models: steps of relaxation of each block after each sweep."),
     ] = None,
     cold_start: Annotated[
         float | None,
-        typer.Option(help="Part of the temperature at which a point model's relaxation begins."),
+        typer.Option(help="Point models: part of the temperature at which relaxation begins."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps along the flow of a point model; the model's.")
+        int | None, typer.Option(help="Point models: steps along the flow; the model's.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Most sequences at once; bounds memory only.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, another option of the model's method.")
     ] = None,
     device: Device = "auto",
     finish: Annotated[
@@ -160,19 +203,28 @@ def backmap(
     finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, model, *(mapping or ()))
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
-            beads, trajectory, topology=topology, output=output, model=model, mapping=mapping,
-            frames=frames, seed=seed, temperature=temperature, sweeps=sweeps,
-            candidates=candidates, choice=choice, relaxation=relaxation, cold_start=cold_start,
-            steps=steps, batch=batch, device=device, finish_steps=finish_steps if finish else None,
-            keep_defects=keep_defects, engine=engine, force=force, progress=_progress(quiet),
+            beads, trajectory, topology=topology, output=output, model=model,
+            mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
+            sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
+            block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
+            options=_options_of_method(option), device=device,
+            finish_steps=finish_steps if finish else None, keep_defects=keep_defects,
+            engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
@@ -184,7 +236,7 @@ def baseline(
     trajectory: Annotated[Path | None, typer.Argument(help="Frames of them.")] = None,
     *,
     topology: Topology,
-    mapping: Annotated[str, typer.Option(help="Mapping file (.yaml, .xml) or packaged name.")],
+    mapping: Mappings,
     method: Annotated[str, typer.Option(help="backward (the paper's baseline) or template.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
     modifiers: Annotated[
@@ -210,20 +262,30 @@ def baseline(
         bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    keep_defects: KeepDefects = False,
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, beads, trajectory, topology, *mapping, modifiers, templates,
+               templates_from, structure)  # fmt: skip
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
             beads, trajectory, topology=topology, mapping=mapping, output=output, method=method,
             modifiers=modifiers, kick_size=kick, templates=templates,
             templates_from=templates_from, structure=structure, temperature=temperature,
-            frames=frames, engine=engine, minimise=minimise, seed=seed, force=force,
-            progress=_progress(quiet),
+            frames=frames, engine=engine, minimise=minimise, seed=seed,
+            keep_defects=keep_defects, by_order=by_order, drop=drop or (), keep=keep or (),
+            force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -266,14 +328,17 @@ def finish_(
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse defects that were there before as well.")
+        bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, structure, trajectory, topology, mapping, beads, reference)
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -284,6 +349,7 @@ def finish_(
             engine=engine, threads=threads, seed=seed, strict=strict,
             keep_defects=keep_defects, force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -313,11 +379,14 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(start), topology, reference, structure)
         from deepbackmap.api.md import md
 
         summary = md(
@@ -327,6 +396,7 @@ def md_(
             pressure=_number_or_none("pressure", pressure), minimise=minimise, engine=engine,
             threads=threads, seed=seed, force=force, progress=_progress(quiet),
         )  # fmt: skip
+        _warn(summary.findings, quiet)
         if not quiet:
             typer.echo(summary.to_text(), nl=False)
 
@@ -369,11 +439,14 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    format: Format = None,
+    length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge():
+    with _edge(), _reading(format, length_unit):
+        _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -432,6 +505,19 @@ def fetch(
             typer.echo(report.to_text(), nl=False)
 
 
+def _spare(output: Path, *inputs: str | Path | None) -> None:
+    """Refuses to write over what is read, or over its record."""
+    from deepbackmap.io.atomic import refuse_inputs
+
+    refuse_inputs(output, *inputs)
+    refuse_inputs(f"{output}.json", *inputs)
+
+
+def _files_of(given: list[str]) -> list[str]:
+    """Files of NAME=FILE."""
+    return [entry.partition("=")[2] for entry in given if "=" in entry]
+
+
 def _named_files(option: str, given: list[str]) -> dict[str, Path]:
     """NAME=FILE as often as it is given, in that order."""
     files: dict[str, Path] = {}
@@ -445,6 +531,22 @@ def _named_files(option: str, given: list[str]) -> dict[str, Path]:
     return files
 
 
+def _options_of_method(given: list[str] | None) -> dict[str, float | int | str]:
+    """NAME=VALUE as often as it is given; numbers where they are some."""
+    found: dict[str, float | int | str] = {}
+    for entry in given or []:
+        name, equals, text = entry.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"option: expected NAME=VALUE, found '{entry}'")
+        if name in found:
+            raise InputError(f"option: expected each name once, found '{name}' again")
+        found[name] = text
+        for kind in (float, int):
+            with suppress(ValueError):
+                found[name] = kind(text)
+    return found
+
+
 def _number_or_none(option: str, text: str) -> float | None:
     """A number, or the word none."""
     if text == "none":
@@ -455,6 +557,60 @@ def _number_or_none(option: str, text: str) -> float | None:
         raise InputError(f"{option}: expected a number or none, found '{text}'") from error
 
 
+@mapping_app.command("infer")
+def infer_(
+    atoms: Annotated[Path, typer.Argument(help="Atoms with names (.gro, .pdb, ...).")],
+    beads: Annotated[Path, typer.Argument(help="Beads of the same frames.")],
+    *,
+    topology: Topology,
+    atoms_trajectory: Annotated[Path | None, typer.Option(help="Frames of the atoms.")] = None,
+    beads_trajectory: Annotated[Path | None, typer.Option(help="Frames of the beads.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    frames: Frames = None,
+    by_order: ByOrder = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the mapping that leads from atoms to beads of the same frames."""
+    with _edge():
+        from deepbackmap.api.mappings import infer_mapping
+
+        found = infer_mapping(
+            atoms, beads, topology=topology, atoms_trajectory=atoms_trajectory,
+            beads_trajectory=beads_trajectory, output=output, frames=frames, by_order=by_order,
+            force=force, progress=_progress(quiet),
+        )  # fmt: skip
+        if output is None:
+            typer.echo(found.text, nl=False)
+        if not quiet:
+            for name, rms in found.rows:
+                typer.echo(f"{name}: rms {rms:.4f} nm", err=True)
+
+
+@mapping_app.command("draft")
+def draft_(
+    *,
+    topology: Topology,
+    by: Annotated[
+        str, typer.Option(help="residue: a bead a residue or monomer; graph: rings and pieces.")
+    ] = "residue",
+    size: Annotated[int, typer.Option(help="graph: heavy atoms of a piece.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a first mapping of a topology, to be edited."""
+    with _edge():
+        from deepbackmap.api.mappings import draft_mapping
+
+        text = draft_mapping(topology, way=by, size=size, output=output, force=force)
+        if output is None:
+            typer.echo(text, nl=False)
+
+
 def _progress(quiet: bool) -> bool:
     """Bars are for people; logs and pipes get none."""
     return not quiet and sys.stderr.isatty()
@@ -462,35 +618,113 @@ def _progress(quiet: bool) -> bool:
 
 @contextmanager
 def _edge() -> Iterator[None]:
-    """Turns a user's mistake and an interruption into one line; a bug stays a traceback."""
+    """Turns a user's mistake, a limit of the machine and an interruption into one line.
+
+    A bug stays a traceback.
+    """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        # A job that is told to end cleans up as after Ctrl-C.
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread, where signals cannot be set
-        before = None
+    with _signals(), warnings.catch_warnings():
+        warnings.showwarning = _show  # type: ignore[assignment]
+        try:
+            yield
+        except InputError as error:
+            _say(str(error))
+            raise typer.Exit(BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            _say(f"interrupted{f': {error}' if str(error) else ''}")
+            raise typer.Exit(INTERRUPTED) from error
+        except Exception as error:
+            limit = _limit(error)
+            if limit is None:
+                raise
+            _say(limit)
+            raise typer.Exit(BAD_INPUT) from error
+
+
+@contextmanager
+def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
+    """Coordinate files are read as the user says."""
+    if format is None and length_unit is None:
+        yield
+        return
+    from deepbackmap.io.trajectory import reading_as
+
+    with reading_as(format, length_unit):
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """A job that is told to end, or whose terminal closes, cleans up as after Ctrl-C."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # ValueError: not in the main thread, where signals cannot be set. A signal that is
+        # ignored (nohup) stays ignored.
+        with suppress(ValueError):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, _interrupt)
     try:
         yield
-    except InputError as error:
-        _say(str(error))
-        raise typer.Exit(BAD_INPUT) from error
-    except KeyboardInterrupt as error:
-        _say(f"interrupted{f': {error}' if str(error) else ''}")
-        raise typer.Exit(INTERRUPTED) from error
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _limit(error: Exception) -> str | None:
+    """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    said = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
+        return (
+            "expected the work to fit into memory, found too little of it"
+            f"{f' ({said})' if said else ''}: are the sizes in the inputs right? Fewer particles, "
+            "or a smaller --batch, need less"
+        )
+    if isinstance(error, RecursionError):
+        return "expected inputs that nest a few levels deep, found more than can be followed"
+    if isinstance(error, OverflowError):
+        return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
+    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or _FULL in said:
+        name = getattr(error, "filename", None)
+        return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
+    return None
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+"""Words of torch, CUDA and the system."""
+_FULL = os.strerror(errno.ENOSPC)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _warn(findings: tuple[Any, ...], quiet: bool) -> None:
+    """The one line about a structure that was written although something speaks against it."""
+    from deepbackmap.api.judgement import warning
+
+    line = warning(findings, quiet=quiet)
+    if line:
+        _say(line)
+
+
+def _show(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any
+) -> None:
+    """Notices are for the user; other warnings look as ever."""
+    if issubclass(category, Notice):
+        _say(str(message))
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno), err=True, nl=False)
+
+
 def _say(text: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"deepbackmap: {' '.join(text.split())}", err=True)
+    """One line on standard error, and below it what is to be copied into a file, if anything."""
+    sentence, _, more = text.partition("\n")
+    typer.echo(f"deepbackmap: {' '.join(sentence.split())}", err=True)
+    if more:
+        typer.echo(more, err=True)
 
 
 def run() -> None:

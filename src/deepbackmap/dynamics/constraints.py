@@ -18,6 +18,7 @@ from deepbackmap.dynamics.containers import EngineError
 from deepbackmap.dynamics.naming import Atoms
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Topology
+from deepbackmap.system.kinds import HELD
 
 TOLERANCE = 1e-8
 """nm: largest deviation of a projected bond."""
@@ -43,7 +44,7 @@ class Constraints:
     @classmethod
     def of(cls, topology: Topology, *, bonds: bool) -> Constraints:
         """The constraints of a topology and, if asked for, all of its bonds at their lengths."""
-        kinds = ("constraint", "bond") if bonds else ("constraint",)
+        kinds = HELD if bonds else ("constraint",)
         listed = [topology.expand_terms(kind) for kind in kinds]
         atoms = np.sort(np.concatenate([terms.atoms for terms in listed]), axis=1)
         lengths = np.concatenate([terms.parameters[:, 0] for terms in listed])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from deepbackmap.evaluation.stereo import bonded_neighbours
+from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.molecules import PairBatch
 from deepbackmap.forcefield.nonbonded import Exclusions, neighbour_distances

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 
+from deepbackmap.chemistry import rings, stereo
 from deepbackmap.errors import InputError
-from deepbackmap.evaluation import contacts, rings, stereo
+from deepbackmap.evaluation import contacts
 from deepbackmap.evaluation.metrics import histogram
 from deepbackmap.evaluation.plan import Plan, atom_name
 from deepbackmap.forcefield import terms

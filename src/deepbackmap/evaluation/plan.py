@@ -10,16 +10,24 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from deepbackmap.evaluation import contacts, rings, stereo
+from deepbackmap.chemistry import rings, stereo
+from deepbackmap.evaluation import contacts
 from deepbackmap.evaluation.result import Group
 from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.nonbonded import Exclusions
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.elements import element_symbols
+from deepbackmap.system.kinds import SPRINGS
 
-LENGTH_KINDS = ("bond", "constraint")
-ANGLE_KINDS = ("angle", "angle_g96")
-DIHEDRAL_KINDS = ("proper", "ryckaert_bellemans")
+LENGTH_KINDS = ("bond", "constraint", *SPRINGS[1:])
+ANGLE_KINDS = ("angle", "angle_g96", "urey_bradley", "angle_quartic", "angle_restricted")
+DIHEDRAL_KINDS = (
+    "proper",
+    "ryckaert_bellemans",
+    "dihedral_restricted",
+    "bending_torsion",
+    "dihedral_table",
+)
 
 Bins = tuple[float, float, int]
 """Lower edge, upper edge, number; values outside go into the end bins."""
@@ -107,8 +115,8 @@ class Plan:
             heavy_groups=groups,
             heavy_names=names,
             near=contacts.exclude_within_bonds(topology, 3),
-            centres=_expand(topology, [stereo.stereocentres(m, r) for m, r in ranked]),
-            prochiral=_expand(topology, [stereo.prochiral_pairs(m, r) for m, r in ranked]),
+            centres=expand(topology, [stereo.stereocentres(m, r) for m, r in ranked]),
+            prochiral=expand(topology, [stereo.prochiral_pairs(m, r) for m, r in ranked]),
             rings=by_size,
             ring_kinds=_ring_kinds(topology, by_size),
         )
@@ -287,7 +295,7 @@ def _group(topology: Topology, per_type: Sequence[Terms]) -> Labelled:
             parameters.setdefault(label, set()).add(parameter)
     return {
         label: (
-            _expand(topology, [np.array(rows, dtype=np.int64) for rows in found]),
+            expand(topology, [np.array(rows, dtype=np.int64) for rows in found]),
             tuple(sorted(parameters[label])),
         )
         for label, found in sorted(by_label.items())
@@ -330,7 +338,7 @@ def _rings(topology: Topology) -> tuple[np.ndarray, ...]:
     found = [rings.find_rings(m) for m in topology.molecule_types]
     sizes = sorted({len(ring) for per_type in found for ring in per_type})
     return tuple(
-        _expand(
+        expand(
             topology,
             [
                 np.array([r for r in per_type if len(r) == size], dtype=np.int64)
@@ -357,7 +365,7 @@ def _ring_label(types: list[str]) -> str:
     return "-".join(min(ways))
 
 
-def _expand(topology: Topology, per_type: Sequence[np.ndarray]) -> np.ndarray:
+def expand(topology: Topology, per_type: Sequence[np.ndarray]) -> np.ndarray:
     """Rows of atoms of every molecule type, repeated for every molecule of the system."""
     width = max((rows.shape[1] for rows in per_type if rows.ndim == 2), default=0)
     found = [np.zeros((0, width), dtype=np.int64)]

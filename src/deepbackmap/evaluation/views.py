@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from deepbackmap.evaluation import rings
+from deepbackmap.chemistry import rings
 from deepbackmap.evaluation.contacts import CLOSE, Contacts
 from deepbackmap.evaluation.observables import Measurements
 from deepbackmap.evaluation.plan import Plan

@@ -6,9 +6,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
-from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, neighbour_pairs
+from deepbackmap.forcefield.nonbonded import (
+    Exclusions,
+    LennardJonesTable,
+    neighbour_distances,
+    neighbour_pairs,
+)
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import Structure, Topology
 
@@ -26,6 +31,18 @@ class Contact:
     """nm."""
     relative: float
     """In sigma; NaN for a pair that has none."""
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """Pairs of atoms that are not excluded and nearer than some part of their sigma."""
+
+    pairs: Int64[np.ndarray, "m 2"]
+    """Nearest first, in sigma."""
+    distances: Float64[np.ndarray, " m"]
+    """nm."""
+    relative: Float64[np.ndarray, " m"]
+    """In sigma."""
 
 
 class Contacts:
@@ -50,6 +67,28 @@ class Contacts:
             return None
         found = self._nearest(structure, reach, self._sigma, excluded=False)
         return None if found is None or found.relative >= 1.0 else found
+
+    def near(self, structure: Structure, below: float = 1.0) -> NearPairs:
+        """All pairs that are not excluded and nearer than a part of their sigma.
+
+        Args:
+            structure: molecules need not be whole.
+            below: that part.
+        """
+        reach = below * float(self._sigma.max(initial=0.0))
+        found, apart, relative = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0)], [np.zeros(0)]
+        for pairs, distances in (
+            neighbour_distances(structure.positions, structure.box, reach) if reach else ()
+        ):
+            i, j = self._types[pairs].T
+            limit = below * self._sigma[i, j]
+            rows = np.flatnonzero(distances < limit)
+            rows = rows[~self._excluded.contains(pairs[rows])]
+            found.append(pairs[rows])
+            apart.append(distances[rows])
+            relative.append(below * distances[rows] / limit[rows])
+        order = np.argsort(np.concatenate(relative), kind="stable")
+        return NearPairs(*(np.concatenate(parts)[order] for parts in (found, apart, relative)))
 
     def _nearest(
         self,

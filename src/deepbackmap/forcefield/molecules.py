@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from deepbackmap.forcefield import nonbonded, terms
+from deepbackmap.forcefield import nonbonded
 from deepbackmap.forcefield.system import PAIRS_AT_ONCE, ForceField
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Structure
@@ -127,8 +127,12 @@ def bonded_per_molecule(
     with torch.no_grad():
         for first, tables, atoms in field.molecules(positions):
             for table in tables:
-                energies = terms.FUNCTIONS[table.kind](atoms, table.index, table.parameters, box)
-                found[table.term][first : first + len(atoms)] += energies.sum(dim=-1).numpy()
+                energies = table.energies(atoms, box).sum(dim=-1)
+                found[table.term][first : first + len(atoms)] += energies.numpy()
+        for table in field.between:  # shared evenly by the atoms of each term
+            share = table.energies(positions, box).numpy() / table.index.shape[1]
+            molecule = field.exclusions.molecule[table.index.numpy()]
+            np.add.at(found[table.term], molecule, share[:, None])
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from deepbackmap.errors import InputError
@@ -16,9 +16,12 @@ from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, Reac
 from deepbackmap.geometry.periodic import minimum_image
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
+from deepbackmap.system.kinds import KINDS
+from deepbackmap.system.topology import require_energies
 
 TERMS = ("bond", "angle", "proper", "improper", "lj", "coulomb", "lj14", "coulomb14")
-"""Names of the energies, in the order they are reported."""
+"""Names of the energies, in the order they are reported. "bond" holds bonds of all kinds, "angle"
+angles and their couplings, "proper" all dihedrals but harmonic impropers, and correction maps."""
 
 PAIRS_AT_ONCE = 1 << 19
 """Neighbour pairs worked on together; bounds the memory beside the list itself."""
@@ -36,8 +39,25 @@ class TermTable:
     """Name of the function in ``terms.FUNCTIONS``."""
     index: Int64[Tensor, "m k"]
     """Atoms inside the molecule."""
-    parameters: Float64[Tensor, "m p"]
-    """Columns as the function documents them."""
+    parameters: Float[Tensor, "m p"]
+    """Columns as in ``system.kinds.KINDS``."""
+    grids: Float[Tensor, "t d *points"] | None = None
+    """Tables of kinds that have them."""
+
+    def energies(
+        self, positions: Float[Tensor, "*c a 3"], box: Float[Tensor, "3 3"] | None
+    ) -> Float[Tensor, "*c m"]:
+        """Energy of every term in kJ/mol."""
+        function = terms.FUNCTIONS[self.kind]
+        if self.grids is None:
+            return function(positions, self.index, self.parameters, box)
+        return function(positions, self.index, self.parameters, box, grids=self.grids)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> TermTable:
+        """The table on a device, its numbers in another precision."""
+        grids = None if self.grids is None else self.grids.to(device, dtype)
+        parameters = self.parameters.to(device, dtype)
+        return TermTable(self.term, self.kind, self.index.to(device), parameters, grids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +70,8 @@ class ForceField:
     reaction_field: ReactionField
     tables: tuple[tuple[TermTable, ...], ...]
     """Parallel to ``topology.molecule_types``."""
+    between: tuple[TermTable, ...]
+    """Of terms between molecules, with atoms of the system."""
     lennard_jones: LennardJonesTable
     exclusions: Exclusions
     type_rows: Int64[Tensor, " n"]
@@ -74,8 +96,10 @@ class ForceField:
                 conductor, None for the bare 1/r without reaction field.
 
         Raises:
+            InputError: the topology has terms whose energies are not known.
             ValueError: a cut-off or dielectric constant that is not positive.
         """
+        require_energies(topology)
         if not cutoff > 0.0:
             raise ValueError(f"cutoff: expected a length above 0 nm, got {cutoff}")
         if reaction_field_epsilon is not None and not reaction_field_epsilon > 0.0:
@@ -88,6 +112,7 @@ class ForceField:
             cutoff=cutoff,
             reaction_field=ReactionField.from_epsilon(cutoff, reaction_field_epsilon),
             tables=tuple(molecule_tables(m) for m in topology.molecule_types),
+            between=term_tables(topology.intermolecular),
             lennard_jones=LennardJonesTable.from_topology(topology),
             exclusions=Exclusions(topology),
             type_rows=torch.from_numpy(topology.atom_type_index()),
@@ -125,9 +150,9 @@ class ForceField:
         total = {name: positions.new_zeros(()) for name in TERMS}
         for _, tables, molecules in self.molecules(positions):
             for table in tables:
-                energy = terms.FUNCTIONS[table.kind]
-                values = energy(molecules, table.index, table.parameters, box)
-                total[table.term] = total[table.term] + values.sum()
+                total[table.term] = total[table.term] + table.energies(molecules, box).sum()
+        for table in self.between:
+            total[table.term] = total[table.term] + table.energies(positions, box).sum()
         if excluded_correction:
             total["coulomb"] = total["coulomb"] - 0.5 * COULOMB * self.reaction_field.c * (
                 (self.charges**2).sum()
@@ -215,11 +240,7 @@ class ForceField:
 
 def molecule_tables(molecule: MoleculeType) -> tuple[TermTable, ...]:
     """Every bonded and 1-4 table of a molecule type."""
-    found = [
-        TermTable(terms.COUNTED_AS[kind], kind, *_tensors(listed))
-        for kind, listed in molecule.terms.items()
-        if kind in terms.COUNTED_AS and len(listed.atoms)
-    ]
+    found = list(term_tables(molecule.terms))
     if len(molecule.pairs.atoms):
         index, parameters = _tensors(molecule.pairs)
         i, j = molecule.pairs.atoms.T
@@ -228,6 +249,17 @@ def molecule_tables(molecule: MoleculeType) -> tuple[TermTable, ...]:
         found.append(
             TermTable("coulomb14", "coulomb14", index, (parameters[:, 2] * charge)[:, None])
         )
+    return tuple(found)
+
+
+def term_tables(listed: Mapping[str, BondedTerms]) -> tuple[TermTable, ...]:
+    """Tables of all terms that have an energy, by kind."""
+    found = []
+    for kind, rows in listed.items():
+        counted = KINDS[kind].counted
+        if counted is not None and len(rows.atoms):
+            grids = None if rows.grids is None else torch.tensor(rows.grids)
+            found.append(TermTable(counted, kind, *_tensors(rows), grids))
     return tuple(found)
 
 

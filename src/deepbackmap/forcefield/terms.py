@@ -1,8 +1,9 @@
 """Bonded and 1-4 energies: one short pure function for each physical term.
 
 Every function takes positions (..., n, 3) in nm, the atoms of each term (m, k), the parameters
-of each term (m, p) in the columns of ``system.topology.TERM_COLUMNS``, and the box (lattice
-vectors as rows, lower triangular, nm) or None, and returns the energies (..., m) in kJ/mol.
+of each term (m, p) in the columns of ``system.kinds.KINDS``, and the box (lattice vectors as
+rows, lower triangular, nm) or None, and returns the energies (..., m) in kJ/mol. Kinds with tables
+take these as well (``BondedTerms.grids``).
 ``index`` and ``parameters`` may carry leading dimensions of their own that broadcast against
 those of the positions, for batches of blocks that have different terms.
 
@@ -13,7 +14,7 @@ top of each other, or in a line) it counts as 0 and has no gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +27,10 @@ ANGLE_UNDEFINED = 1e-6
 """nm^2: product of the lengths of two arms below which their angle is rounding noise."""
 DIHEDRAL_UNDEFINED = 1e-8
 """nm^4: product of the areas of two planes below which their dihedral is rounding noise."""
+FENE_LAST = 0.9999
+"""Of (r/longest)^2, up to which the logarithm of a bond of finite extension is followed."""
+LEAST_SINE = 1e-3
+"""Of restricted angles and dihedrals, below which their energies grow no further."""
 
 Box = Float[Tensor, "3 3"] | None
 
@@ -148,11 +153,7 @@ def ryckaert_bellemans(
 ) -> Float[Tensor, "*found"]:
     """Ryckaert-Bellemans dihedral, sum over n of c_n cos(phi - 180 degrees)^n."""
     cosine = -torch.cos(dihedrals(positions, index, box))
-    coefficients = parameters.unbind(-1)
-    energy = coefficients[-1] + torch.zeros_like(cosine)
-    for c in reversed(coefficients[:-1]):
-        energy = energy * cosine + c
-    return energy
+    return _polynomial(parameters.unbind(-1), cosine)
 
 
 def improper(
@@ -196,25 +197,338 @@ def coulomb14(
     return nonbonded.coulomb(distances(positions, index, box), parameters[..., 0])
 
 
+def lj14_powers(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Lennard-Jones of listed pairs, c12/r^12 - c6/r^6, no cut-off."""
+    c6, c12 = parameters.unbind(-1)
+    return nonbonded.lennard_jones(distances(positions, index, box), c6, c12)
+
+
+# --- other bonds
+
+
+def bond_g96(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Bond of GROMOS-96, k/4 (r^2 - r0^2)^2."""
+    length, k = parameters.unbind(-1)
+    (arm,) = arms(positions, index, box, ((0, 1),))
+    return 0.25 * k * ((arm * arm).sum(dim=-1) - length**2) ** 2
+
+
+def morse(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 3"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Morse bond, depth (1 - exp(-beta (r - r0)))^2."""
+    length, depth, beta = parameters.unbind(-1)
+    return depth * (1.0 - torch.exp(beta * (length - distances(positions, index, box)))) ** 2
+
+
+def bond_cubic(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 3"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Cubic bond, k (r - r0)^2 (1 + cubic (r - r0))."""
+    length, k, cubic = parameters.unbind(-1)
+    stretch = distances(positions, index, box) - length
+    return k * stretch**2 * (1.0 + cubic * stretch)
+
+
+def fene(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Bond of finite extension, -k/2 longest^2 ln(1 - (r/longest)^2).
+
+    Past ``FENE_LAST`` of (r/longest)^2 it goes on as a straight line in r^2, where the logarithm
+    ends and engines stop.
+    """
+    longest, k = parameters.unbind(-1)
+    (arm,) = arms(positions, index, box, ((0, 1),))
+    ratio = (arm * arm).sum(dim=-1) / longest**2
+    inside = ratio.clamp(max=FENE_LAST)
+    beyond = (ratio - inside) / (1.0 - FENE_LAST)
+    return 0.5 * k * longest**2 * (beyond - torch.log1p(-inside))
+
+
+def bond_restraint(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 4"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Flat between low and up1, harmonic on both sides, a straight line beyond up2."""
+    low, up1, up2, k = parameters.unbind(-1)
+    r = distances(positions, index, box)
+    below = torch.clamp(low - r, min=0.0)
+    above = torch.clamp(r - up1, min=0.0)
+    width = up2 - up1
+    line = 0.5 * width * (2.0 * above - width)
+    return 0.5 * k * below**2 + k * torch.where(above > width, line, 0.5 * above**2)
+
+
+# --- other angles
+
+
+def bond_bond(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 3"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of two bonds, k (rij - r1) (rjk - r2)."""
+    first, second, k = parameters.unbind(-1)
+    a, b = arms(positions, index, box, ((1, 0), (1, 2)))
+    return k * (norm(a) - first) * (norm(b) - second)
+
+
+def bond_angle(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 4"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of bonds and angle, k (rik - r3) (rij - r1 + rjk - r2)."""
+    first, second, across, k = parameters.unbind(-1)
+    a, b, c = arms(positions, index, box, ((1, 0), (1, 2), (0, 2)))
+    return k * (norm(c) - across) * (norm(a) - first + norm(b) - second)
+
+
+def urey_bradley(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 4"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Harmonic angle and spring between its ends, k/2 (theta - theta0)^2 + k'/2 (rik - r0)^2."""
+    theta0, k, length, spring = parameters.unbind(-1)
+    (across,) = arms(positions, index, box, ((0, 2),))
+    bend = angles(positions, index, box) - theta0
+    return 0.5 * k * bend**2 + 0.5 * spring * (norm(across) - length) ** 2
+
+
+def angle_quartic(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 6"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Quartic angle, sum over n of c_n (theta - theta0)^n."""
+    theta0, *coefficients = parameters.unbind(-1)
+    bend = angles(positions, index, box) - theta0
+    return _polynomial(coefficients, bend)
+
+
+def angle_linear(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Linear angle, k/2 |a (ri - rj) + (1 - a) (rk - rj)|^2."""
+    a, k = parameters.unbind(-1)
+    first, second = arms(positions, index, box, ((1, 0), (1, 2)))
+    off = a[..., None] * first + (1.0 - a)[..., None] * second
+    return 0.5 * k * (off * off).sum(dim=-1)
+
+
+def angle_restricted(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Restricted bending, k/2 (cos theta - cos theta0)^2 / sin^2 theta.
+
+    Source: Bulacu et al., J. Chem. Theory Comput. 9, 3282 (2013).
+    """
+    theta0, k = parameters.unbind(-1)
+    return _restricted(angles(positions, index, box), theta0, k)
+
+
+# --- other dihedrals
+
+
+def dihedral_restricted(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Restricted torsion, k/2 (cos phi - cos phi0)^2 / sin^2 phi.
+
+    Source: Bulacu et al., J. Chem. Theory Comput. 9, 3282 (2013).
+    """
+    phi0, k = parameters.unbind(-1)
+    return _restricted(dihedrals(positions, index, box), phi0, k)
+
+
+def bending_torsion(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 6"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Combined bending and torsion, k sin^3 theta sin^3 theta' (sum over n of a_n cos^n phi).
+
+    Source: Bulacu et al., J. Chem. Theory Comput. 9, 3282 (2013).
+    """
+    first = torch.sin(angles(positions, index[..., :3], box))
+    second = torch.sin(angles(positions, index[..., 1:], box))
+    cosine = torch.cos(dihedrals(positions, index, box))
+    k, *coefficients = parameters.unbind(-1)
+    return k * (first * second) ** 3 * _polynomial(coefficients, cosine)
+
+
+def _polynomial(coefficients: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Sum over n of c_n x^n."""
+    energy = coefficients[-1] + torch.zeros_like(x)
+    for c in reversed(coefficients[:-1]):
+        energy = energy * x + c
+    return energy
+
+
+def _restricted(angle: Tensor, rest: Tensor, k: Tensor) -> Tensor:
+    """k/2 (cos x - cos x0)^2 / sin^2 x, which ends at ``LEAST_SINE``^2 instead of growing on."""
+    square = torch.sin(angle) ** 2
+    return 0.5 * k * (torch.cos(angle) - torch.cos(rest)) ** 2 / square.clamp(min=LEAST_SINE**2)
+
+
+# --- tables
+
+
+def bond_table(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 2"],
+    parameters: Float[Tensor, "*columns 5"],
+    box: Box = None,
+    *,
+    grids: Float[Tensor, "t 2 points"],
+) -> Float[Tensor, "*found"]:
+    """Tabulated bond, k f(r)."""
+    return _curve(distances(positions, index, box), parameters, grids)
+
+
+def angle_table(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 5"],
+    box: Box = None,
+    *,
+    grids: Float[Tensor, "t 2 points"],
+) -> Float[Tensor, "*found"]:
+    """Tabulated angle, k f(theta)."""
+    return _curve(angles(positions, index, box), parameters, grids)
+
+
+def dihedral_table(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 5"],
+    box: Box = None,
+    *,
+    grids: Float[Tensor, "t 2 points"],
+) -> Float[Tensor, "*found"]:
+    """Tabulated dihedral, k f(phi)."""
+    return _curve(dihedrals(positions, index, box), parameters, grids)
+
+
+def _curve(x: Tensor, parameters: Tensor, grids: Tensor) -> Tensor:
+    """k times the cubic through values and slopes of a table, a straight line beyond its ends."""
+    k, row, start, spacing, points = parameters.unbind(-1)
+    place = (x - start) / spacing
+    inside = torch.minimum(place.clamp(min=0.0), points - 1.0)
+    left = torch.minimum(torch.floor(inside.detach()), points - 2.0)
+    t = inside - left
+    row, left = row.long().expand(left.shape), left.long()
+    (y0, y1), (d0, d1) = ((grids[row, c, left], grids[row, c, left + 1]) for c in (0, 1))
+    h = _hermite(t)
+    value = h[0] * y0 + h[1] * y1 + spacing * (h[2] * d0 + h[3] * d1)
+    beyond = (place - inside) * spacing
+    return k * (value + beyond * torch.where(beyond < 0.0, d0, d1))
+
+
+def _hermite(t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights of both values and both slopes of a cubic between 0 and 1."""
+    far = t * t * (3.0 - 2.0 * t)
+    return 1.0 - far, far, t * (1.0 - t) ** 2, t * t * (t - 1.0)
+
+
+def cmap(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 5"],
+    parameters: Float[Tensor, "*columns 1"],
+    box: Box = None,
+    *,
+    grids: Float[Tensor, "t 4 points points"],
+) -> Float[Tensor, "*found"]:
+    """Correction map of two dihedrals that follow each other, bicubic between its points.
+
+    Source: Mackerell et al., J. Comput. Chem. 25, 1400 (2004).
+    """
+    n = grids.shape[-1]
+    step = 2.0 * math.pi / n
+    weights, cells = [], []
+    for dihedral in (index[..., :4], index[..., 1:]):
+        place = (dihedrals(positions, dihedral, box) + math.pi) / step
+        left = torch.floor(place.detach())
+        weights.append(_hermite(place - left))
+        cells.append((left.long() % n, (left.long() + 1) % n))
+    row = parameters[..., 0].long()
+    energy = torch.zeros_like(weights[0][0])
+    # derivative c of the grid: bit 1 along the first angle, bit 2 along the second
+    for c in range(4):
+        along = (c % 2, c // 2)
+        for i in (0, 1):
+            for j in (0, 1):
+                weight = weights[0][2 * along[0] + i] * weights[1][2 * along[1] + j]
+                corner = grids[row, c, cells[0][i], cells[1][j]]
+                energy = energy + weight * corner * step ** sum(along)
+    return energy
+
+
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "bond": bond,
+    "bond_g96": bond_g96,
+    "morse": morse,
+    "bond_cubic": bond_cubic,
+    "harmonic": bond,
+    "fene": fene,
+    "bond_table": bond_table,
+    "bond_table_nc": bond_table,
+    "bond_restraint": bond_restraint,
     "angle": angle,
     "angle_g96": angle_g96,
+    "bond_bond": bond_bond,
+    "bond_angle": bond_angle,
+    "urey_bradley": urey_bradley,
+    "angle_quartic": angle_quartic,
+    "angle_table": angle_table,
+    "angle_linear": angle_linear,
+    "angle_restricted": angle_restricted,
     "proper": proper,
     "ryckaert_bellemans": ryckaert_bellemans,
     "improper": improper,
+    "dihedral_table": dihedral_table,
+    "dihedral_restricted": dihedral_restricted,
+    "bending_torsion": bending_torsion,
+    "cmap": cmap,
     "lj14": lj14,
+    "lj14_powers": lj14_powers,
     "coulomb14": coulomb14,
 }
-"""The energies of this module by kind of term."""
-
-COUNTED_AS = {
-    "bond": "bond",
-    "angle": "angle",
-    "angle_g96": "angle",
-    "proper": "proper",
-    "ryckaert_bellemans": "proper",
-    "improper": "improper",
-}
-"""Kind of bonded term in a topology → name that its energy is reported under. Constraints have
-no energy."""
+"""The energy of every kind of ``system.kinds.KINDS`` that has one."""

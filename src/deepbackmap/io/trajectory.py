@@ -7,25 +7,34 @@ moved there when they are complete.
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import shutil
+import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from weakref import WeakSet
 
 import numpy as np
 from jaxtyping import Int64
 
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import validate_box
+from deepbackmap.geometry.cell import cell_heights, validate_box
+from deepbackmap.io.atomic import new_file, refuse_inputs
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
-from deepbackmap.io.formats.lammps import DataWriter, DumpFrames, DumpWriter, open_data
-from deepbackmap.io.formats.pdb import PdbWriter, open_pdb
-from deepbackmap.io.formats.xdr import XdrReader, XdrWriter
+from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
+from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
+from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.system import Structure
 
@@ -33,23 +42,37 @@ __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "op
            "parse_frames", "read_frames", "read_positions"]  # fmt: skip
 
 READERS: dict[str, Callable[[Path], FrameReader]] = {
-    ".gro": GroReader,
-    ".pdb": open_pdb,
-    ".xtc": XdrReader,
-    ".trr": XdrReader,
-    ".dcd": DcdReader,
-    ".data": open_data,
-    ".lammpstrj": DumpFrames,
-    ".dump": DumpFrames,
-    ".gsd": GsdReader,
+    "gro": GroReader,
+    "pdb": PdbReader,
+    "xtc": XtcReader,
+    "trr": TrrReader,
+    "dcd": DcdReader,
 }
-"""By extension, in lower case."""
+"""Formats with a unit of length of their own, by name."""
+
+UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
+    "data": DataReader,
+    "dump": DumpReader,
+    "gsd": GsdReader,
+}
+"""Formats without one: they take its length in nm."""
+
+EXTENSIONS = {
+    ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".xtc": "xtc", ".trr": "trr",
+    ".dcd": "dcd", ".data": "data", ".lmp": "data", ".lammpstrj": "dump", ".dump": "dump",
+    ".gsd": "gsd",
+}  # fmt: skip
+"""Formats by extension, in lower case."""
+
+_NAMELESS = ("xtc", "trr", "dcd")
+_LAMMPS_WORDS = {"data": "data", "lmp": "data", "dump": "dump", "lammpstrj": "dump"}
+"""Formats by a part of the name, as in data.polymer and dump.1000."""
 
 WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
     ".gro": GroWriter,
     ".pdb": PdbWriter,
-    ".xtc": XdrWriter,
-    ".trr": XdrWriter,
+    ".xtc": XtcWriter,
+    ".trr": TrrWriter,
     ".dcd": DcdWriter,
     ".data": DataWriter,
     ".lammpstrj": DumpWriter,
@@ -57,6 +80,9 @@ WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
     ".gsd": GsdWriter,
 }
 """By extension, in lower case."""
+
+
+_OPEN: WeakSet[FrameSource] = WeakSet()
 
 
 class FrameSource:
@@ -68,7 +94,10 @@ class FrameSource:
         reader: FrameReader,
         table: ParticleTable,
         frames: Int64[np.ndarray, "f"],
+        files: tuple[Path, ...] = (),
     ) -> None:
+        self.files = (path, *files)
+        """All files that were read for it; none of them is written to while it is open."""
         self.path = path
         """The file that the frames come from."""
         self.table = table
@@ -77,6 +106,7 @@ class FrameSource:
         """Number of every frame in its file, from 0."""
         self._reader = reader
         self._at_hand: dict[int, Structure] = {}
+        _OPEN.add(self)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -114,6 +144,7 @@ class FrameSource:
 
     def close(self) -> None:
         """Lets go of the file."""
+        _OPEN.discard(self)
         self._reader.close()
 
     def __enter__(self) -> FrameSource:
@@ -137,8 +168,8 @@ def read_frames(
     """Opens a structure and, if there is one, its trajectory.
 
     Args:
-        structure_file: names and, without a trajectory, also the frames; .gro, .pdb, .data,
-            .lammpstrj, .dump or .gsd.
+        structure_file: names and, without a trajectory, also the frames; .gro, .pdb, a LAMMPS
+            data file or dump, or .gsd.
         trajectory: the frames; any of these, .xtc, .trr or .dcd.
         frames: which of them, "A:B:C" as numpy slices; all by default.
 
@@ -164,7 +195,7 @@ def read_frames(
     if path is not structure_path:
         head.close()
         reader = _open(path)
-    return _choose(path, reader, table, frames, str(structure_path))
+    return _choose(path, reader, table, frames, str(structure_path), (structure_path,))
 
 
 def read_positions(
@@ -189,7 +220,12 @@ def read_positions(
 
 
 def _choose(
-    path: Path, reader: FrameReader, table: ParticleTable, frames: str | None, names: str
+    path: Path,
+    reader: FrameReader,
+    table: ParticleTable,
+    frames: str | None,
+    names: str,
+    files: tuple[Path, ...] = (),
 ) -> FrameSource:
     """The chosen frames of an open file, if it holds as many particles as there are names."""
     try:
@@ -203,7 +239,7 @@ def _choose(
                 f"{path}: expected frames {frames} to choose some of its {reader.n_frames} frames, "
                 f"found none"
             )
-        source = FrameSource(path, reader, table, numbers)
+        source = FrameSource(path, reader, table, numbers, files)
         source.check_ends()
     except BaseException:
         reader.close()
@@ -245,31 +281,18 @@ class TrajectoryWriter:
         self._path = path
         self._table = table
         self._force = force
-        self._part: Path | None = None
+        self._place: AbstractContextManager[Path] | None = None
         self._writer: FrameWriter | None = None
         self._count = 0
 
     def __enter__(self) -> TrajectoryWriter:
-        # The extension stays last, since formats are told by it.
+        self._place = new_file(self._path)
+        part = self._place.__enter__()
         try:
-            handle, name = tempfile.mkstemp(
-                dir=self._path.parent,
-                prefix=f".{self._path.stem}.",
-                suffix=f".part{self._path.suffix}",
-            )
-        except OSError as error:
-            raise _no_place(self._path, error) from error
-        os.close(handle)
-        self._part = Path(name)
-        try:
-            # mkstemp makes files for the owner alone; an output has the usual permissions.
-            mask = os.umask(0)
-            os.umask(mask)
-            self._part.chmod(0o666 & ~mask)
             with _blame(str(self._path)):
-                self._writer = WRITERS[self._path.suffix.lower()](self._part, self._table)
+                self._writer = WRITERS[self._path.suffix.lower()](part, self._table)
         except BaseException:
-            self._part.unlink()
+            self._leave(*sys.exc_info())
             raise
         return self
 
@@ -300,7 +323,7 @@ class TrajectoryWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert self._part is not None and self._writer is not None
+        assert self._writer is not None
         try:
             with _blame(str(self._path)):
                 self._writer.close()
@@ -309,10 +332,27 @@ class TrajectoryWriter:
                     raise ValueError(f"{self._path}: expected at least one frame to be written")
                 if not self._force:
                     _refuse_existing(self._path)
-                self._part.replace(self._path)
+        except BaseException:
+            self._leave(*sys.exc_info())
+            raise
         finally:
-            self._part.unlink(missing_ok=True)
             self._writer = None
+        self._leave(kind, error, trace)
+
+    def _leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Renames the part if all went well, and else removes it."""
+        assert self._place is not None
+        place, self._place = self._place, None
+        try:
+            place.__exit__(kind, error, trace)
+        except BaseException as raised:
+            if raised is not error:
+                raise
 
 
 def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) -> TrajectoryWriter:
@@ -327,8 +367,8 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         A context manager with ``write(structure)``.
 
     Raises:
-        InputError: the extension is unknown, the file exists, or its folder is missing or not
-            writable.
+        InputError: the extension is unknown, the file exists or is being read (by any name), or
+            its folder is missing or not writable.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -340,6 +380,7 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         raise InputError(f"{path}: expected a file to write, found a folder")
     if not force:
         _refuse_existing(path)
+    refuse_inputs(path, *(file for source in _OPEN for file in source.files))
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected a folder {path.parent} to write to, found none")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -349,12 +390,77 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
     return TrajectoryWriter(path, table, force)
 
 
-def _open(path: Path) -> FrameReader:
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
+@dataclass(frozen=True)
+class _Reading:
+    """What the caller says of files whose names or contents do not say it."""
+
+    format: str | None = None
+    length: float | None = None
+    """Of the unit in nm."""
+
+
+_READING: ContextVar[_Reading] = ContextVar("reading")
+
+
+@contextmanager
+def reading_as(format: str | None = None, length_unit: str | float | None = None) -> Iterator[None]:
+    """Says what coordinate files are whose names do not tell, and in which unit.
+
+    Args:
+        format: of files with unknown names: gro, pdb, xtc, trr, dcd, data, dump or gsd.
+        length_unit: of files without a unit of their own (LAMMPS, GSD): nm, A, or its length in
+            nm as a number (sigma of reduced units).
+
+    Raises:
+        InputError: there is no such format or unit.
+    """
+    known = (*READERS, *UNIT_READERS)
+    if format is not None and format not in known:
+        raise InputError(f"format: expected one of {', '.join(known)}, found '{format}'")
+    length = None if length_unit is None else _unit(str(length_unit))
+    mark = _READING.set(_Reading(format, length))
+    try:
+        yield
+    finally:
+        _READING.reset(mark)
+
+
+def _unit(text: str) -> float:
+    """Length of a unit in nm."""
+    try:
+        length = {"nm": 1.0, "a": 0.1, "å": 0.1, "angstrom": 0.1}.get(text.lower()) or float(text)
+    except ValueError:
+        length = 0.0
+    if not 1e-6 < length < 1e12:
         raise InputError(
-            f"{path}: expected a file ending in {', '.join(READERS)}, found "
-            f"'{path.suffix or path.name}'"
+            f"length unit: expected nm, A, or the length of the unit in nm, found '{text}'"
+        )
+    return length
+
+
+def format_of(path: Path) -> str | None:
+    """The format of a coordinate file, by its name, else as ``reading_as`` says, else None."""
+    names = [part.lower() for part in path.name.split(".")]
+    if len(names) > 2 and names[-1] == "gz":
+        names.pop()
+    found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
+    words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
+    return (
+        found or (next(words, None) if len(names) > 1 else None) or _READING.get(_Reading()).format
+    )
+
+
+def holds_names(path: Path) -> bool:
+    """Whether a file of this name holds names or types of its particles."""
+    return format_of(path) not in _NAMELESS
+
+
+def _open(path: Path) -> FrameReader:
+    kind = format_of(path)
+    if kind is None:
+        raise InputError(
+            f"{path}: expected a file ending in {', '.join(EXTENSIONS)} (or data.NAME, dump.NAME), "
+            f"found '{path.suffix or path.name}': --format says what it is"
         )
     if not path.is_file():
         raise InputError(
@@ -363,7 +469,43 @@ def _open(path: Path) -> FrameReader:
     with _blame(str(path)):
         if not path.stat().st_size:
             raise FormatError("at least one frame, found an empty file")
-        return READERS[suffix](path)
+        with _unpacked(path) as plain:
+            return _reader(kind, plain)
+
+
+def _reader(kind: str, path: Path) -> FrameReader:
+    """The reader of a format; LAMMPS' two are told apart by what they begin with."""
+    if kind in READERS:
+        return READERS[kind](path)
+    if kind == "data":
+        with path.open("rb") as file:
+            kind = "dump" if file.read(5) == b"ITEM:" else kind
+    return UNIT_READERS[kind](path, _READING.get(_Reading()).length)
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file, or what is inside of it if it is gzipped, which lasts while it is held open."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    if not packed:
+        yield path
+        return
+    with tempfile.TemporaryFile() as plain:  # has no name, so that nothing can be left behind
+        try:
+            with gzip.open(path) as source:
+                shutil.copyfileobj(source, plain, 1 << 20)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise FormatError(f"a whole gzipped file, found: {error}") from error
+        plain.seek(0)
+        yield Path(f"/dev/fd/{plain.fileno()}")
+
+
+_GZIP = b"\x1f\x8b"
+
+
+_FARTHEST, _NARROWEST = 1e6, 0.1
+"""In nm. Of cells beyond these limits neighbour search takes all memory or divides by zero."""
 
 
 def _check_frame(structure: Structure, n: int) -> None:
@@ -375,6 +517,9 @@ def _check_frame(structure: Structure, n: int) -> None:
             f"finite coordinates, found {structure.positions[bad[0]].tolist()} for particle "
             f"{bad[0] + 1}"
         )
+    largest = float(np.abs(structure.positions).max(initial=0.0))
+    if largest > _FARTHEST:
+        raise FormatError(f"coordinates within {_FARTHEST:g} nm, found {largest:g} nm")
     if not structure.box.any():
         raise FormatError("a periodic box, found none (all zeros)")
     try:
@@ -385,15 +530,17 @@ def _check_frame(structure: Structure, n: int) -> None:
         raise FormatError(
             f"a box in lower triangular form, found lattice vectors {structure.box.tolist()}"
         )
+    narrow, wide = float(cell_heights(structure.box).min()), float(np.abs(structure.box).max())
+    if narrow < _NARROWEST or wide > _FARTHEST:
+        raise FormatError(
+            f"a box from {_NARROWEST:g} to {_FARTHEST:g} nm, found lattice vectors "
+            f"{structure.box.tolist()}"
+        )
 
 
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
-
-
-def _no_place(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: expected a place to write to, found: {error.strerror}")
 
 
 class _blame:

@@ -1,14 +1,20 @@
-"""Whether the particles of a coordinate file are those of a topology and its mapping."""
+"""Whether the particles of a coordinate file are those of a topology and its mapping.
+
+Beads go by the names of the mapping, or by its types, with or without a running number: the names
+that coarse-grained force fields write. A molecule goes by one of these as a whole.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.tables import ParticleTable, molecule_numbers, residue_numbers, tile_names
-from deepbackmap.mapping.containers import SystemMapping
+from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.system import Topology
 
 
@@ -39,29 +45,51 @@ def bead_table(system_mapping: SystemMapping) -> ParticleTable:
     )
 
 
-def check_beads(system_mapping: SystemMapping, table: ParticleTable, source: str) -> None:
+@dataclass(frozen=True)
+class Match:
+    """How the particles of a file were recognised."""
+
+    by: tuple[str, ...]
+    """For each run of ``topology.blocks``: ``names``, ``types``, ``numbered types`` or ``order``;
+    ``number`` for a file without names."""
+    notes: tuple[str, ...]
+    """What was accepted though it is not the mapping's or the topology's own, as sentences."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether names alone say which particle is which."""
+        return set(self.by) <= {"names"}
+
+
+def check_beads(
+    system_mapping: SystemMapping, table: ParticleTable, source: str, *, by_order: bool = False
+) -> Match:
     """Refuses a structure whose beads are not those of the mapped topology, in its order.
 
-    Of a file that knows only types (``ParticleTable.named``) the number is compared.
+    Of a file that knows only types (``ParticleTable.named``) the number is compared. Where the
+    match is not ``certain``, ``order.bead_order`` holds the order against distances.
 
     Args:
         system_mapping: what is expected.
         table: what the file holds.
         source: the file.
+        by_order: whether names count for nothing, only the number of beads.
+
+    Returns:
+        By what the beads were recognised.
 
     Raises:
         InputError: the first molecule that does not match, and what is wrong with it.
     """
-    _check(
-        system_mapping.topology,
-        [m.bead_names for m in system_mapping.molecules],
-        table,
-        source,
-        "bead",
-    )
+    schemes = [_schemes(m) for m in system_mapping.molecules]
+    match = _check(system_mapping.topology, schemes, table, source, "bead", by_order)
+    notes = [*match.notes, *_residue_note(system_mapping, table)]
+    return Match(match.by, tuple(notes))
 
 
-def check_atoms(topology: Topology, table: ParticleTable, source: str) -> None:
+def check_atoms(
+    topology: Topology, table: ParticleTable, source: str, *, by_order: bool = False
+) -> Match:
     """Refuses a structure whose atoms are not those of the topology, in its order.
 
     Of a file that knows only types (``ParticleTable.named``) the number is compared.
@@ -70,54 +98,104 @@ def check_atoms(topology: Topology, table: ParticleTable, source: str) -> None:
         topology: what is expected.
         table: what the file holds.
         source: the file.
+        by_order: whether names count for nothing, only the number of atoms.
+
+    Returns:
+        By what the atoms were recognised.
 
     Raises:
         InputError: the first molecule that does not match, and what is wrong with it.
     """
-    _check(topology, [m.atom_names for m in topology.molecule_types], table, source, "atom")
+    schemes = [{"names": m.atom_names} for m in topology.molecule_types]
+    return _check(topology, schemes, table, source, "atom", by_order)
+
+
+def _schemes(mapping: MoleculeMapping) -> dict[str, tuple[str, ...]]:
+    """The names that the beads of a molecule may have in a file; the mapping's own come first."""
+    types = mapping.bead_types
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in types:
+        seen[name] += 1
+        numbered.append(f"{name}{seen[name]}")
+    return {"names": mapping.bead_names, "types": types, "numbered types": tuple(numbered)}
+
+
+def _residue_note(system_mapping: SystemMapping, table: ParticleTable) -> list[str]:
+    """The first residue name that differs; residues are not told apart by it."""
+    start = 0
+    for index, count in system_mapping.topology.blocks:
+        expected = system_mapping.molecules[index].bead_residue_names
+        stop = start + len(expected) * count
+        found = table.resnames[start:stop]
+        if table.named and found != expected * count:
+            own, other = next(p for p in zip(expected * count, found, strict=True) if p[0] != p[1])
+            return [f"residues called {other} in the file are taken as {own}"]
+        start = stop
+    return []
 
 
 def _check(
     topology: Topology,
-    per_type: Sequence[tuple[str, ...]],
+    schemes: Sequence[dict[str, tuple[str, ...]]],
     table: ParticleTable,
     source: str,
     what: str,
-) -> None:
-    total = sum(len(per_type[t]) * count for t, count in topology.blocks)
+    by_order: bool,
+) -> Match:
+    total = sum(len(schemes[t]["names"]) * count for t, count in topology.blocks)
 
     def refusal(molecule: str, expected: str, found: str) -> InputError:
         count = f" ({total} {what}s expected, {table.n} in the file)" if table.n != total else ""
         return InputError(f"{source}: expected {expected} {molecule}, found {found}{count}")
 
-    if table.named:
-        _compare(topology, per_type, table, what, refusal)
+    match = Match(("number",) * len(topology.blocks), ())
+    if table.named and by_order:
+        match = Match(
+            ("order",) * len(topology.blocks), (f"{what}s are taken in the file's order",)
+        )
+    elif table.named:
+        match = _compare(topology, schemes, table, what, refusal)
     if table.n != total:
         raise InputError(
             f"{source}: expected {total} {what}s for the {topology.n_molecules} molecules of "
             f"{topology.source}, found {table.n}"
         )
+    return match
 
 
 def _compare(
     topology: Topology,
-    per_type: Sequence[tuple[str, ...]],
+    schemes: Sequence[dict[str, tuple[str, ...]]],
     table: ParticleTable,
     what: str,
     refusal: Callable[[str, str, str], InputError],
-) -> None:
-    """Compares run by run, and looks for the place only if a run differs."""
+) -> Match:
+    """Compares run by run, and looks for the place only if a run differs in every scheme."""
+    by, notes = [], []
     start = first = 0
     for index, count in topology.blocks:
-        names = per_type[index]
+        names, molecule_type = schemes[index]["names"], topology.molecule_types[index].name
         stop = start + len(names) * count
-        if table.names[start:stop] != names * count:
-            k = _first_difference(names, count, table.names[start:stop])
-            molecule, place = divmod(k, len(names))
-            where = f"of molecule {first + molecule + 1} ({topology.molecule_types[index].name})"
-            expected = f"{what} {names[place]} at position {start + k + 1}"
-            found = table.names[start + k] if start + k < table.n else None
-            raise refusal(where, expected, _diagnosis(names, place, found, what))
+        found = table.names[start:stop]
+        scheme = next((s for s, n in schemes[index].items() if found == n * count), None)
+        if scheme is None:
+            # What is said is about the scheme that holds longest: the one that was probably meant.
+            nearest = max(schemes[index].values(), key=lambda n: _first_difference(n, count, found))
+            k = _first_difference(nearest, count, found)
+            molecule, place = divmod(k, len(nearest))
+            there = found[k] if k < len(found) else None
+            raise refusal(
+                f"of molecule {first + molecule + 1} ({molecule_type})",
+                f"{what} {nearest[place]} at position {start + k + 1}",
+                _diagnosis(nearest, place, there, what) + _advice(k, there, what),
+            )
+        if scheme != "names" and count:
+            given = schemes[index][scheme]
+            pairs = list(dict.fromkeys(zip(given, names, strict=True)))[:2]
+            means = ", ".join(f"{a} for {b}" for a, b in pairs)
+            notes.append(f"beads of {molecule_type} go by their {scheme}: {means}, ...")
+        by.append(scheme)
         start, first = stop, first + count
     if table.n > start:
         raise refusal(
@@ -125,6 +203,14 @@ def _compare(
             f"no {what}",
             f"{what} {table.names[start]} at position {start + 1}",
         )
+    return Match(tuple(by), tuple(dict.fromkeys(notes)))
+
+
+def _advice(place: int, found: str | None, what: str) -> str:
+    """What to do where the first particle of a run already has another name."""
+    if place or found is None:
+        return ""
+    return f"; --by-order takes the {what}s in the file's order, whatever they are called"
 
 
 def _first_difference(names: tuple[str, ...], count: int, found: tuple[str, ...]) -> int:

@@ -9,11 +9,9 @@ import numpy as np
 
 from deepbackmap.errors import InputError
 from deepbackmap.mapping.assemble import ResolvedBead
+from deepbackmap.mapping.draft import residue_runs, stub
 from deepbackmap.mapping.rules import BeadForm, BeadRule, RepeatRule, ResidueRule
 from deepbackmap.system import MoleculeType
-
-_STUB_ATOMS = 40
-"""A stub lists this many atoms; more would bury the sentence above it."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ def resolve_beads(
 ) -> list[ResolvedBead]:
     """The beads of one molecule type in file order: monomer after monomer.
 
-    A monomer is the ``first`` one if no bond joins it to the monomer before it in the list of
-    atoms, and the ``last`` one if none joins it to the next, so that several chains in one
-    molecule type each have their own ends.
+    A monomer is the ``first`` one if no bond joins it to a monomer before it in the list of
+    atoms, and the ``last`` one if none joins it to one behind it, so that several chains in one
+    molecule type, and the branches of one, each have their own ends.
 
     Args:
         molecule: the molecule type.
@@ -48,14 +46,14 @@ def resolve_beads(
         InputError: a residue has no rule (with a stub to fill in), its atoms do not fit the rule,
             or a rule names atoms or beads that are not there.
     """
-    monomers = _cut(molecule, rules, source)
-    joined = _joined(molecule, monomers)
+    monomers = cut_monomers(molecule, rules, source)
+    bonded = bonded_monomers(molecule, monomers)
     forms: list[list[tuple[BeadRule, BeadForm]]] = []
     for k, monomer in enumerate(monomers):
-        place = _place(k > 0 and joined[k - 1], joined[k])
+        place = place_of(k, bonded[k])
         found = [(b, _form(b, place, monomer, molecule, source)) for b in monomer.rule.beads]
         forms.append([(b, form) for b, form in found if form is not None])
-    resolver = _Resolver(molecule, monomers, joined, forms, source)
+    resolver = _Resolver(molecule, monomers, bonded, forms, source)
     return [resolver.bead(k, form) for k in range(len(monomers)) for _, form in forms[k]]
 
 
@@ -77,18 +75,20 @@ def name_monomers(
         InputError: a residue has no rule or does not fit it, or a name occurs twice in a residue.
     """
     if rules:
-        monomers = _cut(molecule, rules, source)
+        monomers = cut_monomers(molecule, rules, source)
     else:
         rule = ResidueRule("*", None, ())
         monomers = [
             Monomer(rule, molecule.residue_names[a], int(molecule.residue_numbers[a]),
                     _named(molecule, a, b, source))
-            for a, b in _residues(molecule)
+            for a, b in residue_runs(molecule)
         ]  # fmt: skip
     return [(m.residue_name, m.atoms) for m in monomers], _joined(molecule, monomers)
 
 
-def _place(before: bool, after: bool) -> str:
+def place_of(k: int, bonded: list[int]) -> str:
+    """``inner``, ``first``, ``last`` or ``alone``, of a monomer that is bonded to others."""
+    before, after = any(o < k for o in bonded), any(o > k for o in bonded)
     return {(True, True): "inner", (False, True): "first", (True, False): "last"}.get(
         (before, after), "alone"
     )
@@ -102,9 +102,10 @@ def _form(
         ends = [v for v in ("first", "last") if v in bead.variants]
         if len(ends) == 2:
             raise InputError(
-                f"{source} line {bead.base.line}: expected bead {bead.base.name} to have a variant "
-                f"'alone' for residue {monomer.residue_name} {monomer.residue_number} of molecule "
-                f"{molecule.name}, which is bonded to no other, found only 'first' and 'last'"
+                f"{monomer.rule.source or source} line {bead.base.line}: expected bead "
+                f"{bead.base.name} to have a variant 'alone' for residue {monomer.residue_name} "
+                f"{monomer.residue_number} of molecule {molecule.name}, which is bonded to no "
+                f"other, found only 'first' and 'last'"
             )
         place = ends[0] if ends else "inner"
     return bead.variants.get(place, bead.base)
@@ -116,7 +117,8 @@ class _Resolver:
 
     molecule: MoleculeType
     monomers: list[Monomer]
-    joined: list[bool]
+    bonded: list[list[int]]
+    """The monomers that each one is bonded to, in order."""
     forms: list[list[tuple[BeadRule, BeadForm]]]
     source: str
 
@@ -160,49 +162,66 @@ class _Resolver:
         return sum(len(f) for f in self.forms[:at]) + names.index(bare)
 
     def neighbour(self, k: int, name: str, form: BeadForm) -> tuple[int, str]:
-        """The monomer that a prefix points to, and the name without it."""
+        """The monomer that a prefix points to, and the name without it.
+
+        ``+`` is the bonded monomer behind this one and ``-`` the one before it; where there are
+        several, ``+2:`` and ``-2:`` count them from the nearest in the list.
+        """
         if name[0] not in "+-" or len(name) == 1:
             return k, name
-        side = "after" if name[0] == "+" else "before"
-        there = self.joined[k] if side == "after" else k > 0 and self.joined[k - 1]
-        if not there:
-            variant = "last" if side == "after" else "first"
+        after = name[0] == "+"
+        there = [o for o in self.bonded[k] if (o > k) == after]
+        there = there if after else there[::-1]
+        side, variant = ("after", "last") if after else ("before", "first")
+        number, colon, bare = name[1:].partition(":")
+        if not (colon and number.isdigit() and bare):
+            number, bare = "", name[1:]
+        if len(there) < int(number or 1):
+            missing = f"only {len(there)}" if there else "that no bond leads to one"
             raise self.error(
                 form,
                 k,
-                f"a monomer {side} it for '{name}'",
-                f"that no bond leads to one; give the bead a variant '{variant}'",
+                f"{'a monomer' if len(number) == 0 else f'{number} monomers'} {side} it for "
+                f"'{name}'",
+                f"{missing}; give the bead a variant '{variant}'",
             )
-        return (k + 1 if side == "after" else k - 1), name[1:]
+        if len(there) > 1 and not number:
+            raise self._asks(k, name, there, form)
+        return there[int(number or 1) - 1], bare
+
+    def _asks(self, k: int, name: str, there: list[int], form: BeadForm) -> InputError:
+        """Which of several monomers is meant."""
+        choices = ", ".join(
+            f"{name[0]}{n}:{name[1:]} ({self.monomers[o].residue_name} "
+            f"{self.monomers[o].residue_number})"
+            for n, o in enumerate(there, 1)
+        )
+        return self.error(form, k, f"one monomer for '{name}'", f"bonds to {len(there)}: {choices}")
 
     def error(self, form: BeadForm, k: int, expected: str, found: str) -> InputError:
         monomer = self.monomers[k]
         return InputError(
-            f"{self.source} line {form.line}: bead {form.name.replace('{n}', str(k + 1))} of "
-            f"residue {monomer.residue_name} {monomer.residue_number} in molecule "
-            f"{self.molecule.name} expected {expected}, found {found}"
+            f"{monomer.rule.source or self.source} line {form.line}: bead "
+            f"{form.name.replace('{n}', str(k + 1))} of residue {monomer.residue_name} "
+            f"{monomer.residue_number} in molecule {self.molecule.name} expected {expected}, "
+            f"found {found}"
         )
 
 
-def _cut(molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str) -> list[Monomer]:
+def cut_monomers(
+    molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str
+) -> list[Monomer]:
     """The monomers of a molecule in the order of its atoms."""
     monomers: list[Monomer] = []
-    for start, stop in _residues(molecule):
+    for start, stop in residue_runs(molecule):
         rule = _rule(molecule, rules, start, stop, source)
         if rule.repeat is None:
             pieces = [_named(molecule, start, stop, source)]
         else:
-            pieces = _repeat(molecule, rule.repeat, start, stop, source)
+            pieces = _repeat(molecule, rule.repeat, start, stop, rule.source or source)
         name, number = molecule.residue_names[start], int(molecule.residue_numbers[start])
         monomers += [Monomer(rule, name, number, atoms) for atoms in pieces]
     return monomers
-
-
-def _residues(molecule: MoleculeType) -> list[tuple[int, int]]:
-    """First atom and the one behind the last of each residue: a run of one number and name."""
-    keys = list(zip(molecule.residue_numbers.tolist(), molecule.residue_names, strict=True))
-    starts = [k for k in range(len(keys)) if k == 0 or keys[k] != keys[k - 1]]
-    return list(zip(starts, [*starts[1:], len(keys)], strict=True))
 
 
 def _rule(
@@ -222,23 +241,8 @@ def _rule(
     known = ", ".join(r.pattern for r in rules)
     raise InputError(
         f"{source}: expected an entry for residue {name} of molecule {molecule.name} "
-        f"({stop - start} atoms), found only {known}; one to fill in:\n"
-        f"{_stub(name, molecule.atom_names[start:stop])}"
-    )
-
-
-def _stub(residue: str, atom_names: tuple[str, ...]) -> str:
-    names = list(atom_names[:_STUB_ATOMS])
-    rows = [", ".join(f"{n}: 1" for n in names[k : k + 8]) for k in range(0, len(names), 8)]
-    body = ",\n                ".join(rows)
-    more = len(atom_names) - len(names)
-    note = f"  # and {more} more" if more else ""
-    return (
-        f"  {residue}:\n"
-        f"    beads:\n"
-        f'      - name: "{residue}"\n'
-        f"        type: {residue}\n"
-        f"        atoms: {{{body}}}{note}"
+        f"({stop - start} atoms), found only {known}; leave it out with '--drop {name}', or put "
+        f"this under 'residues':\n{stub(molecule, start, stop)}"
     )
 
 
@@ -315,12 +319,20 @@ def _check_bonds(
         )
 
 
-def _joined(molecule: MoleculeType, monomers: list[Monomer]) -> list[bool]:
-    """Whether a bond joins each monomer to the next one."""
+def bonded_monomers(molecule: MoleculeType, monomers: list[Monomer]) -> list[list[int]]:
+    """The monomers that bonds join each monomer to, in order."""
     index = np.zeros(molecule.n_atoms, dtype=np.int64)
     for k, monomer in enumerate(monomers):
         index[list(monomer.atoms.values())] = k
-    pairs = np.sort(index[molecule.bonds].reshape(-1, 2), axis=1)
-    joined = np.zeros(len(monomers), dtype=bool)
-    joined[pairs[pairs[:, 1] == pairs[:, 0] + 1, 0]] = True
-    return joined.tolist()
+    pairs = np.unique(np.sort(index[molecule.bonds].reshape(-1, 2), axis=1), axis=0)
+    found: list[list[int]] = [[] for _ in monomers]
+    for i, j in pairs.tolist():
+        if i != j:
+            found[i].append(j)
+            found[j].append(i)
+    return [sorted(f) for f in found]
+
+
+def _joined(molecule: MoleculeType, monomers: list[Monomer]) -> list[bool]:
+    """Whether a bond joins each monomer to the next one."""
+    return [k + 1 in others for k, others in enumerate(bonded_monomers(molecule, monomers))]

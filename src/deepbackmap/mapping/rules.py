@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import yaml
 
+from deepbackmap.mapping.stereo_rules import StereoRule, parse_stereo
 from deepbackmap.mapping.yaml_nodes import YamlReader
 
 VARIANTS = ("first", "last", "alone")
+SELECTIONS = ("drop", "keep")
+"""Lists of residue names beside ``residues`` (``selection``)."""
 _BEAD_KEYS = ("name", "type", "atoms", "owns", "weights", "align")
 
 
@@ -66,9 +69,11 @@ class ResidueRule:
     """Residue name; ``*`` and ``?`` stand for any characters and any one."""
     repeat: RepeatRule | None
     beads: tuple[BeadRule, ...]
+    source: str = field(default="", compare=False)
+    """The file that it stands in, for errors."""
 
 
-def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
+def parse_rules(text: str, source: str) -> tuple[tuple[ResidueRule, ...], tuple[StereoRule, ...]]:
     """Reads a mapping file.
 
     Args:
@@ -76,19 +81,20 @@ def parse_rules(text: str, source: str) -> tuple[ResidueRule, ...]:
         source: what to call it in errors.
 
     Returns:
-        One rule a residue, in file order.
+        One rule a residue, and the rules of the hands, in file order.
 
     Raises:
         InputError: anything unknown, repeated, missing or of the wrong kind, with its line.
     """
     reader = YamlReader(source)
     root = reader.parse(text)
-    top = reader.items(root, "the file", ("residues", "weights"))
+    top = reader.items(root, "the file", ("residues", "weights", "stereo", *SELECTIONS))
     weighting = _weighting(reader, top, "mass")
     residues = reader.items(reader.need(root, top, "residues", "the file"), "residues")
     if not residues:
         raise reader.error(top["residues"], "at least one residue", "none")
-    return tuple(_residue(reader, n, node, weighting) for n, node in residues.items())
+    stereo = parse_stereo(reader, top["stereo"]) if "stereo" in top else ()
+    return tuple(_residue(reader, n, node, weighting) for n, node in residues.items()), stereo
 
 
 def _residue(reader: YamlReader, pattern: str, node: yaml.Node, weighting: str) -> ResidueRule:
@@ -102,7 +108,7 @@ def _residue(reader: YamlReader, pattern: str, node: yaml.Node, weighting: str) 
     for name, times in Counter(r.base.name for r in rules).items():
         if times > 1:
             raise reader.error(items["beads"], f"{what} to name its beads apart", f"'{name}' twice")
-    return ResidueRule(pattern, repeat, rules)
+    return ResidueRule(pattern, repeat, rules, reader.source)
 
 
 def _repeat(reader: YamlReader, node: yaml.Node) -> RepeatRule:

@@ -2,7 +2,8 @@
 
 Read are the beads with their atoms and the weights of their maps. VOTCA has no owners: each
 atom is placed by the bead in which it weighs most after normalisation, the first of them if
-several do. Bonded interactions, symmetry and force weights (``d``) play no part here.
+several do; an atom of weight zero everywhere by the first bead that names it. Bonded interactions,
+symmetry and force weights (``d``) play no part here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class VotcaBead:
     atoms: tuple[tuple[int, str, str], ...]
     """(residue number, residue name, atom name)."""
     weights: tuple[float, ...]
+    """One an atom; zero for an atom that the bead only names."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,28 @@ class VotcaMolecule:
     """Name of the molecule type that it maps."""
     beads: tuple[VotcaBead, ...]
 
+    @property
+    def covers(self) -> str:
+        """The molecule type that it maps."""
+        return self.ident
+
+    def claims(self, molecule: MoleculeType) -> bool:
+        """Whether this is the molecule that it maps."""
+        return molecule.name == self.ident
+
     def resolve(self, molecule: MoleculeType, source: str) -> list[ResolvedBead]:
         """The beads with atoms as indices of a molecule type.
 
         Args:
-            molecule: its name must be ``ident``.
+            molecule: of the name ``ident``.
             source: the file, for errors.
 
         Returns:
             Beads in file order.
 
         Raises:
-            InputError: the file maps another molecule, or names atoms that this one has not.
+            InputError: the file names atoms that this molecule has not.
         """
-        if molecule.name != self.ident:
-            raise InputError(
-                f"{source}: expected a mapping of molecule {molecule.name}, found <ident> "
-                f"{self.ident}; a VOTCA file maps one molecule, a YAML mapping any number"
-            )
         index: dict[tuple[int, str, str], int] = {}
         numbers = molecule.residue_numbers.tolist()
         for k, key in enumerate(
@@ -70,8 +76,8 @@ class VotcaMolecule:
                 type=bead.type,
                 residue_name=bead.atoms[0][1],
                 residue_number=bead.atoms[0][0],
-                atoms=atoms[k],
-                weights=bead.weights,
+                atoms=tuple(a for a, w in zip(atoms[k], bead.weights, strict=True) if w > 0),
+                weights=tuple(w for w in bead.weights if w > 0),
                 owns=tuple(owned[k]),
             )
             for k, bead in enumerate(self.beads)
@@ -158,14 +164,13 @@ def _bead(node: ElementTree.Element, maps: dict[str, str], source: str) -> Votca
         raise InputError(
             f"{source}: expected weights of map {map_name} above zero, found {maps[map_name]}"
         )
-    kept = [k for k, w in enumerate(weights) if w > 0]
     if len(set(atoms)) != len(atoms):
         raise InputError(f"{source}: expected {what} to name each atom once, found one twice")
     return VotcaBead(
         name=name,
         type=_text(node, "type", what, source),
-        atoms=tuple(atoms[k] for k in kept),
-        weights=tuple(weights[k] for k in kept),
+        atoms=atoms,
+        weights=weights,
     )
 
 

@@ -1,12 +1,4 @@
-"""What training writes and sampling reads: one file with everything a model needs."""
+"""What training writes and sampling reads: one file with everything a model needs.
 
-from deepbackmap.model.model import (
-    Model,
-    ModelSpec,
-    load_model,
-    new_generator,
-    read_spec,
-    save_model,
-)
-
-__all__ = ["Model", "ModelSpec", "load_model", "new_generator", "read_spec", "save_model"]
+``header`` needs no torch: what a model is can be listed without loading it.
+"""

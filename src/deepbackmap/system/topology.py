@@ -6,22 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-TERM_COLUMNS: dict[str, tuple[int, tuple[str, ...]]] = {
-    # kind: (atoms in a term, names and units of the parameter columns)
-    "bond": (2, ("length / nm", "k / kJ mol-1 nm-2")),
-    "constraint": (2, ("length / nm",)),
-    "angle": (3, ("theta0 / rad", "k / kJ mol-1 rad-2")),
-    "angle_g96": (3, ("theta0 / rad", "k / kJ mol-1")),
-    "proper": (4, ("phase / rad", "k / kJ mol-1", "multiplicity")),
-    "ryckaert_bellemans": (4, ("c0", "c1", "c2", "c3", "c4", "c5")),
-    "improper": (4, ("xi0 / rad", "k / kJ mol-1 rad-2")),
-}
-"""Kinds of bonded term. Energies: bond k/2 (r-r0)^2; angle k/2 (theta-theta0)^2; angle_g96
-k/2 (cos theta - cos theta0)^2; proper k (1 + cos(n phi - phase)) with phi = 180 degrees for
-trans; ryckaert_bellemans sum_n c_n cos(phi - 180 degrees)^n; improper k/2 (xi-xi0)^2.
-GROMACS' periodic improper (type 4) is a ``proper``."""
+from deepbackmap.errors import InputError
+from deepbackmap.system.kinds import CHEMICAL, KINDS
+
+LISTED = 20
+"""Of many problems so many are written out."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +22,27 @@ class BondedTerms:
     atoms: Int64[np.ndarray, "n k"]
     """0-based atom indices inside the molecule."""
     parameters: Float64[np.ndarray, "n p"]
-    """Columns as in ``TERM_COLUMNS``."""
+    """Columns as in ``kinds.KINDS``."""
+    grids: Float64[np.ndarray, "t d *points"] | None = None
+    """Tables of kinds that have them: for a curve (t, 2, points) energies / kJ mol-1 and their
+    slopes at even spacing; for a surface (t, 4, n, n) energies, both slopes and the mixed second
+    derivative by angles in rad, from -pi on, periodic."""
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """Terms whose energy is not known, so that what needs energies must refuse them."""
+
+    what: str
+    """The terms, the reason and what to do about it, for a message."""
+    where: str
+    """``file:line`` of the first."""
+    count: int
+    """How many lines."""
+
+    def __str__(self) -> str:
+        more = f" (and {self.count - 1} more such lines)" if self.count > 1 else ""
+        return f"{self.where}: {self.what}{more}"
 
 
 @dataclass(frozen=True)
@@ -50,13 +61,17 @@ class MoleculeType:
     masses: Float64[np.ndarray, "n"]
     """In u."""
     terms: Mapping[str, BondedTerms]
-    """By kind (``TERM_COLUMNS``); kinds that do not occur are absent."""
+    """By kind (``kinds.KINDS``); kinds that do not occur are absent."""
     nrexcl: int
     exclusions: Int64[np.ndarray, "m 2"]
     """Every excluded pair i < j (nrexcl bonds and explicit ones), sorted, unique."""
     pairs: BondedTerms
     """Explicit 1-4 interactions: atoms (i, j); columns sigma / nm, epsilon / kJ mol-1 and
-    the charge factor (fudgeQQ)."""
+    the charge factor (fudgeQQ). Pairs with charges of their own are terms."""
+    sites: Mapping[str, BondedTerms] = field(default_factory=dict)
+    """Virtual sites by kind (``kinds.SITES``); the first atom of a row is the site."""
+    unsupported: tuple[Unsupported, ...] = ()
+    """Terms whose energies are not known."""
 
     @property
     def n_atoms(self) -> int:
@@ -65,8 +80,8 @@ class MoleculeType:
 
     @property
     def bonds(self) -> Int64[np.ndarray, "n 2"]:
-        """The chemical bonds: ``bond`` and ``constraint`` terms, i < j, sorted, unique."""
-        found = [self.terms[k].atoms for k in ("bond", "constraint") if k in self.terms]
+        """The chemical bonds, whatever their energy, and constraints; i < j, sorted, unique."""
+        found = [self.terms[k].atoms for k in CHEMICAL if k in self.terms]
         if not found:
             return np.zeros((0, 2), dtype=np.int64)
         return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
@@ -75,6 +90,14 @@ class MoleculeType:
     def heavy(self) -> np.ndarray:
         """Which atoms are heavy (mass above 3 u, so that deuterium counts as hydrogen), (n,)."""
         return self.masses > 3.0
+
+    @property
+    def virtual(self) -> Bool[np.ndarray, "n"]:
+        """Which atoms are virtual sites: without mass, placed where other atoms say."""
+        found = np.zeros(self.n_atoms, dtype=bool)
+        for listed in self.sites.values():
+            found[listed.atoms[:, 0]] = True
+        return found
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,10 @@ class Topology:
     """LJ repulsion by pair of types, kJ/mol nm^12."""
     source: str = field(default="topology", compare=False)
     """File it came from, for messages."""
+    intermolecular: Mapping[str, BondedTerms] = field(default_factory=dict)
+    """Terms between molecules by kind, with atoms of the system."""
+    unsupported: tuple[Unsupported, ...] = ()
+    """What belongs to no one molecule and whose energy is not known."""
 
     @property
     def n_molecules(self) -> int:
@@ -116,27 +143,27 @@ class Topology:
         return np.concatenate([[0], np.cumsum(sizes[self.molecule_type_index()])]).astype(np.int64)
 
     def expand_terms(self, kind: str) -> BondedTerms:
-        """All terms of one kind with global atom indices, in molecule order.
+        """All terms of one kind with global atom indices, in molecule order, then those between.
 
         Memory grows with the system; for a million atoms work molecule type by type instead.
         """
-        width, columns = TERM_COLUMNS[kind]
-        atoms: list[np.ndarray] = []
-        parameters: list[np.ndarray] = []
-        offset = 0
+        parts = [
+            (m.terms[kind], first, m.n_atoms, count)
+            for m, first, count in self.runs()
+            if kind in m.terms
+        ]
+        if kind in self.intermolecular:
+            parts.append((self.intermolecular[kind], 0, 0, 1))
+        return _expand(parts, KINDS[kind].n_atoms, len(KINDS[kind].columns))
+
+    def runs(self) -> list[tuple[MoleculeType, int, int]]:
+        """Molecule type, first atom and number of molecules of every block."""
+        found, first = [], 0
         for index, count in self.blocks:
             molecule = self.molecule_types[index]
-            if kind in molecule.terms:
-                t = molecule.terms[kind]
-                shift = offset + molecule.n_atoms * np.arange(count, dtype=np.int64)
-                atoms.append((t.atoms[None] + shift[:, None, None]).reshape(-1, width))
-                parameters.append(np.tile(t.parameters, (count, 1)))
-            offset += molecule.n_atoms * count
-        if not atoms:
-            return BondedTerms(
-                np.zeros((0, width), dtype=np.int64), np.zeros((0, len(columns)), dtype=np.float64)
-            )
-        return BondedTerms(np.concatenate(atoms), np.concatenate(parameters))
+            found.append((molecule, first, count))
+            first += molecule.n_atoms * count
+        return found
 
     def atom_type_index(self) -> Int64[np.ndarray, "n"]:
         """Row of ``c6`` and ``c12`` for every atom of the system."""
@@ -156,3 +183,60 @@ class Topology:
         """Mass of every atom of the system in u."""
         runs = [np.tile(self.molecule_types[t].masses, c) for t, c in self.blocks]
         return np.concatenate(runs) if runs else np.zeros(0)
+
+
+def _expand(
+    parts: list[tuple[BondedTerms, int, int, int]], width: int, columns: int
+) -> BondedTerms:
+    """Terms repeated over runs of (terms, first atom, atoms a copy, copies); tables put together.
+
+    Rows of a table are named by the column of ``kinds.KINDS`` that says so.
+    """
+    atoms = [np.zeros((0, width), dtype=np.int64)]
+    parameters = [np.zeros((0, columns))]
+    grids: list[np.ndarray] = []
+    for terms, first, size, count in parts:
+        shift = first + size * np.arange(count, dtype=np.int64)
+        atoms.append((terms.atoms[None] + shift[:, None, None]).reshape(-1, width))
+        rows = terms.parameters
+        if terms.grids is not None:
+            known = next((k for k, g in enumerate(grids) if g is terms.grids), None)
+            if known is None:
+                known = len(grids)
+                grids.append(terms.grids)
+            rows = rows.copy()
+            rows[:, 0 if columns == 1 else 1] += sum(len(g) for g in grids[:known])
+        parameters.append(np.tile(rows, (count, 1)))
+    tables = np.concatenate(grids) if grids else None
+    return BondedTerms(np.concatenate(atoms), np.concatenate(parameters), tables)
+
+
+def require_energies(topology: Topology) -> None:
+    """Refuses a topology with terms whose energies are not known.
+
+    Raises:
+        InputError: naming all of them: which term, in which molecule, where and how many.
+    """
+    found = [str(u) for u in topology.unsupported]
+    used = dict.fromkeys(index for index, count in topology.blocks if count)
+    for molecule in (topology.molecule_types[index] for index in used):
+        found += [f"{u} in molecule {molecule.name}" for u in molecule.unsupported]
+    if not found:
+        return
+    if len(found) == 1:
+        raise InputError(f"{found[0]}; what is asked for needs its energy")
+    raise InputError(
+        listed_problems(
+            f"{topology.source}: expected energies of all terms, for what is asked for needs them, "
+            f"found {len(found)} kinds of term without",
+            found,
+        )
+    )
+
+
+def listed_problems(head: str, found: list[str]) -> str:
+    """One message of many problems: a sentence, then a line for each of the first."""
+    lines = [f"{head}:", *(f"  {problem}" for problem in found[:LISTED])]
+    if len(found) > LISTED:
+        lines.append(f"  and {len(found) - LISTED} more")
+    return "\n".join(lines)

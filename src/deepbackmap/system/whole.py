@@ -36,6 +36,10 @@ def bond_tree(molecule: MoleculeType) -> BondTree:
     for a, b in molecule.bonds.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
+    for listed in molecule.sites.values():  # a virtual site goes with an atom it is made from
+        for site, atom in listed.atoms[:, :2].tolist():
+            neighbours[site].append(atom)
+            neighbours[atom].append(site)
     parent = np.full(molecule.n_atoms, -1, dtype=np.int64)
     for root in range(molecule.n_atoms):
         if parent[root] >= 0:

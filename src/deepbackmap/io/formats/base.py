@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from deepbackmap.errors import Notice
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
@@ -59,9 +62,16 @@ def box_from_lengths_and_angles(
     """Lattice vectors, lower triangular, from a, b, c and alpha, beta, gamma in degrees.
 
     Right angles give exact zeros. Without a cell (all zeros) the box is all zeros.
+
+    Raises:
+        FormatError: there is no such cell.
     """
     if not lengths.any():
         return np.zeros((3, 3))
+    if not (np.isfinite([*lengths, *angles]).all() and (lengths > 0.0).all() and _possible(angles)):
+        raise FormatError(
+            f"a cell that can be, found lengths {lengths.tolist()} nm and angles {angles.tolist()}"
+        )
     # sin(90 - x) is exactly zero at 90 degrees, cos(x) is not.
     alpha, beta, gamma = np.sin(np.deg2rad(90.0 - angles))
     sin_gamma = np.sqrt(1.0 - gamma**2)
@@ -73,6 +83,12 @@ def box_from_lengths_and_angles(
     )
 
 
+def _possible(angles: Float64[np.ndarray, "3"]) -> bool:
+    """Whether three angles, in degrees, can meet in a corner that has a volume."""
+    half = angles.sum() / 2.0
+    return bool((angles > 0.0).all() and half < 180.0 and (angles < half).all())
+
+
 def lengths_and_cosines(
     box: Float64[np.ndarray, "3 3"],
 ) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
@@ -82,15 +98,35 @@ def lengths_and_cosines(
     return lengths, np.array([b @ c, a @ c, a @ b])
 
 
-def check_widths(table: ParticleTable, path: Path, name_width: int, resname_width: int) -> None:
-    """Refuses names that the columns of a format cannot hold."""
-    for words, width, what in (
-        (table.names, name_width, "atom names"),
-        (table.resnames, resname_width, "residue names"),
-    ):
-        longest = max(words, key=len, default="")
-        if len(longest) > width:
-            raise FormatError(
-                f"{what} of at most {width} characters, which is all that {path.suffix} holds, "
-                f"found '{longest}'"
-            )
+def check_widths(table: ParticleTable, path: Path, width: int) -> ParticleTable:
+    """Refuses atom names that the columns of a format cannot hold, and cuts those of residues.
+
+    GROMACS and MDAnalysis cut both; but atoms are told apart by their names.
+
+    Args:
+        table: names of the particles.
+        path: file to be, for its extension.
+        width: of the columns of both.
+
+    Returns:
+        The table with the names of residues as they will stand in the file.
+
+    Raises:
+        FormatError: a name of an atom is too long.
+    """
+    longest = max(table.names, key=len, default="")
+    if len(longest) > width:
+        raise FormatError(
+            f"atom names of at most {width} characters, which is all that {path.suffix} holds, "
+            f"found '{longest[:40]}'"
+        )
+    longest = max(table.resnames, key=len, default="")
+    if len(longest) <= width:
+        return table
+    warnings.warn(
+        f"residue names are cut to the {width} characters that {path.suffix} holds: "
+        f"{longest[:40]} is written as {longest[:width]}",
+        Notice,
+        stacklevel=2,
+    )
+    return replace(table, resnames=tuple(name[:width] for name in table.resnames))

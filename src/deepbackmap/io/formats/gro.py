@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter, check_widths
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
-_TIME = re.compile(r"\bt=\s*([-+]?[0-9.]+(?:[eE][-+]?\d+)?)")
+_TIME = re.compile(r"\bt=\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?)(?![\w.])")
 _BOX_ORDER = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))
 _LARGEST = 9999.9995
 """What %8.3f can hold; below zero a tenth of it."""
+_MAY_STAND = np.isin(np.arange(256), list(b"0123456789.+- "))
+"""By character, whether a coordinate may have it."""
+_SHORTEST_ROW = 21
+"""Bytes of a row, its newline too, that has columns for coordinates."""
 
 
 class GroReader(FrameReader):
@@ -28,6 +32,7 @@ class GroReader(FrameReader):
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb")
+        self._size = path.stat().st_size
         try:
             self._starts = self._scan()
             self.n_frames = len(self._starts)
@@ -39,7 +44,7 @@ class GroReader(FrameReader):
             raise
 
     def read(self, index: int) -> Structure:
-        """One frame; its time is taken from ``t=`` in the title."""
+        """One frame; its time is taken from ``t=`` in the title, else its number."""
         title, lines, box = self._lines(index)
         time = _TIME.search(title)
         return Structure(
@@ -56,18 +61,21 @@ class GroReader(FrameReader):
         while True:
             start = self._file.tell()
             title = self._file.readline()
-            if not title.strip():
-                # Blank lines are fine at the end of a file, not between frames.
-                if self._file.read().strip():
-                    raise FormatError(f"a title at byte {start}, found a blank line")
-                return starts
+            if not title.strip() and not self._file.read().strip():
+                return starts  # blank lines at the end of the file
+            self._file.seek(start + len(title))  # a title may be blank
             count = self._file.readline().decode(errors="replace").strip()
-            if not count.isdigit():
-                raise FormatError(f"a number of atoms in frame {len(starts)}, found '{count}'")
-            self.n_particles = int(count) if not starts else self.n_particles
-            if int(count) != self.n_particles:
+            if not (count.isascii() and count.isdigit()) or int(count[:18]) < 1:
+                raise FormatError(f"a number of atoms in frame {len(starts)}, found '{count[:40]}'")
+            self.n_particles = int(count[:18]) if not starts else self.n_particles
+            if int(count[:18]) != self.n_particles:
                 raise FormatError(
                     f"{self.n_particles} atoms in frame {len(starts)} as in frame 0, found {count}"
+                )
+            if self.n_particles * _SHORTEST_ROW > self._size:
+                raise FormatError(
+                    f"{self.n_particles} atoms in frame {len(starts)}, found a file of "
+                    f"{self._size} bytes, which is too short for them"
                 )
             for line in range(self.n_particles + 1):
                 if not self._file.readline().strip():
@@ -77,31 +85,46 @@ class GroReader(FrameReader):
                     )
             starts.append(start)
 
-    def _lines(self, index: int) -> tuple[str, list[str], str]:
+    def _lines(self, index: int) -> tuple[str, list[bytes], str]:
+        """Title, rows of atoms and row of the box."""
         self._file.seek(self._starts[index])
         title = self._file.readline().decode(errors="replace")
         self._file.readline()
-        lines = [self._file.readline().decode(errors="replace") for _ in range(self.n_particles)]
+        lines = [self._file.readline().rstrip(b"\r\n") for _ in range(self.n_particles)]
         return title, lines, self._file.readline().decode(errors="replace")
 
     def _read_table(self) -> ParticleTable:
         _, lines, _ = self._lines(0)
-        try:
-            resids = np.array([int(line[:5]) for line in lines], dtype=np.int64)
-        except ValueError as error:
-            raise FormatError(f"residue numbers in columns 1 to 5, found {error}") from error
+        texts = [line.decode(errors="replace") for line in lines]
         return ParticleTable(
-            names=tuple(line[10:15].strip() for line in lines),
-            resnames=tuple(line[5:10].strip() for line in lines),
-            resids=resids,
+            names=tuple(line[10:15].strip() for line in texts),
+            resnames=tuple(line[5:10].strip() for line in texts),
+            resids=_residue_numbers(texts),
         )
+
+
+def _residue_numbers(lines: list[str]) -> Int64[np.ndarray, "n"]:
+    """Columns 1 to 5; stars, for numbers that have outgrown them, repeat the number before."""
+    numbers: list[int] = []
+    for row, line in enumerate(lines, 1):
+        word = line[:5].strip()
+        if word and not word.strip("*") and numbers:
+            numbers.append(numbers[-1])
+            continue
+        try:
+            numbers.append(int(word))
+        except ValueError as error:
+            raise FormatError(
+                f"a residue number in columns 1 to 5 of atom {row}, found '{word}'"
+            ) from error
+    return np.array(numbers, dtype=np.int64)
 
 
 class GroWriter(FrameWriter):
     """Writes .gro frames; atom and residue numbers begin again at 0 after 99999, as GROMACS'."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
-        check_widths(table, path, 5, 5)
+        table = check_widths(table, path, 5)
         numbers = (table.resids % 100_000).tolist()
         self._heads = [
             f"{number:5d}{resname:<5s}{name:>5s}{(k + 1) % 100_000:5d}"
@@ -127,27 +150,46 @@ class GroWriter(FrameWriter):
         self._file.writelines(rows)
         shown = _BOX_ORDER if np.any(structure.box - np.diag(np.diag(structure.box))) else None
         order = shown or _BOX_ORDER[:3]
-        self._file.write("".join(f"{structure.box[i, j]:10.5f}" for i, j in order) + "\n")
+        words = [f"{structure.box[i, j]:10.5f}" for i, j in order]
+        # The cell is read word by word, so that from 1000 nm on a blank must stand between.
+        joint = "" if all(word[0] == " " for word in words) else " "
+        self._file.write(joint.join(words) + "\n")
 
     def close(self) -> None:
         """Finishes the file."""
         self._file.close()
 
 
-def _positions(lines: list[str]) -> Float64[np.ndarray, "n 3"]:
-    """Coordinates; the distance of the decimal points tells the width of the columns."""
-    first = lines[0] if lines else ""
-    dots = [k for k, character in enumerate(first) if character == "." and k >= 20]
+def _positions(lines: list[bytes]) -> Float64[np.ndarray, "n 3"]:
+    """Coordinates; the distance of the decimal points tells the width of the columns.
+
+    The points must stand below one another: a row with a character more or less is found out.
+    """
+    first = lines[0]
+    dots = [k for k, character in enumerate(first) if character == ord(".") and k >= 20]
     width = dots[1] - dots[0] if len(dots) >= 3 else 8
+    end = 20 + 3 * width
+    if not all(len(line) >= end for line in lines):
+        row = next(k for k, line in enumerate(lines, 1) if len(line) < end)
+        raise FormatError(f"three coordinates of {width} columns behind column 20 in the row of "
+                          f"atom {row}, found it too short")  # fmt: skip
+    table = np.frombuffer(b"".join(line[20:end] for line in lines), np.uint8)
+    table = table.reshape(len(lines), 3, width)
+    places = [d - 20 for d in dots[:3]]
+    flat = table.reshape(len(lines), 3 * width)
+    at_point = (flat[:, places] == ord(".")).all(axis=1) if len(dots) >= 3 else np.array([False])
+    at_point &= _MAY_STAND[flat].all(axis=1)
+    if not at_point.all():
+        row = int(np.flatnonzero(~at_point)[0])
+        raise FormatError(
+            f"three coordinates of {width} columns behind column 20 in the row of atom {row + 1}, "
+            f"found '{lines[row][20:60].decode(errors='replace')}'"
+        )
     try:
-        rows = [
-            (float(s[20 : 20 + width]), float(s[20 + width : 20 + 2 * width]),
-             float(s[20 + 2 * width : 20 + 3 * width]))
-            for s in lines
-        ]  # fmt: skip
+        numbers = np.ascontiguousarray(table).view(f"S{width}")[..., 0].astype(np.float64)
     except ValueError as error:
         raise FormatError(f"three coordinates behind column 20, found {error}") from error
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return numbers
 
 
 def _parse_box(line: str) -> Float64[np.ndarray, "3 3"]:

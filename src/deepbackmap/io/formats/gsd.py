@@ -22,7 +22,14 @@ from deepbackmap.system import Structure
 class GsdReader(FrameReader):
     """Frames of a .gsd file; the origin is moved from the middle of the cell to its corner."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, length: float | None = None) -> None:
+        """Opens a file.
+
+        Args:
+            path: of the file.
+            length: of its unit in nm; Å by default.
+        """
+        self._nm = NM_PER_ANGSTROM if length is None else length
         hoomd = _hoomd()
         try:
             self._file = hoomd.open(str(path), "r")
@@ -50,9 +57,7 @@ class GsdReader(FrameReader):
         positions = np.asarray(frame.particles.position, dtype=np.float64)
         images = np.asarray(frame.particles.image, dtype=np.float64)
         positions = positions + (images + 0.5) @ box
-        return Structure(
-            positions * NM_PER_ANGSTROM, box * NM_PER_ANGSTROM, float(frame.configuration.step)
-        )
+        return Structure(positions * self._nm, box * self._nm, float(frame.configuration.step))
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -1,41 +1,176 @@
-"""Protein Data Bank files: read through MDAnalysis, written here.
+"""Protein Data Bank files, one frame a MODEL, or up to each END.
 
 CRYST1 holds lengths to 0.001 Å and angles to 0.01 degrees: a skewed cell of 10 nm comes back with
-errors of up to 0.001 nm. Coordinates hold 0.001 Å.
+errors of up to 0.001 nm. Coordinates hold 0.001 Å. A CRYST1 counts until the next one (OpenMM
+writes one for all models, GROMACS one a model); that of 1 Å, which the format wants where there is
+no cell, is none.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from MDAnalysis.coordinates.PDB import PDBReader
-from MDAnalysis.topology.PDBParser import PDBParser
+from jaxtyping import Float64, Int64
 
 from deepbackmap.io.formats.base import (
     NM_PER_ANGSTROM,
     FormatError,
     FrameReader,
     FrameWriter,
+    box_from_lengths_and_angles,
     check_widths,
     lengths_and_cosines,
 )
-from deepbackmap.io.formats.mdanalysis import MDAnalysisReader, read_table
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
 
+_ATOMS = (b"ATOM  ", b"HETATM")
+_ENDS = (b"ENDMDL", b"END")
+_COLUMNS = slice(30, 54)
+"""Three coordinates of eight columns each."""
+_MAY_STAND = np.isin(np.arange(256), list(b"0123456789.+- "))
+"""By character, whether a coordinate may have it."""
 
-def open_pdb(path: Path) -> FrameReader:
-    """Frames of a .pdb file, one a MODEL."""
-    table = read_table(path, PDBParser)
-    return MDAnalysisReader(path, PDBReader, table, n_atoms=table.n)
+
+class _Frame(NamedTuple):
+    start: int
+    """Byte of the first atom."""
+    n: int
+    box: Float64[np.ndarray, "3 3"]
+
+
+class PdbReader(FrameReader):
+    """Frames of a .pdb file, found by one pass over its lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("rb")
+        try:
+            self._frames = self._scan()
+            self.n_frames = len(self._frames)
+            if not self.n_frames:
+                raise FormatError("at least one ATOM, found none")
+            self.n_particles = self._frames[0].n
+            self.table = self._read_table()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, index: int) -> Structure:
+        """One frame."""
+        frame = self._frames[index]
+        if frame.n != self.n_particles:
+            raise FormatError(f"{self.n_particles} atoms as in frame 0, found {frame.n}")
+        positions = _positions(self._lines(index)) * NM_PER_ANGSTROM
+        return Structure(positions, frame.box.copy(), float(index))
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+    def _scan(self) -> list[_Frame]:
+        frames: list[_Frame] = []
+        box = np.zeros((3, 3))
+        start, n, model, at = -1, 0, False, 0
+        for line in self._file:
+            record = line[:6]
+            if record in _ATOMS:
+                if not n:
+                    start = at
+                n += 1
+            elif record == b"CRYST1":
+                box = _cell(line, len(frames))
+            elif record.rstrip() == b"MODEL":
+                if model and n:
+                    raise FormatError(f"an ENDMDL behind frame {len(frames)}, found none")
+                model = True
+            elif record.rstrip() in _ENDS:
+                if n:
+                    frames.append(_Frame(start, n, box))
+                n, model = 0, False
+            at += len(line)
+        if n and model:
+            raise FormatError(f"an ENDMDL behind frame {len(frames)}, found the end of the file")
+        if n:
+            frames.append(_Frame(start, n, box))
+        return frames
+
+    def _lines(self, index: int) -> list[bytes]:
+        """The rows of the atoms of a frame."""
+        frame = self._frames[index]
+        self._file.seek(frame.start)
+        lines: list[bytes] = []
+        while len(lines) < frame.n:
+            line = self._file.readline()
+            if line[:6] in _ATOMS:
+                lines.append(line)
+        return lines
+
+    def _read_table(self) -> ParticleTable:
+        lines = [line.decode(errors="replace") for line in self._lines(0)]
+        return ParticleTable(
+            names=tuple(line[12:16].strip() for line in lines),
+            resnames=tuple(line[17:21].strip() for line in lines),
+            resids=_residue_numbers([line[22:26] for line in lines]),
+        )
+
+
+def _residue_numbers(words: list[str]) -> Int64[np.ndarray, "n"]:
+    """Numbers; words for those that outgrew the columns (stars, letters) count on from there."""
+    numbers: list[int] = []
+    for k, word in enumerate(words):
+        try:
+            numbers.append(int(word))
+        except ValueError:
+            last = numbers[-1] if numbers else 0
+            numbers.append(last + (k > 0 and word != words[k - 1]))
+    return np.array(numbers, dtype=np.int64)
+
+
+def _positions(lines: list[bytes]) -> Float64[np.ndarray, "n 3"]:
+    """Coordinates in Å.
+
+    The point is the fifth of eight columns, unless the number fills all of them: so a row with a
+    character more or less is found out.
+    """
+    joined = b"".join(line[_COLUMNS] for line in lines)
+    bad = np.array([len(line) < _COLUMNS.stop for line in lines])
+    if not bad.any():
+        table = np.frombuffer(joined, np.uint8).reshape(len(lines), 3, 8)
+        placed = (table[..., 4] == ord(".")) | (table != ord(" ")).all(axis=-1)
+        points = (table == ord(".")).sum(axis=-1) == 1
+        bad = ~(placed & points & _MAY_STAND[table].all(axis=-1)).all(axis=-1)
+        try:
+            if not bad.any():
+                return np.ascontiguousarray(table).view("S8")[..., 0].astype(np.float64)
+        except ValueError as error:
+            raise FormatError(f"three coordinates in columns 31 to 54, found {error}") from error
+    row = int(np.flatnonzero(bad)[0])
+    found = lines[row][_COLUMNS].decode(errors="replace").rstrip()
+    raise FormatError(f"three coordinates in columns 31 to 54 of atom {row + 1}, found '{found}'")
+
+
+def _cell(line: bytes, frame: int) -> Float64[np.ndarray, "3 3"]:
+    """Lattice vectors of a CRYST1 record in nm."""
+    places = [(6, 15), (15, 24), (24, 33), (33, 40), (40, 47), (47, 54)]
+    try:
+        found = np.array([float(line[a:b]) for a, b in places])
+    except ValueError as error:
+        raise FormatError(
+            f"three lengths and three angles in CRYST1 of frame {frame}, found "
+            f"'{line[6:54].decode(errors='replace').strip()}'"
+        ) from error
+    if (found[:3] == 1.0).all():
+        return np.zeros((3, 3))
+    return box_from_lengths_and_angles(found[:3] * NM_PER_ANGSTROM, found[3:])
 
 
 class PdbWriter(FrameWriter):
     """Writes .pdb, one MODEL a frame; numbers that outgrow their columns begin again at 0."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
-        check_widths(table, path, 4, 4)
+        table = check_widths(table, path, 4)
         numbers = (table.resids % 10_000).tolist()
         self._heads = [
             f"ATOM  {(k + 1) % 100_000:5d} {_place(name)} {resname:<4s} {number:4d}    "

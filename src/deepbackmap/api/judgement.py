@@ -1,0 +1,102 @@
+"""What a verb does about a structure that cannot be used: one place for sentences and refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.usable import Finding, ordered, worst
+
+SHOWN = 3
+"""Most places that one line names."""
+
+
+def one_line(findings: tuple[Finding, ...]) -> str:
+    """The gravest finding as a sentence, with its first place and how many others there are."""
+    first = ordered(findings)[0]
+    place = f", the first {first.where[0]}" if first.where else ""
+    bad = sum(f.severity != "fine" for f in findings)
+    more = f" (and {bad - 1} more finding{'s' if bad > 2 else ''})" if bad > 1 else ""
+    return f"{first.sentence}{place}{more}"
+
+
+def refuse(
+    where: str,
+    findings: tuple[Finding, ...],
+    *,
+    keep_defects: bool = False,
+    strict: bool = False,
+) -> None:
+    """Refuses a structure that cannot be used.
+
+    Args:
+        where: file and frame that it comes from.
+        findings: about it, gravest first.
+        keep_defects: whether it is wanted all the same.
+        strict: whether to refuse what is suspicious as well.
+
+    Raises:
+        InputError: it cannot be used and is not to be kept.
+    """
+    grave = ("unusable", "suspicious") if strict else ("unusable",)
+    if worst(findings) in grave and not keep_defects:
+        raise InputError(f"{where}: {one_line(findings)}; keep-defects writes it all the same")
+
+
+def to_lines(findings: Iterable[Finding]) -> list[str]:
+    """Lines of a summary, each severity in words, with the first places below."""
+    lines = []
+    for finding in findings:
+        if finding.severity == "fine":
+            continue
+        word = "WARNING, not usable" if finding.severity == "unusable" else "WARNING"
+        lines.append(f"  {word}: {finding.sentence}")
+        lines += [f"    {place}" for place in finding.where[:SHOWN]]
+    return lines
+
+
+def warning(findings: tuple[Finding, ...], *, quiet: bool) -> str:
+    """The one line for standard error; empty where nothing has to be said.
+
+    What cannot be used is said always, what is suspicious only where no summary says it.
+    """
+    found = worst(findings)
+    if found == "unusable" or (found == "suspicious" and quiet):
+        return f"WARNING, {found}: {one_line(findings)}"
+    return ""
+
+
+def figure_rows(figures: Figures, pattern: str) -> list[tuple[str, str]]:
+    """Name and text of the figures that every summary has.
+
+    Args:
+        figures: of what was written.
+        pattern: who says which hand is right.
+    """
+    contacts, beads, blocks = figures.contacts, figures.beads, figures.blocks
+    contact = "no pair nearer than its sigma"
+    if contacts.pair:
+        pair = " and ".join(contacts.pair)
+        contact = f"{contacts.closest:.3f} sigma: {pair}, frame {contacts.frame}"
+    rows = [
+        ("closest contact", contact),
+        ("stereocentres", _hands(figures, pattern)),
+        ("bonds through rings", str(figures.rings.pierced)),
+        ("bonds off by", f"rms {figures.bonds.rms:.4f} nm, largest {figures.bonds.largest:.4f} nm"),
+    ]
+    if blocks.degrees:
+        text = f"as at {blocks.temperature:.0f} K, {blocks.mean:.1f} kJ/mol a block"
+        rows.append(("angles", text))
+    if beads.count:
+        rows.append(("re-mapped beads", f"rms {beads.rms:.4f} nm, largest {beads.largest:.4f} nm"))
+    return rows
+
+
+def _hands(figures: Figures, pattern: str) -> str:
+    hands = figures.hands
+    if not hands.known:
+        text = f"{hands.unknown}, of which nothing says what is right"
+        return text if hands.unknown else "none"
+    text = f"{hands.wrong} of {hands.known} inverted against {pattern}"
+    return text + (f", {hands.unknown} not known" if hands.unknown else "")

@@ -1,0 +1,128 @@
+"""Mapping files made from a topology, or from atoms and beads of the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from deepbackmap.api.files import beside
+from deepbackmap.errors import InputError
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import FrameSource, read_frames
+from deepbackmap.mapping.draft import draft
+from deepbackmap.mapping.infer import Inferred, infer
+from deepbackmap.mapping.match import check_atoms
+from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import bond_trees, make_whole
+
+
+def infer_mapping(
+    atoms: str | Path,
+    beads: str | Path,
+    *,
+    topology: str | Path,
+    atoms_trajectory: str | Path | None = None,
+    beads_trajectory: str | Path | None = None,
+    output: str | Path | None = None,
+    frames: str | None = None,
+    by_order: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> Inferred:
+    """Finds the mapping that leads from atoms to beads (``mapping.infer``).
+
+    Args:
+        atoms: atoms with names, in the topology's order.
+        beads: beads of the same frames, molecule by molecule in the same order.
+        topology: of the atoms.
+        atoms_trajectory: frames of the atoms; None takes those of the structure.
+        beads_trajectory: frames of the beads, likewise.
+        output: YAML to write; None: none.
+        frames: which frames, "A:B:C"; all by default.
+        by_order: whether the atoms are in the topology's order whatever they are called.
+        force: whether to replace an existing output.
+        progress: whether to show a bar on standard error.
+
+    Returns:
+        The mapping, and how far the beads that it gives are from the file's.
+
+    Raises:
+        InputError: an input is wrong, the files have other frames, or no weights fit.
+    """
+    _refuse_existing(output, force)
+    system = read_topology(topology)
+    with (
+        read_frames(atoms, atoms_trajectory, frames=frames) as fine,
+        read_frames(beads, beads_trajectory, frames=frames) as coarse,
+    ):
+        check_atoms(system, fine.table, str(atoms), by_order=by_order)
+        if len(fine) != len(coarse):
+            raise InputError(
+                f"{coarse.path}: expected {len(fine)} frames as in {fine.path}, found {len(coarse)}"
+            )
+        pairs = _pairs(system, fine, coarse)
+        bar = tqdm(pairs, total=len(fine), unit="frame", disable=not progress)
+        found = infer(system, coarse.table, bar, str(beads))
+    _write(found.text, output)
+    return found
+
+
+def draft_mapping(
+    topology: str | Path,
+    *,
+    way: str = "residue",
+    size: int = 4,
+    output: str | Path | None = None,
+    force: bool = False,
+) -> str:
+    """A first mapping of a system, to be edited (``mapping.draft``).
+
+    Args:
+        topology: of the atoms.
+        way: ``residue`` for a bead a residue or monomer, ``graph`` for rings and small pieces.
+        size: heavy atoms of a piece.
+        output: YAML to write; None: none.
+        force: whether to replace an existing output.
+
+    Returns:
+        The YAML.
+
+    Raises:
+        InputError: an input or option is wrong.
+    """
+    _refuse_existing(output, force)
+    text = draft(read_topology(topology), way=way, size=size)
+    _write(text, output)
+    return text
+
+
+def _pairs(
+    topology: Topology, fine: FrameSource, coarse: FrameSource
+) -> Iterator[tuple[Structure, Structure]]:
+    """Whole atoms and beads, frame by frame; the cells must be the same."""
+    trees = bond_trees(topology)
+    for number, atoms, beads in zip(fine.frames.tolist(), fine, coarse, strict=True):
+        where = f"{fine.path} frame {number}"
+        if np.abs(atoms.box - beads.box).max() > 2e-3:
+            raise InputError(
+                f"{coarse.path} frame {number}: expected the box of {where}, "
+                f"{np.diag(atoms.box).round(3).tolist()} nm, found "
+                f"{np.diag(beads.box).round(3).tolist()} nm"
+            )
+        whole = make_whole(atoms.positions, atoms.box, topology, trees=trees, source=where)
+        yield replace(atoms, positions=whole), beads
+
+
+def _refuse_existing(output: str | Path | None, force: bool) -> None:
+    if output is not None and Path(output).exists() and not force:
+        raise InputError(f"{output}: expected no file of that name, found one (force replaces)")
+
+
+def _write(text: str, output: str | Path | None) -> None:
+    if output is not None:
+        with beside(Path(output)) as part:
+            part.write_text(text, encoding="utf-8")

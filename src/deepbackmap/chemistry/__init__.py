@@ -1,0 +1,1 @@
+"""What the bond graph says of a molecule: stereocentres, double bonds, rings."""

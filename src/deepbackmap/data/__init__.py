@@ -1,0 +1,1 @@
+"""Training data: frames with their beads, system by system; frames that dynamics makes."""

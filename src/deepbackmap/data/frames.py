@@ -1,0 +1,84 @@
+"""Reading training frames, checked."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deepbackmap.data.options import DataOptions
+from deepbackmap.data.systems import TrainingSystem
+from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
+from deepbackmap.mapping.match import check_atoms, check_beads
+from deepbackmap.system import Structure
+from deepbackmap.system.whole import bond_trees, make_whole
+
+
+def read_systems(
+    data: DataOptions, least_height: float
+) -> tuple[list[TrainingSystem], list[TrainingSystem]]:
+    """The systems to train on, and those that are held out (none where ``validate`` is empty).
+
+    Args:
+        data: names of the files, and which frames.
+        least_height: of a box that the model can be trained on, nm.
+
+    Raises:
+        InputError: a file is missing or wrong, or a box too small.
+    """
+    for name in ("topology", "mapping", "structure"):
+        if not getattr(data, name):
+            raise InputError(f"data.{name}: expected a file, found nothing")
+    if not data.temperature > 0:
+        raise InputError(
+            f"data.temperature: expected the frames' temperature in K, found {data.temperature}"
+        )
+    mapping = load_mapping(data.mapping).resolve(read_topology(data.topology))
+    held_out = [_read(mapping, data, data.validate, least_height)] if data.validate else []
+    return [_read(mapping, data, data.train, least_height)], held_out
+
+
+def _read(
+    mapping: SystemMapping, data: DataOptions, frames: str, least_height: float
+) -> TrainingSystem:
+    structures: list[Structure] = []
+    mapped: list[np.ndarray] = []
+    trees = bond_trees(mapping.topology)
+    with read_frames(data.structure, data.trajectory or None, frames=frames) as source:
+        check_atoms(mapping.topology, source.table, data.structure)
+        for number, frame in zip(source.frames.tolist(), source, strict=True):
+            where = f"{source.path} frame {number}"
+            lowest = float(cell_heights(frame.box).min())
+            if lowest < least_height:
+                raise InputError(
+                    f"{where}: expected a box at least {least_height:.3f} nm high in every "
+                    f"direction (twice the cut-off), found {lowest:.3f} nm"
+                )
+            structures.append(frame)
+            if not data.beads:
+                whole = make_whole(
+                    frame.positions, frame.box, mapping.topology, trees=trees, source=where
+                )
+                mapped.append(map_positions(mapping, whole))
+    beads = _read_beads(mapping, data, frames, len(structures)) or mapped
+    return TrainingSystem(
+        mapping, tuple(structures), tuple(beads), (data.temperature,) * len(structures)
+    )
+
+
+def _read_beads(
+    mapping: SystemMapping, data: DataOptions, frames: str, expected: int
+) -> list[np.ndarray]:
+    """The beads of some frames where these are given, else nothing."""
+    if not data.beads:
+        return []
+    with read_frames(data.beads, frames=frames) as source:
+        check_beads(mapping, source.table, data.beads)
+        if len(source) != expected:
+            raise InputError(
+                f"{data.beads}: expected {expected} frames as of the atoms (frames {frames}), "
+                f"found {len(source)}"
+            )
+        return [frame.positions for frame in source]

@@ -1,0 +1,110 @@
+"""Topologies of any format as ``Topology``: ``read_topology`` finds the reader of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deepbackmap.errors import InputError
+from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
+from deepbackmap.io.topology.gromacs import read_gromacs
+from deepbackmap.system import Topology
+
+__all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "read_topology"]
+
+_HEAD = 4096
+"""Bytes from which a format is recognised."""
+_CONVERT = (
+    "write it as a GROMACS topology (ParmEd: parmed.load_file(...).save('system.top'); "
+    "InterMol for others)"
+)
+
+
+def _is_gromacs(head: str) -> bool:
+    lines = (line.split(";")[0].strip() for line in head.splitlines())
+    return any(line.startswith(("[", "#include", "#define", "#if")) for line in lines)
+
+
+FORMATS: tuple[TopologyFormat, ...] = (
+    TopologyFormat(
+        "an Amber topology",
+        (".prmtop", ".parm7"),
+        lambda head: head.lstrip().startswith("%VERSION"),
+        None,
+        _CONVERT,
+    ),
+    TopologyFormat(
+        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), None, _CONVERT
+    ),
+    TopologyFormat(
+        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, None, _CONVERT
+    ),
+    TopologyFormat(
+        "a GROMACS run input",
+        (".tpr",),
+        lambda head: "VERSION " in head[:64] and "\0" in head,
+        None,
+        "give the .top file it was made from",
+    ),
+    TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
+)
+"""Formats in the order in which they are tried; a new reader is one more entry."""
+
+
+def read_topology(
+    path: str | Path,
+    *,
+    defines: Mapping[str, str] | None = None,
+    include_dirs: Sequence[Path] = (),
+    tables: Sequence[Path] = (),
+) -> Topology:
+    """Read a topology of any known format, recognised by what it holds, else by its suffix.
+
+    Reading a topology and needing its energies are two things: terms whose energy is not known
+    are kept by name (``MoleculeType.unsupported``) and refused by
+    ``system.topology.require_energies``.
+
+    Args:
+        path: The file.
+        defines: GROMACS: macros that are defined from the start, as ``define = -DNAME=value``
+            does in run parameters; an empty value only answers ``#ifdef``.
+        include_dirs: GROMACS: folders searched for included files after the folder of the
+            including file and before those of an installed GROMACS.
+        tables: GROMACS: files of tabulated bonded interactions (``table_b0.xvg``), as for
+            ``gmx mdrun -tableb``.
+
+    Raises:
+        InputError: the file cannot be read, is of no known format, or is malformed; all
+            mistakes of a topology are named at once.
+    """
+    path = Path(path)
+    options = TopologyOptions(
+        defines or {}, tuple(map(Path, include_dirs)), tuple(map(Path, tables))
+    )
+    found = _format(path)
+    if found.read is None:
+        raise InputError(
+            f"{path}: expected a topology that can be read ({_readable()}), found {found.name}: "
+            f"{found.advice}"
+        )
+    return found.read(path, options)
+
+
+def _format(path: Path) -> TopologyFormat:
+    """The format of a file: the first that recognises it, else the one of its suffix."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD).decode("utf-8", errors="replace")
+    except OSError as problem:
+        raise InputError(f"cannot read {path} ({problem.strerror})") from None
+    for known in FORMATS:
+        if known.recognises(head):
+            return known
+    for known in FORMATS:
+        if path.suffix.lower() in known.suffixes:
+            return known
+    raise InputError(f"{path}: expected a topology ({_readable()}), found another kind of file")
+
+
+def _readable() -> str:
+    return " or ".join(known.name for known in FORMATS if known.read is not None)

@@ -1,0 +1,1 @@
+"""Dynamics of a whole box inside the process: compiled forces, constraints and steps."""

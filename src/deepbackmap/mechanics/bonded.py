@@ -1,0 +1,342 @@
+"""Forces and energies of bonded terms, compiled: a short function for each kind of term.
+
+Terms of one kind are worked through one after the other, each for ``LANES`` copies of a molecule
+type at once. A kind is one function from an internal coordinate and the term's parameters to its
+energy and slope; ``KERNELS`` says which, and how the columns of ``system.topology.TERM_COLUMNS``
+become the parameters that it takes. Kinds that are not there go through ``forcefield.terms`` and
+automatic differentiation: slow, but right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from deepbackmap.forcefield.terms import ANGLE_UNDEFINED, DIHEDRAL_UNDEFINED
+from deepbackmap.mechanics.lanes import LANES, inner, load, magnitude, nearest, root, select, store
+from deepbackmap.quantities import COULOMB
+
+TINY = 1e-30
+"""Keeps quotients finite whose numerators vanish."""
+CLOSEST = 1e-3
+"""nm: listed pairs that are closer count as that far apart."""
+_ARCTANGENT = (
+    0.02185606363927944, -0.04405576779245092, 0.057076702330575324, -0.066437779007811282,
+    0.076903386036563201, -0.09090798181882051, 0.11111107123739664, -0.14285714199019647,
+    0.19999999998965792, -0.33333333333327592, 1.0,
+)  # fmt: skip
+"""atan(a)/a in powers of a^2, highest first, for a up to tan(pi/8): interpolated at Chebyshev
+points, good to 3e-16."""
+_EIGHTH = math.tan(math.pi / 8)
+
+
+@inner
+def arctangent(y, x):
+    """Angle of the point (x, y), -pi to pi, as ``math.atan2``."""
+    ax, ay = magnitude(x), magnitude(y)
+    steep = ay > ax
+    low, high = select(steep, ax, ay), select(steep, ay, ax)
+    beyond = low > high * _EIGHTH
+    top = select(beyond, low - high, low)
+    a = top / (select(beyond, low + high, high) + TINY)
+    square = a * a
+    p = square * _ARCTANGENT[0] + _ARCTANGENT[1]
+    for k in range(2, 11):
+        p = p * square + _ARCTANGENT[k]
+    angle = a * p + select(beyond, square * 0.0 + math.pi / 4, square * 0.0)
+    angle = select(steep, 0.5 * math.pi - angle, angle)
+    angle = select(x < 0.0, math.pi - angle, angle)
+    return select(y < 0.0, angle * -1.0, angle)
+
+
+@inner
+def difference(x, i, j):
+    """Vector from one atom to another."""
+    return (
+        load(x, j) - load(x, i),
+        load(x, j + LANES) - load(x, i + LANES),
+        load(x, j + 2 * LANES) - load(x, i + 2 * LANES),
+    )
+
+
+@inner
+def dot(a, b):
+    """Scalar product."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@inner
+def cross(a, b):
+    """Vector product."""
+    return (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
+
+
+@inner
+def push(f, i, g, scale):
+    """Adds a multiple of a vector to the force on an atom."""
+    store(f, i, load(f, i) + scale * g[0])
+    store(f, i + LANES, load(f, i + LANES) + scale * g[1])
+    store(f, i + 2 * LANES, load(f, i + 2 * LANES) + scale * g[2])
+
+
+# Every kernel takes the state ``x`` and forces ``f`` in lanes, where the molecules begin in them,
+# the atoms of all terms (from ``a`` on) as places relative to that, how many terms there are, their
+# parameters (from ``p`` on, ``width`` each), and where to add energies (if ``want``).
+
+
+def _of_distance(energy: Callable[..., Any]) -> Callable[..., Any]:
+    """Kernel of terms that depend on the distance of two atoms."""
+
+    @inner
+    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
+        for k in range(count):
+            i, j = base + atoms[a + 2 * k], base + atoms[a + 2 * k + 1]
+            d = difference(x, i, j)
+            r = root(dot(d, d))
+            value, slope = energy(r, parameters, p + width * k)
+            scale = slope / select(r > 0.0, r, 1.0)
+            push(f, i, d, scale)
+            push(f, j, d, scale * -1.0)
+            if want:
+                store(e, at, load(e, at) + value)
+
+    return kernel
+
+
+def _of_angle(energy: Callable[..., Any]) -> Callable[..., Any]:
+    """Kernel of terms that depend on the angle at the middle one of three atoms."""
+
+    @inner
+    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
+        for k in range(count):
+            i, j = base + atoms[a + 3 * k], base + atoms[a + 3 * k + 1]
+            m = base + atoms[a + 3 * k + 2]
+            u, v = difference(x, j, i), difference(x, j, m)
+            uu, vv, uv = dot(u, u), dot(v, v), dot(u, v)
+            c = cross(u, v)
+            s = root(dot(c, c))
+            product = root(uu * vv)
+            undefined = product < ANGLE_UNDEFINED
+            safe = select(undefined, 1.0, product)
+            theta = select(undefined, 0.0, arctangent(s, uv))
+            cosine, sine = select(undefined, 1.0, uv / safe), select(undefined, 0.0, s / safe)
+            value, slope = energy(theta, cosine, sine, parameters, p + width * k)
+            slope = select(undefined, 0.0, slope)
+            # the angle's gradient at an end is across its arm, in the plane, one over its length
+            first, second = slope / (uu * s + TINY), slope / (vv * s + TINY)
+            gi = (
+                (uv * u[0] - uu * v[0]) * first,
+                (uv * u[1] - uu * v[1]) * first,
+                (uv * u[2] - uu * v[2]) * first,
+            )
+            gm = (
+                (uv * v[0] - vv * u[0]) * second,
+                (uv * v[1] - vv * u[1]) * second,
+                (uv * v[2] - vv * u[2]) * second,
+            )
+            push(f, i, gi, -1.0)
+            push(f, m, gm, -1.0)
+            push(f, j, (gi[0] + gm[0], gi[1] + gm[1], gi[2] + gm[2]), 1.0)
+            if want:
+                store(e, at, load(e, at) + value)
+
+    return kernel
+
+
+def _of_dihedral(energy: Callable[..., Any]) -> Callable[..., Any]:
+    """Kernel of terms that depend on the dihedral of four atoms."""
+
+    @inner
+    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
+        for k in range(count):
+            i, j = base + atoms[a + 4 * k], base + atoms[a + 4 * k + 1]
+            m, n = base + atoms[a + 4 * k + 2], base + atoms[a + 4 * k + 3]
+            u, v, w = difference(x, i, j), difference(x, j, m), difference(x, m, n)
+            first, second = cross(u, v), cross(v, w)
+            vv = dot(v, v)
+            axis = root(vv)
+            y, c = axis * dot(u, second), dot(first, second)
+            ff, ss = dot(first, first), dot(second, second)
+            product = root(ff * ss)
+            undefined = product < DIHEDRAL_UNDEFINED
+            safe = select(undefined, 1.0, product)
+            phi = select(undefined, 0.0, arctangent(y, c))
+            cosine, sine = select(undefined, 1.0, c / safe), select(undefined, 0.0, y / safe)
+            value, slope = energy(phi, cosine, sine, parameters, p + width * k)
+            slope = select(undefined, 0.0, slope)
+            gi, gn = slope * axis / (ff + TINY), slope * axis / (ss + TINY)
+            gi = gi * -1.0
+            start = (gi * first[0], gi * first[1], gi * first[2])
+            end = (gn * second[0], gn * second[1], gn * second[2])
+            uv, wv = dot(u, v) / (vv + TINY), dot(w, v) / (vv + TINY)
+            inner = (
+                uv * start[0] - wv * end[0],
+                uv * start[1] - wv * end[1],
+                uv * start[2] - wv * end[2],
+            )
+            push(f, i, start, -1.0)
+            push(f, n, end, -1.0)
+            push(f, j, (start[0] + inner[0], start[1] + inner[1], start[2] + inner[2]), 1.0)
+            push(f, m, (end[0] - inner[0], end[1] - inner[1], end[2] - inner[2]), 1.0)
+            if want:
+                store(e, at, load(e, at) + value)
+
+    return kernel
+
+
+# Energies and slopes of single terms; parameters from index ``p`` on.
+
+
+@inner
+def _harmonic(r, parameters, p):
+    d = r - parameters[p]
+    return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d
+
+
+@inner
+def _lennard_jones(r, parameters, p):
+    safe = select(r > CLOSEST, r, CLOSEST)
+    inverse2 = 1.0 / (safe * safe)
+    inverse6 = inverse2 * inverse2 * inverse2
+    c6, c12 = parameters[p] * inverse6, parameters[p + 1] * inverse6 * inverse6
+    return c12 - c6, select(r > CLOSEST, (6.0 * c6 - 12.0 * c12) / safe, 0.0)
+
+
+@inner
+def _coulomb(r, parameters, p):
+    safe = select(r > CLOSEST, r, CLOSEST)
+    value = parameters[p] / safe
+    return value, select(r > CLOSEST, value / safe * -1.0, 0.0)
+
+
+@inner
+def _harmonic_angle(theta, cosine, sine, parameters, p):
+    d = theta - parameters[p]
+    return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d
+
+
+@inner
+def _cosine_angle(theta, cosine, sine, parameters, p):
+    d = cosine - parameters[p]
+    return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d * sine * -1.0
+
+
+@inner
+def _periodic(phi, cosine, sine, parameters, p):
+    # cosine and sine of n phi by adding phi n times
+    c, s = cosine * 0.0 + 1.0, sine * 0.0
+    for _ in range(int(parameters[p + 3])):
+        c, s = c * cosine - s * sine, s * cosine + c * sine
+    k = parameters[p + 2]
+    value = k + k * (c * parameters[p] + s * parameters[p + 1])
+    return value, parameters[p + 3] * k * (c * parameters[p + 1] - s * parameters[p])
+
+
+@inner
+def _ryckaert_bellemans(phi, cosine, sine, parameters, p):
+    z = cosine * -1.0
+    value, slope = z * 0.0 + parameters[p + 5], z * 0.0
+    for k in range(4, -1, -1):
+        slope = slope * z + value
+        value = value * z + parameters[p + k]
+    return value, slope * sine
+
+
+@inner
+def _harmonic_dihedral(phi, cosine, sine, parameters, p):
+    d = phi - parameters[p]
+    d = d - 2.0 * math.pi * nearest(d * (0.5 / math.pi))
+    return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d
+
+
+Columns = Float64[np.ndarray, "m p"]
+
+
+def _as_they_are(columns: Columns) -> Columns:
+    return columns
+
+
+def _cosines(columns: Columns) -> Columns:
+    return np.stack([np.cos(columns[:, 0]), columns[:, 1]], axis=1)
+
+
+def _phases(columns: Columns) -> Columns | None:
+    phase, k, n = columns.T
+    # energies of fractions are left to the other route
+    if not np.array_equal(n, np.round(n)) or (np.abs(n) > 50).any():
+        return None
+    # a negative multiplicity is a positive one with the phase turned round
+    phase = np.where(n < 0, -phase, phase)
+    return np.stack([np.cos(phase), np.sin(phase), k, np.abs(n)], axis=1)
+
+
+def _powers(columns: Columns) -> Columns:
+    sigma, epsilon = columns.T
+    c6 = 4.0 * epsilon * sigma**6
+    return np.stack([c6, c6 * sigma**6], axis=1)
+
+
+def _charges(columns: Columns) -> Columns:
+    return COULOMB * columns
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How terms of one kind are worked out."""
+
+    number: int
+    """What ``add_terms`` knows it by."""
+    prepare: Callable[[Columns], Columns | None]
+    """From the columns of the topology to what the kernel takes; None if it cannot take them."""
+
+
+KERNELS = {
+    "bond": Kernel(0, _as_they_are),
+    "angle": Kernel(1, _as_they_are),
+    "angle_g96": Kernel(2, _cosines),
+    "proper": Kernel(3, _phases),
+    "ryckaert_bellemans": Kernel(4, _as_they_are),
+    "improper": Kernel(5, _as_they_are),
+    "lj14": Kernel(6, _powers),
+    "coulomb14": Kernel(7, _charges),
+}
+"""By kind of term, as in ``forcefield.terms.FUNCTIONS``."""
+
+_bond = _of_distance(_harmonic)
+_angle = _of_angle(_harmonic_angle)
+_angle_g96 = _of_angle(_cosine_angle)
+_proper = _of_dihedral(_periodic)
+_rb = _of_dihedral(_ryckaert_bellemans)
+_improper = _of_dihedral(_harmonic_dihedral)
+_lj14 = _of_distance(_lennard_jones)
+_coulomb14 = _of_distance(_coulomb)
+
+
+@inner
+def add_terms(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want):
+    """Adds the forces of all terms of one kind, and their energies if wanted."""
+    if number == 0:
+        _bond(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 1:
+        _angle(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 2:
+        _angle_g96(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 3:
+        _proper(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 4:
+        _rb(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 5:
+        _improper(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 6:
+        _lj14(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+    elif number == 7:
+        _coulomb14(x, f, base, atoms, a, count, parameters, p, width, e, at, want)

@@ -1,0 +1,246 @@
+"""Which lengths and beads are held in a molecule type, and the order in which they are solved.
+
+Bonds and beads of a molecule are solved together: ``A l = c`` with ``A = J M^-1 J^T``. ``A`` is
+sparse, since constraints meet only where they share atoms. Its factor is worked out symbolically
+once for each molecule type: constraints in an order that fills in little (minimum degree; George,
+Liu, SIAM Rev. 31, 1, 1989), which needs no chain: rings, branches and networks are ordered alike.
+What is left for each step is a fixed list of multiplications, the same for all copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Bool, Float64, Int32, Int64
+from numba import njit
+from scipy.sparse.linalg import splu
+
+from deepbackmap.mapping import MoleculeMapping
+from deepbackmap.system import MoleculeType
+
+NEGLIGIBLE = 1e-12
+"""Relative size of an entry that is rounding: a bond inside a bead that is weighted by mass does
+not move it."""
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Constraints of one molecule type, with the symbolic factor of their matrix.
+
+    Rows are numbered bonds first, then x, y and z of each held bead; *places* are rows in the order
+    of elimination, *slots* entries of the factor, column by column with the diagonal first.
+    """
+
+    atoms: Int64[np.ndarray, "m 2"]
+    """Bonded atoms."""
+    lengths: Float64[np.ndarray, "m"]
+    """nm."""
+    beads: Int64[np.ndarray, "h"]
+    """Beads that are held, of those of the molecule."""
+    places: Int64[np.ndarray, "r"]
+    """Of each row."""
+    starts: Int64[np.ndarray, "r1"]
+    """First slot of each column of the factor."""
+    rows: Int32[np.ndarray, "s"]
+    """Place of each slot's row."""
+    targets: Int32[np.ndarray, "o"]
+    """Slots that change when a column is eliminated: for each entry below its diagonal, with each
+    entry from there on."""
+    pairs: Int64[np.ndarray, "p 3"]
+    """Two bonds that share an atom, and their slot."""
+    pair_factors: Float64[np.ndarray, "p"]
+    crossings: Int64[np.ndarray, "c 4"]
+    """A bond that moves a held bead, and the slots of the bead's x, y and z."""
+    crossing_factors: Float64[np.ndarray, "c"]
+    fixed: Int64[np.ndarray, "f"]
+    """Slots whose entries do not depend on positions: between beads, and diagonals of bonds."""
+    fixed_values: Float64[np.ndarray, "f"]
+    diagonals: Int64[np.ndarray, "h3"]
+    """Slots of the diagonal of beads: x, y and z of each."""
+    diagonal_values: Float64[np.ndarray, "h3"]
+
+
+def rigid_bonds(
+    molecule: MoleculeType, *, bonds: bool
+) -> tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, "m"]]:
+    """Pairs of atoms at fixed distances, and these in nm.
+
+    Args:
+        molecule: the molecule type.
+        bonds: whether bonds are held as well, else only what the topology constrains.
+    """
+    kinds = ("constraint", "bond") if bonds else ("constraint",)
+    listed = [molecule.terms[kind] for kind in kinds if kind in molecule.terms]
+    if not listed:
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    atoms = np.sort(np.concatenate([terms.atoms for terms in listed]), axis=1)
+    lengths = np.concatenate([terms.parameters[:, 0] for terms in listed])
+    # np.unique keeps the first of equals: a constraint counts before a bond
+    atoms, first = np.unique(atoms, axis=0, return_index=True)
+    return atoms, lengths[first]
+
+
+def constraints_of(
+    molecule: MoleculeType,
+    mapping: MoleculeMapping,
+    masses: Float64[np.ndarray, "n"],
+    held: Bool[np.ndarray, "b"],
+    *,
+    bonds: bool,
+    ridge: float,
+) -> Constraints:
+    """The constraints of one molecule type.
+
+    Args:
+        molecule: the molecule type.
+        mapping: its beads.
+        masses: of its atoms as they are moved, u.
+        held: beads that are held.
+        bonds: whether bonds are held at their lengths.
+        ridge: added to the diagonal, relative to it.
+    """
+    atoms, lengths = rigid_bonds(molecule, bonds=bonds)
+    beads = np.flatnonzero(held)
+    items = _items(atoms, mapping, masses, beads)
+    m, h = len(atoms), len(beads)
+    diagonal = items.diagonal() * (1.0 + ridge)
+    i, j, value = _below(items)
+    widths = np.where(np.arange(m + h) < m, 1, 3)
+    order = _order(items.shape[0], i, j)
+    first = np.empty(m + h, dtype=np.int64)
+    first[order] = np.cumsum(widths[order]) - widths[order]
+    axes = np.arange(3)
+    bead_places = first[m:, None] + axes
+    pair, cross, between = i < m, (i >= m) & (j < m), j >= m
+    ends = np.concatenate(
+        [
+            np.stack([first[i[pair]], first[j[pair]]]),
+            np.stack([bead_places[i[cross] - m].ravel(), np.repeat(first[j[cross]], 3)]),
+            np.stack([bead_places[i[between] - m].ravel(), bead_places[j[between] - m].ravel()]),
+        ],
+        axis=1,
+    )
+    n = m + 3 * h
+    starts, rows = _fill_in(n, ends.max(axis=0), ends.min(axis=0))
+    slots = _slots(starts, rows, ends)
+    p, c = int(pair.sum()), int(cross.sum())
+    own = starts[:-1]
+    return Constraints(
+        atoms=atoms,
+        lengths=lengths,
+        beads=beads,
+        places=np.concatenate([first[:m], bead_places.ravel()]).astype(np.int64),
+        starts=starts,
+        rows=rows,
+        targets=_targets(starts, rows),
+        pairs=np.stack([i[pair], j[pair], slots[:p]], axis=1),
+        pair_factors=value[pair],
+        crossings=np.concatenate([j[cross, None], slots[p : p + 3 * c].reshape(-1, 3)], axis=1),
+        crossing_factors=value[cross],
+        fixed=np.concatenate([slots[p + 3 * c :], own[first[:m]]]),
+        fixed_values=np.concatenate([np.repeat(value[between], 3), diagonal[:m]]),
+        diagonals=own[bead_places.ravel()],
+        diagonal_values=np.repeat(diagonal[m:], 3),
+    )
+
+
+def _items(
+    atoms: Int64[np.ndarray, "m 2"],
+    mapping: MoleculeMapping,
+    masses: Float64[np.ndarray, "n"],
+    beads: Int64[np.ndarray, "h"],
+) -> scipy.sparse.csr_array:
+    """The matrix of bonds and beads but for the directions of bonds.
+
+    What a constraint does to an atom is a number (a sign or a weight) along its direction.
+    """
+    m, n = len(atoms), len(masses)
+    number = np.full(mapping.n_beads, -1)
+    number[beads] = np.arange(len(beads))
+    kept = number[mapping.weight_beads] >= 0
+    bonds, weights = np.repeat(np.arange(m), 2), m + number[mapping.weight_beads[kept]]
+    slopes = scipy.sparse.coo_array(
+        (
+            np.concatenate([np.tile([1.0, -1.0], m), mapping.weights[kept]]),
+            (
+                np.concatenate([bonds, weights]),
+                np.concatenate([atoms.ravel(), mapping.weight_atoms[kept]]),
+            ),
+        ),
+        shape=(m + len(beads), n),
+    ).tocsr()
+    return scipy.sparse.csr_array(slopes @ scipy.sparse.diags_array(1.0 / masses) @ slopes.T)
+
+
+def _below(
+    items: scipy.sparse.sparray,
+) -> tuple[Int64[np.ndarray, "e"], Int64[np.ndarray, "e"], Float64[np.ndarray, "e"]]:
+    """Row, column and value of what is below the diagonal."""
+    found = scipy.sparse.tril(items, -1, format="coo")
+    size = np.sqrt(items.diagonal())
+    i, j = found.row.astype(np.int64), found.col.astype(np.int64)
+    counts = np.abs(found.data) > NEGLIGIBLE * size[i] * size[j]
+    return i[counts], j[counts], found.data[counts]
+
+
+def _order(n: int, i: Int64[np.ndarray, "e"], j: Int64[np.ndarray, "e"]) -> Int64[np.ndarray, "n"]:
+    """Items in the order of elimination (multiple minimum degree, SuperLU's)."""
+    if n < 3:
+        return np.arange(n, dtype=np.int64)
+    counts = np.bincount(i, minlength=n) + np.bincount(j, minlength=n) + 1.0
+    ones = -np.ones(len(i))
+    below = scipy.sparse.coo_array((ones, (i, j)), shape=(n, n))
+    matrix = (below + below.T + scipy.sparse.diags_array(counts)).tocsc()
+    factor = splu(
+        matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    return np.argsort(factor.perm_c).astype(np.int64)
+
+
+def _fill_in(
+    n: int, high: Int64[np.ndarray, "e"], low: Int64[np.ndarray, "e"]
+) -> tuple[Int64[np.ndarray, "n1"], Int32[np.ndarray, "s"]]:
+    """Starts of the columns of the factor, and the rows in them, from entries of the matrix."""
+    columns: list[set[int]] = [set() for _ in range(n)]
+    for row, column in zip(high.tolist(), low.tolist(), strict=True):
+        columns[column].add(row)
+    for k in range(n):
+        if columns[k]:
+            parent = min(columns[k])
+            columns[parent].update(columns[k])
+            columns[parent].discard(parent)
+    starts = np.zeros(n + 1, dtype=np.int64)
+    starts[1:] = np.cumsum([1 + len(c) for c in columns])
+    rows = [np.array([k, *sorted(c)], dtype=np.int32) for k, c in enumerate(columns)]
+    return starts, np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
+
+
+def _slots(
+    starts: Int64[np.ndarray, "n1"], rows: Int32[np.ndarray, "s"], ends: Int64[np.ndarray, "2 e"]
+) -> Int64[np.ndarray, "e"]:
+    """Where the entries of two places each stand in the factor."""
+    n = len(starts) - 1
+    keys = np.repeat(np.arange(n), np.diff(starts)) * n + rows
+    return np.searchsorted(keys, ends.min(axis=0) * n + ends.max(axis=0)).astype(np.int64)
+
+
+@njit(cache=True)
+def _targets(starts, rows):
+    """``Constraints.targets``: rows of a column occur in the column of each of them."""
+    total = 0
+    for k in range(len(starts) - 1):
+        below = starts[k + 1] - starts[k] - 1
+        total += below * (below + 1) // 2
+    found = np.empty(total, dtype=np.int32)
+    n = 0
+    for k in range(len(starts) - 1):
+        for a in range(starts[k] + 1, starts[k + 1]):
+            at = starts[rows[a]]
+            for b in range(a, starts[k + 1]):
+                while rows[at] != rows[b]:
+                    at += 1
+                found[n] = at
+                n += 1
+    return found

@@ -1,0 +1,234 @@
+"""Short vectors of numbers for compiled loops: eight floats or four doubles worked on at once.
+
+Numba leaves it to the optimiser whether a loop is vectorised, and forces that are added up in
+memory often are not. These types say it: arithmetic on ``F8`` and ``D4`` becomes vector
+instructions on values that stay in registers. In a compiled function ``load`` and ``store`` move
+them between registers and one-dimensional arrays; operators work element by element, with scalars
+spread over all elements; ``select`` chooses by a mask.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+WIDTH = 8
+"""Floats in a vector: atoms of a cluster."""
+LANES = 4
+"""Doubles in a vector: copies of a molecule type that are worked on at once."""
+
+
+class Lanes(types.Type):  # type: ignore[misc]
+    """A vector of some numbers of one type."""
+
+    def __init__(self, dtype: types.Type, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Lanes({dtype} x {count})")
+
+    @property
+    def mask(self) -> Lanes:
+        """The type of a comparison."""
+        return Lanes(types.boolean, self.count)
+
+
+F8, D4 = Lanes(types.float32, WIDTH), Lanes(types.float64, LANES)
+_BASE = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.boolean: ir.IntType(1),
+}
+_OF = {types.float32: F8, types.float64: D4}
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+        vector = ir.VectorType(_BASE[fe_type.dtype], fe_type.count)
+        super().__init__(dmm, fe_type, vector)
+
+
+def _spread(builder: Any, scalar: Any, count: int) -> Any:
+    """A vector of equal numbers."""
+    vector = ir.VectorType(scalar.type, count)
+    undefined = ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(one, undefined, zeros)
+
+
+def _define(op: Callable[..., Any], emit: Callable[[Any, Any, Any], Any], *, mask: bool) -> None:
+    """Gives an operator of two arguments its meaning for vectors."""
+
+    @infer_global(op)
+    class _Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            vectors = [a for a in args if isinstance(a, Lanes)]
+            if len(args) != 2 or not vectors:
+                return None
+            v = vectors[0]
+            given = (a if isinstance(a, Lanes) else v.dtype for a in args)
+            return signature(v.mask if mask else v, *given)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        count = sig.return_type.count
+        pairs = zip(args, sig.args, strict=True)
+        a, b = (x if isinstance(t, Lanes) else _spread(builder, x, count) for x, t in pairs)
+        return emit(builder, a, b)
+
+    for first, second in ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes)):
+        lower_builtin(op, first, second)(lower)
+
+
+# A product and a sum may become one instruction: the same one on every call.
+_FLAGS = ("contract",)
+_define(operator.add, lambda s, a, b: s.fadd(a, b, flags=_FLAGS), mask=False)
+_define(operator.sub, lambda s, a, b: s.fsub(a, b, flags=_FLAGS), mask=False)
+_define(operator.mul, lambda s, a, b: s.fmul(a, b, flags=_FLAGS), mask=False)
+_define(operator.truediv, lambda s, a, b: s.fdiv(a, b, flags=_FLAGS), mask=False)
+# ordered comparisons: false for what is not a number
+_define(operator.lt, lambda s, a, b: s.fcmp_ordered("<", a, b), mask=True)
+_define(operator.le, lambda s, a, b: s.fcmp_ordered("<=", a, b), mask=True)
+_define(operator.gt, lambda s, a, b: s.fcmp_ordered(">", a, b), mask=True)
+_define(operator.eq, lambda s, a, b: s.fcmp_ordered("==", a, b), mask=True)
+
+
+@intrinsic
+def load(typingctx: Any, array: Any, index: Any) -> Any:
+    """The vector that starts at an index of an array of floats or doubles."""
+    if array.dtype not in _OF:
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig, args)
+        return builder.load(pointer, align=array.dtype.bitwidth // 8)
+
+    return _OF[array.dtype](array, types.intp), emit
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
+    """Writes a vector to where an index of an array begins."""
+    if array.dtype not in _OF:
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, sig, args)
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _OF[array.dtype]), emit
+
+
+def _pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    array = sig.args[0]
+    data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
+    vector = context.get_value_type(_OF[array.dtype])
+    return builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+
+
+def _spreading(vector: Lanes) -> Any:
+    @intrinsic
+    def spread(typingctx: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _spread(builder, args[0], vector.count)
+
+        return vector(vector.dtype), emit
+
+    return spread
+
+
+float8, double4 = _spreading(F8), _spreading(D4)
+"""A vector of equal numbers."""
+
+
+@intrinsic
+def select(typingctx: Any, mask: Any, yes: Any, no: Any) -> Any:
+    """Elements of ``yes`` where the mask is set, of ``no`` elsewhere."""
+    vector = yes if isinstance(yes, Lanes) else no
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        spread = [
+            x if isinstance(t, Lanes) else _spread(builder, x, vector.count)
+            for x, t in zip(args[1:], sig.args[1:], strict=True)
+        ]
+        return builder.select(args[0], *spread)
+
+    given = (t if isinstance(t, Lanes) else vector.dtype for t in (yes, no))
+    return vector(mask, *given), emit
+
+
+def _one_argument(name: str) -> Any:
+    """A function of LLVM on vectors."""
+
+    @intrinsic
+    def apply(typingctx: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            vector = args[0].type
+            suffix = f"v{vector.count}f{value.dtype.bitwidth}"
+            kind = ir.FunctionType(vector, [vector])
+            full = f"llvm.{name}.{suffix}"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, full), args)
+
+        return value(value), emit
+
+    return apply
+
+
+root, magnitude, nearest = (_one_argument(name) for name in ("sqrt", "fabs", "rint"))
+"""Square roots, absolute values, nearest whole numbers."""
+
+
+@intrinsic
+def both(typingctx: Any, first: Any, second: Any) -> Any:
+    """Where two masks are set."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.and_(*args)
+
+    return first(first, second), emit
+
+
+@intrinsic
+def either(typingctx: Any, first: Any, second: Any) -> Any:
+    """Where one of two masks is set."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.or_(*args)
+
+    return first(first, second), emit
+
+
+@intrinsic
+def without(typingctx: Any, first: Any, second: Any) -> Any:
+    """Where the first mask is set and the second is not."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.and_(args[0], builder.not_(args[1]))
+
+    return first(first, second), emit
+
+
+@intrinsic
+def some(typingctx: Any, mask: Any) -> Any:
+    """Whether a mask is set anywhere."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number = builder.bitcast(args[0], ir.IntType(mask.count))
+        return builder.icmp_unsigned("!=", number, ir.Constant(number.type, 0))
+
+    return types.boolean(mask), emit
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compiles a function that allocates nothing and is called in inner loops only.
+
+    It neither owns nor counts references to arrays: counting them costs more than short loops do.
+    """
+    return njit(_nrt=False)(function)

@@ -1,0 +1,446 @@
+"""Bonds and beads of molecules made exact together, compiled: ``LANES`` copies at once.
+
+Each molecule makes the smallest mass-weighted move after which its bonds have their lengths and its
+held beads are where they are given: Newton's method with all constraints solved together,
+``A l = c`` with ``A = J M^-1 J^T``, ``x -= M^-1 J^T l``.
+
+Beads of a coarse-grained simulation may lie where no molecule with these bonds can put them. The
+diagonal of the beads' rows is therefore enlarged in proportion to how far off the molecule is
+(Levenberg-Marquardt; Yamashita, Fukushima, Computing Suppl. 15, 239, 2001), and further where it
+makes no progress. Beads in reach are approached as fast as by Newton's method, since the damping
+vanishes with the deviation; of beads out of reach the squared deviations come near the least that
+the bonds allow. Bonds are exact in either case: what is left of their deviations in the end is
+taken out with beads that only resist.
+
+Functions work on one group of copies: ``T`` are the tables of all types (``tables.Tables``), ``t``
+the type, ``w`` the working memory of the group, and capitals places in it (``layout``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deepbackmap.mechanics.columns import (
+    BOND_INVERSES,
+    BONDS,
+    CROSSING_FACTORS,
+    CROSSINGS,
+    DIAGONAL_VALUES,
+    DIAGONALS,
+    FIXED,
+    FIXED_VALUES,
+    HELD,
+    LENGTHS,
+    MEAN,
+    N_ATOMS,
+    N_BONDS,
+    N_CROSSINGS,
+    N_FIXED,
+    N_HELD,
+    N_PAIRS,
+    N_PLACES,
+    N_SLOTS,
+    PAIR_FACTORS,
+    PAIRS,
+    PLACES,
+    ROWS,
+    SHARE_ATOMS,
+    SHARE_INVERSES,
+    SHARES,
+    STARTS,
+    TARGETS,
+    WEIGHTS,
+)
+from deepbackmap.mechanics.lanes import (
+    LANES,
+    both,
+    double4,
+    either,
+    inner,
+    load,
+    magnitude,
+    root,
+    select,
+    some,
+    store,
+    without,
+)
+
+TOLERANCE = 1e-6
+"""nm: largest deviation of a bond's length or of a coordinate of a bead."""
+ITERATIONS = 20
+"""At most, of bonds with beads."""
+BOND_ITERATIONS = 50
+"""At most, of bonds alone, for molecules that have not settled with their beads."""
+HELD_ITERATIONS = 10
+"""At most, along directions that are kept."""
+LARGEST_MOVE = 0.05
+"""nm: no atom moves farther in one iteration, so that a start that is far off stays together."""
+REACH = 0.1
+"""nm: the diagonal of the beads' rows is enlarged by the largest deviation over this, at most
+doubled; about how far atoms move before the direction of a bond says little."""
+PROGRESS = 0.95
+"""A molecule whose largest deviation does not fall below this part of what it was is stalled: it
+has settled if its bonds are exact, and is damped twice as much if they are not."""
+RIDGE = 1e-10
+"""Added to the diagonal, relative to it: redundant constraints would make the matrix singular."""
+COINCIDENT = 1e-12
+"""nm: atoms that are closer than this have no direction between them."""
+RELEASED = 1e12
+"""By how much the diagonal of a bead is enlarged in a copy that does not hold it."""
+
+
+@inner
+def layout(T, t):
+    """Places of a group's arrays in its working memory, and the size of that.
+
+    Units along the bonds, the factor, right side and solution, aim, move, start, and where held
+    beads are to be.
+    """
+    n = 3 * LANES * T.first[t, N_ATOMS]
+    units = np.int64(0)
+    factor = units + 3 * LANES * T.first[t, N_BONDS]
+    sides = factor + LANES * T.first[t, N_SLOTS]
+    aim = sides + LANES * T.first[t, N_PLACES]
+    move = aim + n
+    start = move + n
+    goal = start + n
+    size = goal + 3 * LANES * T.first[t, N_HELD]
+    return units, factor, sides, aim, move, start, goal, size
+
+
+@inner
+def bead_at(T, t, bead, x, base):
+    """Where the forward map puts a bead."""
+    shares, atoms, weights = T.first[t, SHARES], T.first[t, SHARE_ATOMS], T.first[t, WEIGHTS]
+    b0, b1, b2 = double4(0.0), double4(0.0), double4(0.0)
+    for k in range(T.integers[shares + bead], T.integers[shares + bead + 1]):
+        share, i = T.reals[weights + k], base + T.integers[atoms + k]
+        b0 = b0 + share * load(x, i)
+        b1 = b1 + share * load(x, i + LANES)
+        b2 = b2 + share * load(x, i + 2 * LANES)
+    return b0, b1, b2
+
+
+@inner
+def add_to_bead(T, t, bead, x, base, d0, d1, d2, by_mass):
+    """Adds a vector to the atoms of a bead by their weights, or by these over masses."""
+    shares, atoms, weights = T.first[t, SHARES], T.first[t, SHARE_ATOMS], T.first[t, WEIGHTS]
+    inverses = T.first[t, SHARE_INVERSES]
+    for k in range(T.integers[shares + bead], T.integers[shares + bead + 1]):
+        share, i = T.reals[weights + k], base + T.integers[atoms + k]
+        if by_mass:
+            share *= T.reals[inverses + k]
+        store(x, i, load(x, i) + share * d0)
+        store(x, i + LANES, load(x, i + LANES) + share * d1)
+        store(x, i + 2 * LANES, load(x, i + 2 * LANES) + share * d2)
+
+
+@inner
+def set_units(T, t, x, base, w, U):
+    """Unit vectors along the bonds."""
+    bonds = T.first[t, BONDS]
+    for k in range(T.first[t, N_BONDS]):
+        i, j = base + T.integers[bonds + 2 * k], base + T.integers[bonds + 2 * k + 1]
+        d0 = load(x, i) - load(x, j)
+        d1 = load(x, i + LANES) - load(x, j + LANES)
+        d2 = load(x, i + 2 * LANES) - load(x, j + 2 * LANES)
+        length = root(d0 * d0 + d1 * d1 + d2 * d2)
+        lost = length < COINCIDENT
+        inverse = 1.0 / select(lost, COINCIDENT, length)
+        at = U + 3 * LANES * k
+        # atoms at one point have to part, in whichever direction
+        store(w, at, d0 * inverse + select(lost, double4(1.0), 0.0))
+        store(w, at + LANES, d1 * inverse)
+        store(w, at + 2 * LANES, d2 * inverse)
+
+
+@inner
+def set_goal(T, t, beads, base, w, G):
+    """Where held beads are to be."""
+    held = T.first[t, HELD]
+    for k in range(T.first[t, N_HELD]):
+        bead = base + 3 * LANES * T.integers[held + k]
+        for c in range(3):
+            store(w, G + (3 * k + c) * LANES, load(beads, bead + c * LANES))
+
+
+@inner
+def deviations(T, t, w, X, G, Y, active, released, bonds_alone):
+    """Fills in the right side; returns the largest deviations of bonds and of beads.
+
+    Args:
+        X: place of positions.
+        G: place of goals.
+        Y: place of the right side.
+        active: 1 for beads that a copy holds, 0 for others.
+        released: where these begin.
+        bonds_alone: whether beads count as where they should be.
+    """
+    bond, bead = double4(0.0), double4(0.0)
+    bonds, lengths, places = T.first[t, BONDS], T.first[t, LENGTHS], T.first[t, PLACES]
+    for k in range(T.first[t, N_BONDS]):
+        i, j = X + T.integers[bonds + 2 * k], X + T.integers[bonds + 2 * k + 1]
+        d0 = load(w, i) - load(w, j)
+        d1 = load(w, i + LANES) - load(w, j + LANES)
+        d2 = load(w, i + 2 * LANES) - load(w, j + 2 * LANES)
+        off = root(d0 * d0 + d1 * d1 + d2 * d2) - T.reals[lengths + k]
+        store(w, Y + LANES * T.integers[places + k], off)
+        size = magnitude(off)
+        # written so that what is not a number counts as off
+        bond = select(size <= bond, bond, size)
+    places += T.first[t, N_BONDS]
+    held = T.first[t, HELD]
+    for k in range(T.first[t, N_HELD]):
+        b = T.integers[held + k]
+        counts = load(active, released + LANES * b)
+        found = bead_at(T, t, b, w, X)
+        for c in range(3):
+            at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
+            off = (at - load(w, G + (3 * k + c) * LANES)) * counts
+            if bonds_alone:
+                off = double4(0.0)
+            store(w, Y + LANES * T.integers[places + 3 * k + c], off)
+            size = magnitude(off)
+            bead = select(size <= bead, bead, size)
+    return bond, bead
+
+
+@inner
+def fill(T, t, w, U, L, softness, active, released):
+    """The matrix, in the slots of its factor."""
+    for k in range(T.first[t, N_SLOTS]):
+        store(w, L + LANES * k, double4(0.0))
+    slots, values = T.first[t, FIXED], T.first[t, FIXED_VALUES]
+    for k in range(T.first[t, N_FIXED]):
+        store(w, L + LANES * T.integers[slots + k], double4(T.reals[values + k]))
+    pairs, values = T.first[t, PAIRS], T.first[t, PAIR_FACTORS]
+    for k in range(T.first[t, N_PAIRS]):
+        i = U + 3 * LANES * T.integers[pairs + 3 * k]
+        j = U + 3 * LANES * T.integers[pairs + 3 * k + 1]
+        product = (
+            load(w, i) * load(w, j)
+            + load(w, i + LANES) * load(w, j + LANES)
+            + load(w, i + 2 * LANES) * load(w, j + 2 * LANES)
+        )
+        store(w, L + LANES * T.integers[pairs + 3 * k + 2], product * T.reals[values + k])
+    crossings, values = T.first[t, CROSSINGS], T.first[t, CROSSING_FACTORS]
+    for k in range(T.first[t, N_CROSSINGS]):
+        i, factor = U + 3 * LANES * T.integers[crossings + 4 * k], T.reals[values + k]
+        for c in range(3):
+            at = L + LANES * T.integers[crossings + 4 * k + 1 + c]
+            store(w, at, load(w, i + c * LANES) * factor)
+    # the same for all beads, so that what is made small is the plain sum of their squares
+    mean, held = T.reals[T.first[t, MEAN]], T.first[t, HELD]
+    slots, values = T.first[t, DIAGONALS], T.first[t, DIAGONAL_VALUES]
+    for k in range(T.first[t, N_HELD]):
+        counts = load(active, released + LANES * T.integers[held + k])
+        more = softness * mean + select(counts > 0.0, double4(0.0), mean * RELEASED)
+        for c in range(3 * k, 3 * k + 3):
+            store(w, L + LANES * T.integers[slots + c], T.reals[values + c] + more)
+
+
+@inner
+def factorise(T, t, w, L):
+    """Columns of the factor, and the inverse of the diagonal, in place of the matrix."""
+    starts, target = T.first[t, STARTS], T.first[t, TARGETS]
+    for k in range(T.first[t, N_PLACES]):
+        first, stop = T.integers[starts + k], T.integers[starts + k + 1]
+        inverse = 1.0 / load(w, L + LANES * first)
+        store(w, L + LANES * first, inverse)
+        for a in range(first + 1, stop):
+            scaled = load(w, L + LANES * a) * inverse
+            for b in range(a, stop):
+                at = L + LANES * T.integers[target]
+                store(w, at, load(w, at) - scaled * load(w, L + LANES * b))
+                target += 1
+            store(w, L + LANES * a, scaled)
+
+
+@inner
+def solve(T, t, w, L, Y):
+    """The solution, in place of the right side."""
+    starts, rows, n = T.first[t, STARTS], T.first[t, ROWS], T.first[t, N_PLACES]
+    for k in range(n):
+        first, stop = T.integers[starts + k], T.integers[starts + k + 1]
+        y = load(w, Y + LANES * k)
+        for a in range(first + 1, stop):
+            at = Y + LANES * T.integers[rows + a]
+            store(w, at, load(w, at) - load(w, L + LANES * a) * y)
+        store(w, Y + LANES * k, y * load(w, L + LANES * first))
+    for k in range(n - 1, -1, -1):
+        first, stop = T.integers[starts + k], T.integers[starts + k + 1]
+        y = load(w, Y + LANES * k)
+        for a in range(first + 1, stop):
+            y = y - load(w, L + LANES * a) * load(w, Y + LANES * T.integers[rows + a])
+        store(w, Y + LANES * k, y)
+
+
+@inner
+def set_move(T, t, w, U, Y, M):
+    """The smallest mass-weighted move that changes bonds and beads by the solution."""
+    for k in range(3 * T.first[t, N_ATOMS]):
+        store(w, M + LANES * k, double4(0.0))
+    bonds, inverses, places = T.first[t, BONDS], T.first[t, BOND_INVERSES], T.first[t, PLACES]
+    for k in range(T.first[t, N_BONDS]):
+        i, j = M + T.integers[bonds + 2 * k], M + T.integers[bonds + 2 * k + 1]
+        y = load(w, Y + LANES * T.integers[places + k])
+        yi, yj = y * T.reals[inverses + 2 * k], y * T.reals[inverses + 2 * k + 1]
+        for c in range(3):
+            u = load(w, U + (3 * k + c) * LANES)
+            store(w, i + c * LANES, load(w, i + c * LANES) + yi * u)
+            store(w, j + c * LANES, load(w, j + c * LANES) - yj * u)
+    places += T.first[t, N_BONDS]
+    held = T.first[t, HELD]
+    for k in range(T.first[t, N_HELD]):
+        y0 = load(w, Y + LANES * T.integers[places + 3 * k])
+        y1 = load(w, Y + LANES * T.integers[places + 3 * k + 1])
+        y2 = load(w, Y + LANES * T.integers[places + 3 * k + 2])
+        add_to_bead(T, t, T.integers[held + k], w, M, y0, y1, y2, True)
+
+
+@inner
+def add_move(T, t, w, X, M, going):
+    """Takes the move of copies that are going, bounded."""
+    n = T.first[t, N_ATOMS]
+    farthest = double4(LARGEST_MOVE * LARGEST_MOVE)
+    for k in range(n):
+        at = M + 3 * LANES * k
+        m0, m1, m2 = load(w, at), load(w, at + LANES), load(w, at + 2 * LANES)
+        square = m0 * m0 + m1 * m1 + m2 * m2
+        farthest = select(square > farthest, square, farthest)
+    scale = LARGEST_MOVE / root(farthest)
+    for k in range(3 * n):
+        moved = load(w, X + LANES * k) - scale * load(w, M + LANES * k)
+        store(w, X + LANES * k, select(going, moved, load(w, X + LANES * k)))
+
+
+@inner
+def approach(T, t, w, places, going, iterations, tolerance, active, released, held, bonds_alone):
+    """Moves copies until they have settled; each stops when it has, alone.
+
+    Args:
+        places: ``layout`` of the group.
+        going: the copies to be moved.
+        iterations: at most.
+        tolerance: largest deviation of those that have settled, nm.
+        active: as for ``deviations``, with ``released``.
+        held: whether directions and factor are to be kept, instead of those of where copies are.
+        bonds_alone: the beads only resist; where they are given does not matter.
+
+    Returns:
+        The copies that have not settled.
+    """
+    U, L, Y, X, M, S, G, _ = places
+    damping, last = double4(1.0), double4(np.inf)
+    for _ in range(iterations):
+        bond, bead = deviations(T, t, w, X, G, Y, active, released, bonds_alone)
+        # what is not a number stays one
+        worst = select(bond > bead, bond, select(bead > bond, bead, bond + 0.0 * bead))
+        stalled = worst > PROGRESS * last
+        damping, last = select(stalled, 2.0 * damping, damping), worst
+        settled = both(bond <= tolerance, either(bead <= tolerance, stalled))
+        going = without(going, settled)
+        if not some(going):
+            return going
+        if not held:
+            low = 1.0 if bonds_alone else 0.0
+            part = worst * (1.0 / REACH)
+            part = select(part > 1.0, 1.0, select(part < low, low, part))
+            set_units(T, t, w, X, w, U)
+            fill(T, t, w, U, L, damping * part, active, released)
+            factorise(T, t, w, L)
+        solve(T, t, w, L, Y)
+        set_move(T, t, w, U, Y, M)
+        add_move(T, t, w, X, M, going)
+    return going
+
+
+@inner
+def copy_back(T, t, w, source, target, which):
+    """Copies positions of some of the copies."""
+    for k in range(3 * T.first[t, N_ATOMS]):
+        old, new = load(w, target + LANES * k), load(w, source + LANES * k)
+        store(w, target + LANES * k, select(which, new, old))
+
+
+@inner
+def project(T, t, w, places, copies, tolerance, active, released):
+    """Brings copies onto their bonds and, as near as these allow, onto their beads."""
+    left = approach(T, t, w, places, copies, ITERATIONS, tolerance, active, released, False, False)
+    if some(left):
+        approach(T, t, w, places, left, BOND_ITERATIONS, tolerance, active, released, False, True)
+
+
+@inner
+def start_from(T, t, x, base, w, places, tolerance, active, released):
+    """Directions and factor where positions are on the constraints.
+
+    From where beads are out of reach there is no small move onto them: those copies keep their
+    beads where they have them.
+    """
+    U, L, Y, X, M, S, G, _ = places
+    set_units(T, t, x, base, w, U)
+    count, first = T.first[t, N_HELD], T.first[t, HELD]
+    worst = double4(0.0)
+    for k in range(count):
+        b = T.integers[first + k]
+        found, held = bead_at(T, t, b, x, base), load(active, released + LANES * b)
+        for c in range(3):
+            at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
+            size = magnitude((at - load(w, G + (3 * k + c) * LANES)) * held)
+            worst = select(size <= worst, worst, size)
+    strained = worst > tolerance
+    if some(strained):
+        for k in range(count):
+            found = bead_at(T, t, T.integers[first + k], x, base)
+            for c in range(3):
+                at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
+                old = load(w, G + (3 * k + c) * LANES)
+                store(w, G + (3 * k + c) * LANES, select(strained, at, old))
+    fill(T, t, w, U, L, double4(0.0), active, released)
+    factorise(T, t, w, L)
+
+
+@inner
+def project_from(T, t, w, places, copies, tolerance, active, released):
+    """Brings copies back after small moves, along the directions of ``start_from`` (SHAKE)."""
+    U, L, Y, X, M, S, G, _ = places
+    everywhere = double4(0.0) < 1.0
+    copy_back(T, t, w, X, S, everywhere)
+    left = approach(
+        T, t, w, places, copies, HELD_ITERATIONS, tolerance, active, released, True, False
+    )
+    if some(left):
+        copy_back(T, t, w, S, X, left)
+        project(T, t, w, places, left, tolerance, active, released)
+
+
+@inner
+def tangent(T, t, x, v, base, w, places, active, released):
+    """Takes out of velocities what would change a length or move a held bead.
+
+    Directions and factor must be those of ``start_from`` at ``x``.
+    """
+    U, L, Y, X, M, S, G, _ = places
+    bonds, places_, first = T.first[t, BONDS], T.first[t, PLACES], T.first[t, HELD]
+    n = T.first[t, N_BONDS]
+    for k in range(n):
+        i, j = base + T.integers[bonds + 2 * k], base + T.integers[bonds + 2 * k + 1]
+        along = double4(0.0)
+        for c in range(3):
+            d = load(v, i + c * LANES) - load(v, j + c * LANES)
+            along = along + d * load(w, U + (3 * k + c) * LANES)
+        store(w, Y + LANES * T.integers[places_ + k], along)
+    for k in range(T.first[t, N_HELD]):
+        b = T.integers[first + k]
+        found, held = bead_at(T, t, b, v, base), load(active, released + LANES * b)
+        at = places_ + n + 3 * k
+        store(w, Y + LANES * T.integers[at], found[0] * held)
+        store(w, Y + LANES * T.integers[at + 1], found[1] * held)
+        store(w, Y + LANES * T.integers[at + 2], found[2] * held)
+    solve(T, t, w, L, Y)
+    set_move(T, t, w, U, Y, M)
+    for k in range(3 * T.first[t, N_ATOMS]):
+        at = base + LANES * k
+        store(v, at, load(v, at) - load(w, M + LANES * k))

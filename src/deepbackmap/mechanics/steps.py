@@ -1,0 +1,431 @@
+"""Steps of constrained Langevin dynamics, compiled: molecules of a group at once, groups in turn.
+
+Kick, half a drift, friction and noise, half a drift, projection: the order whose positions are
+nearest to the right distribution at a given step (Zhang et al., J. Phys. Chem. A 123, 6056, 2019;
+as OpenMM's ``LangevinMiddleIntegrator``). Pairs that are far may push every few steps (Tuckerman
+et al., J. Chem. Phys. 97, 1990, 1992).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from deepbackmap.mechanics.bonded import add_terms
+from deepbackmap.mechanics.columns import (
+    INVERSES,
+    MASSES,
+    N_ATOMS,
+    N_BEADS,
+    N_PLACES,
+    N_TERMS,
+    TERM_WIDTH,
+    TERMS,
+)
+from deepbackmap.mechanics.lanes import LANES, double4, inner, load, root, select, some, store
+from deepbackmap.mechanics.noise import hashed, piece
+from deepbackmap.mechanics.pairs import pair_forces
+from deepbackmap.mechanics.solver import (
+    add_to_bead,
+    bead_at,
+    deviations,
+    layout,
+    project,
+    project_from,
+    set_goal,
+    start_from,
+    tangent,
+)
+
+
+class State(NamedTuple):
+    """What changes, in the order of the groups."""
+
+    x: Any
+    """nm, molecules whole."""
+    v: Any
+    """nm/ps."""
+    f: Any
+    """kJ/mol/nm; zero between steps."""
+    names: Any
+    """Keys of the random numbers of each atom: (places / 3)."""
+    beads: Any
+    """Where beads are given, nm."""
+    active: Any
+    """1 for each bead that is held exactly, 0 for others: (places / 3)."""
+    softness: Any
+    """One over the squared width of each bead that is held softly, else 0, nm^-2."""
+    offsets: Any
+    """What to take off to have atoms in the cell, nm."""
+    listed: Any
+    """Positions when pairs were listed, nm."""
+    extra: Any
+    """Forces of terms without a kernel, kJ/mol/nm; empty if there are none."""
+
+
+class Lists(NamedTuple):
+    """Clusters and lists of pairs, as for ``pairs.pair_forces``."""
+
+    atoms: Any
+    points: Any
+    types: Any
+    shifts: Any
+    plain: Any
+    masked: Any
+    masks: Any
+    counts: Any
+    slots: Any
+    """Place in the clusters of each atom of the state, stand-ins -1: (places / 3)."""
+
+
+class Field(NamedTuple):
+    """Parameters of pairs, as for ``pairs.pair_forces``."""
+
+    table: Any
+    bits: Any
+    where: Any
+    n_types: int
+    cutoff: float
+    field: float
+    scale: float
+    """Of charges."""
+    charged: bool
+    far_every: int
+
+
+@inner
+def bead_forces(T, t, x, f, goals, softness, base, beads, warmth):
+    """Adds the forces of beads that are held softly."""
+    for b in range(T.first[t, N_BEADS]):
+        soft = load(softness, beads // 3 + LANES * b) * warmth
+        if not some(soft > 0.0):
+            continue
+        at, goal = bead_at(T, t, b, x, base), beads + 3 * LANES * b
+        d0 = (load(goals, goal) - at[0]) * soft
+        d1 = (load(goals, goal + LANES) - at[1]) * soft
+        d2 = (load(goals, goal + 2 * LANES) - at[2]) * soft
+        add_to_bead(T, t, b, f, base, d0, d1, d2, False)
+
+
+@inner
+def bonded_forces(T, t, x, f, base, energies, at, want):
+    """Adds the forces of all bonded terms, and their energies if wanted."""
+    for k in range(T.first[t, N_TERMS]):
+        r = T.first[t, TERMS] + TERM_WIDTH * k
+        if T.integers[r + 6] and not want:
+            continue
+        add_terms(
+            T.integers[r], x, f, base, T.integers, T.integers[r + 1], T.integers[r + 2],
+            T.reals, T.integers[r + 3], T.integers[r + 4],
+            energies, at + LANES * T.integers[r + 5], want,
+        )  # fmt: skip
+
+
+@inner
+def _draw(names, table, at, step, random):
+    """Three normal numbers for each copy of an atom."""
+    for k in range(LANES):
+        bits = hashed(names[at // 3 + k], step)
+        for c in range(3):
+            random[c * LANES + k] = table[piece(bits, c)]
+
+
+@inner
+def _kick_and_drift(T, t, S, base, w, random, X, keep, table, step, warmth, timestep, largest):
+    """Force, half a drift, friction and noise, half a drift; forces are used up."""
+    spread = np.sqrt((1.0 - keep * keep) * warmth)
+    most = double4(largest * largest)
+    for a in range(T.first[t, N_ATOMS]):
+        inverse = T.reals[T.first[t, INVERSES] + a]
+        at = base + 3 * LANES * a
+        scale = timestep * inverse
+        k0, k1 = load(S.f, at) * scale, load(S.f, at + LANES) * scale
+        k2 = load(S.f, at + 2 * LANES) * scale
+        square = (k0 * k0 + k1 * k1 + k2 * k2) * (timestep * timestep)
+        part = select(square > most, root(most / select(square > most, square, 1.0)), 1.0)
+        if spread > 0.0:
+            _draw(S.names, table, at, step, random)
+        size = spread * np.sqrt(inverse)
+        for c in range(3):
+            i = at + c * LANES
+            kick = k0 if c == 0 else (k1 if c == 1 else k2)
+            v = load(S.v, i) + part * kick
+            aim = load(S.x, i) + (0.5 * timestep) * v
+            v = keep * v + size * load(random, c * LANES)
+            store(S.v, i, v)
+            store(w, X + i - base, aim + (0.5 * timestep) * v)
+            store(S.f, i, double4(0.0))
+
+
+@inner
+def _finish(T, t, S, base, w, X, S0, per_step, slots, points, constrained, out):
+    """Takes on the projected positions; returns the largest move since pairs were listed."""
+    farthest, kinetic = double4(0.0), double4(0.0)
+    for a in range(T.first[t, N_ATOMS]):
+        at = base + 3 * LANES * a
+        square, speed = double4(0.0), double4(0.0)
+        for c in range(3):
+            i = at + c * LANES
+            new, v = load(w, X + i - base), load(S.v, i)
+            if constrained:
+                v = v + (new - load(w, S0 + i - base)) * per_step
+                store(S.v, i, v)
+            store(S.x, i, new)
+            d = new - load(S.listed, i)
+            square, speed = square + d * d, speed + v * v
+            for k in range(LANES):
+                slot = slots[at // 3 + k]
+                if slot >= 0:
+                    points[4 * slot + c] = np.float32(S.x[i + k] - S.offsets[i + k])
+        # what is not a number counts as far
+        farthest = select(square <= farthest, farthest, square)
+        kinetic = kinetic + 0.5 * T.reals[T.first[t, MASSES] + a] * speed
+    store(out, 0, farthest)
+    store(out, LANES, kinetic)
+
+
+@njit(cache=True)
+def _molecule_step(
+    g,
+    T,
+    G,
+    S,
+    slots,
+    points,
+    table,
+    keep,
+    step,
+    warmth,
+    timestep,
+    largest,
+    tolerance,
+    moved,
+    kinetic,
+):
+    """One group of ``molecule_steps``."""
+    t, base, beads = G.types[g], G.bases[g], G.beads[g]
+    places = layout(T, t)
+    U, L, Y, X, M, S0, goal, size = places
+    w = np.empty(size)
+    out = np.zeros(2 * LANES)
+    bonded_forces(T, t, S.x, S.f, base, out, 0, False)
+    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth)
+    if len(S.extra):
+        for k in range(3 * T.first[t, N_ATOMS]):
+            i = base + LANES * k
+            store(S.f, i, load(S.f, i) + load(S.extra, i))
+    _kick_and_drift(
+        T, t, S, base, w, np.zeros(3 * LANES), X, keep, table, step, warmth, timestep, largest
+    )
+    constrained = T.first[t, N_PLACES] > 0
+    if constrained:
+        set_goal(T, t, S.beads, beads, w, goal)
+        start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3)
+        # ``project_from`` keeps where it started
+        everyone = double4(0.0) < 1.0
+        project_from(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+    _finish(T, t, S, base, w, X, S0, 1.0 / timestep, slots, points, constrained, out)
+    worst, energy = 0.0, 0.0
+    for k in range(G.copies[g]):
+        if not out[k] <= worst:
+            worst = out[k] if out[k] >= 0.0 else np.inf
+        energy += out[LANES + k]
+    moved[g], kinetic[g] = worst, energy
+
+
+@njit(cache=True, parallel=True)
+def molecule_steps(
+    T, G, S, slots, points, table, keep, step, warmth, timestep, largest, tolerance, moved, kinetic
+):  # fmt: skip
+    """One step of all molecules, whose forces by pairs are in ``S.f``.
+
+    Args:
+        T: tables of the molecule types.
+        G: groups.
+        S: state.
+        slots: as ``Lists.slots``.
+        points: as ``Lists.points``.
+        table: quantiles of the noise.
+        keep: part of the velocity that friction leaves.
+        step: its number, for the noise.
+        warmth: kT, kJ/mol.
+        timestep: ps.
+        largest: farthest that a force may move an atom, nm.
+        tolerance: of the constraints, nm.
+        moved: to be filled in, one a group: largest squared move since pairs were listed.
+        kinetic: to be filled in, one a group: kinetic energy after the step.
+    """
+    for g in prange(len(G.types)):
+        _molecule_step(
+            g,
+            T,
+            G,
+            S,
+            slots,
+            points,
+            table,
+            keep,
+            step,
+            warmth,
+            timestep,
+            largest,
+            tolerance,
+            moved,
+            kinetic,
+        )
+
+
+@njit(cache=True)
+def forces_of_pairs(P, F, S, far, factor):
+    """Adds the forces of one part of the lists."""
+    pair_forces(
+        P.atoms, P.points, P.types, P.shifts, P.plain, P.masked, P.masks, P.counts, F.bits,
+        F.table, F.n_types, F.cutoff, F.field, F.scale, F.charged, far, factor, F.where, S.f, LANES,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def advance(
+    T, G, S, P, F, table, keep, start, stop, last, first, warmth, timestep, largest, tolerances, slack,
+    moved, kinetic,
+):  # fmt: skip
+    """Steps until some end is reached or pairs have to be listed anew.
+
+    Args:
+        start: number of the step before the first.
+        stop: number of the last step.
+        last: number of the step that is projected sharply.
+        first: added to the number of a step where it names the noise.
+        warmth: kT of each step, kJ/mol.
+        tolerances: of the constraints, on the way and in the last step, nm.
+        slack: pairs are listed anew when an atom has moved farther than that, nm.
+        kinetic: to be filled in, one a step: kinetic energy of the velocities before it.
+
+    Returns:
+        Number of the last step taken.
+    """
+    parts = np.zeros(len(G.types))
+    step = start
+    while step < stop:
+        forces_of_pairs(P, F, S, False, 1.0)
+        if F.far_every > 1 and step % F.far_every == 0:
+            forces_of_pairs(P, F, S, True, float(F.far_every))
+        step += 1
+        tolerance = tolerances[1] if step == last else tolerances[0]
+        molecule_steps(
+            T, G, S, P.slots, P.points, table, keep, first + step, warmth[step], timestep, largest,
+            tolerance, moved, parts,
+        )  # fmt: skip
+        energy, worst = 0.0, 0.0
+        for g in range(len(parts)):
+            energy += parts[g]
+            worst = max(worst, moved[g])
+        kinetic[step] = energy
+        if worst > slack * slack:
+            break
+    return step
+
+
+@njit(cache=True)
+def _project_group(g, T, G, S, tolerance, bonds_off, beads_off):
+    """One group of ``project_all``."""
+    t, base, beads = G.types[g], G.bases[g], G.beads[g]
+    places = layout(T, t)
+    U, L, Y, X, M, S0, goal, size = places
+    w = np.empty(size)
+    n = 3 * LANES * T.first[t, N_ATOMS]
+    w[X : X + n] = S.x[base : base + n]
+    set_goal(T, t, S.beads, beads, w, goal)
+    everyone = double4(0.0) < 1.0
+    project(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+    bond, bead = deviations(T, t, w, X, goal, Y, S.active, beads // 3, False)
+    store(bonds_off, g * LANES, bond)
+    store(beads_off, g * LANES, bead)
+    S.x[base : base + n] = w[X : X + n]
+
+
+@njit(cache=True, parallel=True)
+def project_all(T, G, S, tolerance, bonds_off, beads_off):
+    """Brings all molecules onto their constraints, from wherever they are.
+
+    Args:
+        tolerance: nm.
+        bonds_off: to be filled in: largest deviation of a bond of each molecule, nm, (g * LANES).
+        beads_off: the same of a coordinate of a held bead.
+    """
+    for g in prange(len(G.types)):
+        _project_group(g, T, G, S, tolerance, bonds_off, beads_off)
+
+
+@njit(cache=True)
+def _tangent_group(g, T, G, S, tolerance):
+    """One group of ``tangent_all``."""
+    t, base, beads = G.types[g], G.bases[g], G.beads[g]
+    if T.first[t, N_PLACES] == 0:
+        return
+    places = layout(T, t)
+    w = np.empty(places[7])
+    set_goal(T, t, S.beads, beads, w, places[6])
+    start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3)
+    tangent(T, t, S.x, S.v, base, w, places, S.active, beads // 3)
+
+
+@njit(cache=True, parallel=True)
+def tangent_all(T, G, S, tolerance):
+    """Takes out of all velocities what would change a length or move a held bead."""
+    for g in prange(len(G.types)):
+        _tangent_group(g, T, G, S, tolerance)
+
+
+@njit(cache=True)
+def _thermal_group(g, T, G, S, table, step, warmth):
+    """One group of ``thermal_velocities``."""
+    t, base = G.types[g], G.bases[g]
+    random = np.zeros(3 * LANES)
+    for a in range(T.first[t, N_ATOMS]):
+        at = base + 3 * LANES * a
+        _draw(S.names, table, at, step, random)
+        size = np.sqrt(warmth * T.reals[T.first[t, INVERSES] + a])
+        for c in range(3):
+            store(S.v, at + c * LANES, size * load(random, c * LANES))
+
+
+@njit(cache=True, parallel=True)
+def thermal_velocities(T, G, S, table, step, warmth):
+    """Draws velocities of all atoms."""
+    for g in prange(len(G.types)):
+        _thermal_group(g, T, G, S, table, step, warmth)
+
+
+@njit(cache=True)
+def _bonded_group(g, T, G, S, warmth, energies, count, want):
+    """One group of ``bonded_all``."""
+    t, base, beads = G.types[g], G.bases[g], G.beads[g]
+    at = g * count * LANES
+    bonded_forces(T, t, S.x, S.f, base, energies, at, want)
+    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth)
+    for b in range(T.first[t, N_BEADS]):
+        found = bead_at(T, t, b, S.x, base)
+        square = double4(0.0)
+        for c in range(3):
+            a = found[0] if c == 0 else (found[1] if c == 1 else found[2])
+            d = load(S.beads, beads + (3 * b + c) * LANES) - a
+            square = square + d * d
+        soft = load(S.softness, beads // 3 + LANES * b) * (0.5 * warmth)
+        i = at + LANES * (count - 1)
+        store(energies, i, load(energies, i) + soft * square)
+
+
+@njit(cache=True, parallel=True)
+def bonded_all(T, G, S, warmth, energies, count, want):
+    """Adds forces of bonded terms and soft beads to ``S.f``; energies by term of each molecule.
+
+    Args:
+        energies: to be added to: (g * count * LANES).
+        count: of kinds of energy; the last is that of soft beads.
+        want: energies, those of rigid bonds as well; else only forces.
+    """
+    for g in prange(len(G.types)):
+        _bonded_group(g, T, G, S, warmth, energies, count, want)

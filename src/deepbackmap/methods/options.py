@@ -1,0 +1,217 @@
+"""What the options of every method have in common: of its models, of training, of sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepbackmap.errors import InputError
+from deepbackmap.methods.compose import compose
+
+Metrics = dict[str, float]
+
+MOST = 10**9
+"""Of anything that is counted."""
+
+
+def ranged(default: float | int, low: float | int, high: float | int) -> Any:
+    """A field of a number from ``low`` to ``high``, which ``check_ranges`` looks at.
+
+    Args:
+        default: whole, like both bounds, where the number must be.
+        low: least.
+        high: largest.
+    """
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def check_ranges(options: object) -> None:
+    """Raises ValueError for a number outside the range of its field, or of another type."""
+    for f in dataclasses.fields(options):  # type: ignore[arg-type]
+        if "range" not in f.metadata:
+            continue
+        (low, high), value = f.metadata["range"], getattr(options, f.name)
+        whole = isinstance(low, int) and isinstance(high, int)
+        kind = int if whole else (int, float)
+        # a comparison that NaN fails
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            what = "a whole number" if whole else "a number"
+            low, high = (str(x) if whole else f"{x:g}" for x in (low, high))
+            raise ValueError(f"{f.name}: expected {what} from {low} to {high}, got {value}")
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises ValueError for a word that is none of those known."""
+    if value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got '{value}'")
+
+
+class ModelOptions:
+    """What a model of a method is: frozen dataclasses, one section of a configuration each."""
+
+    def bead_cutoff(self, reach: float) -> float:
+        """Beads within this distance may see each other's atoms, nm.
+
+        Args:
+            reach: largest distance of an atom from its bead, nm.
+        """
+        raise NotImplementedError
+
+    def least_height(self) -> float:
+        """Least height of a box that such a model is trained on, nm."""
+        raise NotImplementedError
+
+    def words(self) -> str:
+        """A line for the list of models."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], where: str) -> ModelOptions:
+        """From what ``dataclasses.asdict`` made of it.
+
+        Raises:
+            InputError: an unknown key, or a value that cannot be.
+        """
+        return compose(cls, values, where)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A weight that goes linearly from ``first`` to ``last`` between two iterations."""
+
+    first: float = ranged(0.0, 0.0, 1e6)
+    last: float = ranged(0.0, 0.0, 1e6)
+    start: int = ranged(0, 0, MOST)
+    end: int = ranged(0, 0, MOST)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    def at(self, iteration: int) -> float:
+        """The weight at an iteration (constant before ``start`` and from ``end`` on)."""
+        if iteration >= self.end:
+            return self.last
+        if iteration <= self.start:
+            return self.first
+        return self.first + (self.last - self.first) * (iteration - self.start) / (
+            self.end - self.start
+        )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is trained, whatever the method."""
+
+    iterations: int = ranged(38_660, 1, MOST)
+    """Generator updates."""
+    batch: int = ranged(36, 1, 1_000_000)
+    """Sequences, or blocks of each type, in a batch."""
+    learning_rate: float = ranged(5e-5, 0.0, 10.0)
+    """Of the generator."""
+    beta1: float = ranged(0.0, 0.0, 0.999999)
+    beta2: float = ranged(0.9, 0.0, 0.999999)
+    decay: bool = False
+    """Lower the rates to a hundredth along a half cosine."""
+    warmup: int = ranged(0, 0, MOST)
+    """Iterations over which the rates rise from zero."""
+    jitter: float = ranged(0.0, 0.0, 1.0)
+    """Standard deviation, nm, of noise on the surroundings, for what the sampler meets: neighbours
+    that a model placed."""
+    average: float = ranged(0.0, 0.0, 0.999999)
+    """Decay of the moving average of the generator's weights that is saved; 0: none."""
+    clip: float = ranged(0.0, 0.0, 1e9)
+    """Largest norm of the generator's gradient; 0: no limit."""
+    seed: int = ranged(0, 0, 2**62)
+    precision: str = "32-true"
+    """As Lightning Fabric names it: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    log_every: int = ranged(50, 1, MOST)
+    checkpoint_every: int = ranged(500, 1, MOST)
+    validate_every: int = ranged(500, 1, MOST)
+    """Iterations between logs, checkpoints and validations."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How atoms are placed, whatever the method. Each method adds its own."""
+
+    sweeps: int = ranged(0, 0, 100_000)
+    """Gibbs sweeps after the first placement."""
+    temperature: float | None = None
+    """Target temperature in K; None: that of training."""
+    seed: int = ranged(0, -(2**63), 2**64 - 1)
+    batch: int = ranged(512, 1, 100_000_000)
+    """Most sequences or blocks in one call of the network. Bounds memory; does not change the
+    result."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.temperature is not None and not 0 < self.temperature < 1e5:
+            raise ValueError(
+                f"temperature: expected a positive number below 100000 K, got {self.temperature}"
+            )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all options."""
+        return tuple(f.name for f in dataclasses.fields(cls))
+
+    @classmethod
+    def chosen(cls, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> SamplingOptions:
+        """Options as given, else a model's own, else the method's.
+
+        Args:
+            given: of this run, by name.
+            defaults: of the model.
+
+        Raises:
+            ValueError: options that cannot be, or do not go together.
+        """
+        return cls(**{**defaults, **given})
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """The option classes of a method."""
+
+    name: str
+    model: type[ModelOptions]
+    training: type[TrainingOptions]
+    sampling: type[SamplingOptions]
+    temperatures: bool = False
+    """Whether training can use frames of several temperatures, as dynamics makes them."""
+
+    def sampling_options(
+        self, given: Mapping[str, Any], defaults: Mapping[str, Any], source: str
+    ) -> SamplingOptions:
+        """Options of a run; one that the method does not have, or that would do nothing, is
+        refused.
+
+        Args:
+            given: by name; None: not given.
+            defaults: of the model.
+            source: the model's name, for messages.
+
+        Raises:
+            InputError: a foreign option, or options that do not go together.
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        known = self.sampling.names()
+        if foreign := [name for name in asked if name not in known]:
+            raise InputError(
+                f"{foreign[0]}: expected an option of the method {self.name} ({', '.join(known)}), "
+                f"which model {source} is of; {foreign[0]} would do nothing"
+            )
+        if strange := [name for name in defaults if name not in known]:
+            raise InputError(
+                f"{source}: expected defaults among the options of the method {self.name} "
+                f"({', '.join(known)}), found {strange[0]}"
+            )
+        try:
+            return self.sampling.chosen(asked, defaults)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{error} (options of this run and defaults of {source})") from error

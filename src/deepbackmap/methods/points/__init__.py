@@ -1,0 +1,1 @@
+"""The point method: all atoms of a block at once, as a flow on points."""

@@ -1,0 +1,69 @@
+"""The point method as training and sampling know it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.blocks.plan import build_plan
+from deepbackmap.data.systems import TrainingSystem, only
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.methods.base import Learner, Method, Model, Sampler
+from deepbackmap.methods.options import SamplingOptions, TrainingOptions
+from deepbackmap.methods.points.generator import fresh_generator
+from deepbackmap.methods.points.learner import PointLearner
+from deepbackmap.methods.points.options import (
+    NEW_MODEL,
+    OPTIONS,
+    PointModelOptions,
+    PointSamplingOptions,
+    PointTrainingOptions,
+)
+from deepbackmap.methods.points.sampler import PointSampler
+from deepbackmap.methods.points.slots import bead_signs, collect_vocabulary, name_kinds
+from deepbackmap.methods.spec import ModelSpec
+
+
+class PointMethod:
+    """All atoms of a block at once, as a flow on points."""
+
+    options = OPTIONS
+
+    def completed(self, spec: ModelSpec, systems: Sequence[TrainingSystem]) -> ModelSpec:
+        """With the slots that occur in the data."""
+        assert isinstance(spec.options, PointModelOptions)
+        system = only(systems)
+        plan = build_plan(system.mapping, spec.atom_types, spec.bead_types)
+        hands = bead_signs(system.mapping, system.handedness)
+        names = name_kinds(system.mapping, plan, spec.options.points, hands)
+        options = replace(spec.options, vocabulary=collect_vocabulary(names))
+        return replace(spec, options=options, defaults=dict(NEW_MODEL))
+
+    def generator(self, spec: ModelSpec) -> nn.Module:
+        """A generator with fresh weights."""
+        return fresh_generator(spec)
+
+    def learner(self, fabric: Fabric, spec: ModelSpec, options: TrainingOptions) -> Learner:
+        """A learner with a fresh generator."""
+        assert isinstance(options, PointTrainingOptions)
+        return PointLearner(fabric, spec, options)
+
+    def sampler(
+        self,
+        model: Model,
+        mapping: SystemMapping,
+        options: SamplingOptions,
+        device: torch.device,
+        handedness: Handedness | None,
+    ) -> Sampler:
+        """A sampler of a model on a system."""
+        assert isinstance(options, PointSamplingOptions)
+        return PointSampler(model, mapping, options, device, handedness)
+
+
+METHOD: Method = PointMethod()

@@ -1,1 +1,0 @@
-"""What a bead sees, as points and as densities on a grid."""

@@ -1,0 +1,41 @@
+"""Checkpoints: whole, or the one before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from deepbackmap.errors import InputError
+from deepbackmap.methods.base import Learner
+
+
+def save_checkpoint(learner: Learner, path: Path) -> None:
+    """Write the state aside, then rename: a checkpoint is whole or the one before."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(learner.state(), aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def restore_checkpoint(learner: Learner, path: Path) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        InputError: it is damaged, or of other networks.
+    """
+    try:
+        state = torch.load(path, map_location=learner.fabric.device, weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged archive
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{path}: expected a readable checkpoint, found: {first}") from error
+    try:
+        learner.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputError(
+            f"{path}: expected a checkpoint of the run's networks, found: {first}"
+        ) from error
