@@ -1,9 +1,9 @@
 """What is drawn at once, and the piece of the molecule that tells what it may look like.
 
-A small molecule is drawn whole. Of a larger one the atoms of one bead are drawn at a time; what they
-may look like is told by a *window*: the bead with those around it in the graph of beads, whichever
-way that branches or closes. Windows that are alike (the same atoms, bonds, energies, weights and
-hands, in the same order) are one kind, and one run of dynamics serves all of them.
+A small molecule is drawn whole. Of a larger one the atoms of one bead are drawn at a time; what
+they may look like is told by a *window*: the bead with those around it in the graph of beads,
+whichever way that branches or closes. Windows that are alike (the same atoms, bonds, energies,
+weights and hands, in the same order) are one kind, and one run of dynamics serves all of them.
 """
 
 from __future__ import annotations
