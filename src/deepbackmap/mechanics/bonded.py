@@ -259,17 +259,18 @@ def _harmonic_dihedral(phi, cosine, sine, parameters, p):
 
 
 Columns = Float64[np.ndarray, "m p"]
+Prepared = Float64[np.ndarray, "m q"]
 
 
-def _as_they_are(columns: Columns) -> Columns:
+def _as_they_are(columns: Columns) -> Prepared:
     return columns
 
 
-def _cosines(columns: Columns) -> Columns:
+def _cosines(columns: Columns) -> Prepared:
     return np.stack([np.cos(columns[:, 0]), columns[:, 1]], axis=1)
 
 
-def _phases(columns: Columns) -> Columns | None:
+def _phases(columns: Columns) -> Prepared | None:
     phase, k, n = columns.T
     # energies of fractions are left to the other route
     if not np.array_equal(n, np.round(n)) or (np.abs(n) > 50).any():
@@ -279,13 +280,13 @@ def _phases(columns: Columns) -> Columns | None:
     return np.stack([np.cos(phase), np.sin(phase), k, np.abs(n)], axis=1)
 
 
-def _powers(columns: Columns) -> Columns:
+def _powers(columns: Columns) -> Prepared:
     sigma, epsilon = columns.T
     c6 = 4.0 * epsilon * sigma**6
     return np.stack([c6, c6 * sigma**6], axis=1)
 
 
-def _charges(columns: Columns) -> Columns:
+def _charges(columns: Columns) -> Prepared:
     return COULOMB * columns
 
 
@@ -295,7 +296,7 @@ class Kernel:
 
     number: int
     """What ``add_terms`` knows it by."""
-    prepare: Callable[[Columns], Columns | None]
+    prepare: Callable[[Columns], Prepared | None]
     """From the columns of the topology to what the kernel takes; None if it cannot take them."""
 
 

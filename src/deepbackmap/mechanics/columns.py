@@ -1,4 +1,4 @@
-"""Columns of ``tables.Tables.first``: how many things a molecule type has, and where its tables begin.
+"""Columns of ``tables.Tables.first``: how many things a type has, where its tables begin.
 
 ``N_`` are counts; the others are first entries in ``integers`` or in ``reals``. Atoms are given as
 places relative to the beginning of their group.
@@ -15,8 +15,8 @@ places relative to the beginning of their group.
     N_FIXED, FIXED, FIXED_VALUES, DIAGONALS, DIAGONAL_VALUES,
     N_BEADS, SHARES, SHARE_ATOMS, WEIGHTS, SHARE_INVERSES,
 ) = range(34)  # fmt: skip
-"""MASSES and INVERSES: one an atom. TERMS: rows of ``TERM_WIDTH``. BONDS, BOND_INVERSES: two a bond.
-HELD: beads; MEAN: of their diagonals. PLACES to TARGETS, PAIRS (3 a row), CROSSINGS (4 a row), FIXED
+"""MASSES, INVERSES: one an atom. TERMS: rows of ``TERM_WIDTH``. BONDS, BOND_INVERSES: two a bond.
+HELD: beads; MEAN: of their diagonals. PLACES to TARGETS, PAIRS (3 a row), CROSSINGS (4), FIXED
 and DIAGONALS (3 a held bead): see ``constraints.Constraints``. SHARES: of each bead and behind the
 last one, the first of its entries in SHARE_ATOMS, WEIGHTS and SHARE_INVERSES (inverse masses)."""
 

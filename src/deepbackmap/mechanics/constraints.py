@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Float64, Int32, Int64
-from numba import njit
 from scipy.sparse.linalg import splu
 
 from deepbackmap.mapping import MoleculeMapping
+from deepbackmap.mechanics.lanes import compiled
 from deepbackmap.system import MoleculeType
 
 NEGLIGIBLE = 1e-12
@@ -226,7 +226,7 @@ def _slots(
     return np.searchsorted(keys, ends.min(axis=0) * n + ends.max(axis=0)).astype(np.int64)
 
 
-@njit(cache=True)
+@compiled
 def _targets(starts, rows):
     """``Constraints.targets``: rows of a column occur in the column of each of them."""
     total = 0

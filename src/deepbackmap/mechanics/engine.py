@@ -184,6 +184,7 @@ class Mechanics:
         beads: Float64[np.ndarray, "nb 3"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
         *,
+        at: Float64[np.ndarray, "n 3"] | None = None,
         tolerance: float = TOLERANCE,
     ) -> Projected:
         """Moves atoms, light ones more than heavy ones, onto the constraints.
@@ -194,12 +195,40 @@ class Mechanics:
             positions: nm, molecules whole.
             beads: nm, in the images of their molecules.
             widths: of the beads, nm: 0 for those that are held exactly; others are left alone.
+            at: positions (nm) on the constraints, from which ``positions`` have been reached by
+                small moves. Atoms are then moved along the directions of the constraints there
+                (SHAKE), and one factorisation serves all iterations; molecules for which that
+                is not enough are moved as without it. A molecule whose beads are off there keeps
+                its beads where it has them there: it stays strained, without wandering.
             tolerance: largest deviation of a bond's length or of a coordinate of a bead that is
                 left where it is, nm.
         """
         with _Threads(self.threads):
             work = self._work(positions, beads, widths)
-            return self._project(work, tolerance)
+            return self._project(work, tolerance, at)
+
+    def tangent(
+        self,
+        positions: Float64[np.ndarray, "n 3"],
+        vectors: Float64[np.ndarray, "n 3"],
+        widths: float | Float64[np.ndarray, "nb"] = 0.0,
+    ) -> Float64[np.ndarray, "n 3"]:
+        """Takes out of velocities or moves what would change a length or move a held bead.
+
+        Args:
+            positions: nm, molecules whole and projected.
+            vectors: of any unit, one an atom.
+            widths: of the beads, nm: 0 for those that are held exactly.
+
+        Returns:
+            What is left, in the same unit.
+        """
+        with _Threads(self.threads):
+            beads = np.zeros((self.mapping.n_beads, 3))
+            work = self._work(positions, beads, widths)
+            work.state.v[:] = self._places.spread(vectors)
+            steps.tangent_all(work.tables, self._places.groups, work.state, np.inf)
+            return self._places.gather(work.state.v)
 
     def run(
         self,
@@ -291,6 +320,7 @@ class Mechanics:
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
         *,
         temperature: float = 300.0,
+        shifted: bool = False,
     ) -> dict[str, Float64[np.ndarray, "m"]]:
         """Energies of every molecule in kJ/mol, under the names of ``BONDED`` and ``PAIRS``.
 
@@ -300,12 +330,13 @@ class Mechanics:
             box: lattice vectors as rows, nm.
             widths: of the beads, nm.
             temperature: at which the widths are meant, K.
+            shifted: count Lennard-Jones from zero at the cut-off: what dynamics conserves.
         """
         with _Threads(self.threads):
             work = self._work(positions, beads, widths)
             work.box = np.ascontiguousarray(box, dtype=np.float64)
             self._list(work)
-            return self._energies(work, BOLTZMANN * temperature)
+            return self._energies(work, BOLTZMANN * temperature, shifted=shifted)
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -350,10 +381,13 @@ class Mechanics:
             )
         return self._tables[key]
 
-    def _project(self, work: _Work, tolerance: float) -> Projected:
+    def _project(
+        self, work: _Work, tolerance: float, at: Float64[np.ndarray, "n 3"] | None = None
+    ) -> Projected:
         groups = self._places.groups
         bonds, beads = np.zeros((2, len(groups.types) * LANES))
-        steps.project_all(work.tables, groups, work.state, tolerance, bonds, beads)
+        start = np.zeros(0) if at is None else self._places.spread(at)
+        steps.project_all(work.tables, groups, work.state, tolerance, start, bonds, beads)
         count = self.mapping.topology.n_molecules
         off = np.zeros((2, count), dtype=bool)
         # written so that what is not a number counts as off
@@ -532,7 +566,9 @@ class Mechanics:
 
     # --- energies ---------------------------------------------------------------------------------
 
-    def _energies(self, work: _Work, warmth: float) -> dict[str, Float64[np.ndarray, "m"]]:
+    def _energies(
+        self, work: _Work, warmth: float, *, shifted: bool = False
+    ) -> dict[str, Float64[np.ndarray, "m"]]:
         groups, topology = self._places.groups, self.mapping.topology
         count, molecules = len(BONDED), topology.n_molecules
         bonded = np.zeros(len(groups.types) * count * LANES)
@@ -551,7 +587,9 @@ class Mechanics:
             work.state.x, self._places.atoms, work.state.offsets, lists.atoms, lists.points, LANES
         )
         lj = self._lennard_jones
-        table = np.stack([lj.c12.numpy(), lj.c6.numpy()], axis=-1).astype(np.float32)
+        c6, c12 = lj.c6.numpy(), lj.c12.numpy()
+        end = c12 / self.cutoff**12 - c6 / self.cutoff**6
+        table = np.stack([c12, c6, end if shifted else 0.0 * end], axis=-1).astype(np.float32)
         per_atom = np.zeros((topology.n_atoms, len(PAIRS)))
         pairs.pair_energies(
             lists.atoms, lists.points, lists.types, lists.shifts, lists.plain, lists.masked,

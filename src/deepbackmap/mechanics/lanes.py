@@ -9,20 +9,64 @@ spread over all elements; ``select`` chooses by a mask.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 WIDTH = 8
 """Floats in a vector: atoms of a cluster."""
 LANES = 4
 """Doubles in a vector: copies of a molecule type that are worked on at once."""
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's, whether or not tests have wrapped the function to check its arguments."""
+    return _intrinsic(inspect.unwrap(function))
+
+
+_ROOM = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, where tests have wrapped it to check its arguments."""
+    return inspect.unwrap(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """Compiles a function that allocates nothing and is called in inner loops only.
+
+    It neither owns nor counts references to arrays: counting them costs more than short loops do.
+    """
+    return njit(_nrt=False)(_plain(function))
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compiles a function and keeps the outcome between runs."""
+    return _kept(njit(cache=True)(_plain(function)))
+
+
+def threaded(function: Callable[..., Any]) -> Any:
+    """The same of a function whose ``prange`` loops are shared by threads."""
+    return _kept(njit(cache=True, parallel=True)(_plain(function)))
+
+
+def _kept(dispatcher: Any) -> Any:
+    """Numba keeps functions until their own file changes; here until any file of the room does."""
+    key = dispatcher._cache._index_key
+    dispatcher._cache._index_key = lambda *args: (*key(*args), _ROOM)
+    return dispatcher
 
 
 class Lanes(types.Type):  # type: ignore[misc]
@@ -224,11 +268,3 @@ def some(typingctx: Any, mask: Any) -> Any:
         return builder.icmp_unsigned("!=", number, ir.Constant(number.type, 0))
 
     return types.boolean(mask), emit
-
-
-def inner(function: Callable[..., Any]) -> Any:
-    """Compiles a function that allocates nothing and is called in inner loops only.
-
-    It neither owns nor counts references to arrays: counting them costs more than short loops do.
-    """
-    return njit(_nrt=False)(function)

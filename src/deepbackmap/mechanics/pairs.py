@@ -14,11 +14,12 @@ excludes, which carry a mask.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from deepbackmap.mechanics.lanes import (
     WIDTH,
     both,
+    compiled,
     float8,
     inner,
     load,
@@ -26,6 +27,7 @@ from deepbackmap.mechanics.lanes import (
     select,
     some,
     store,
+    threaded,
 )
 
 IMAGES = 27
@@ -40,7 +42,7 @@ TINY = np.float32(1e-6)
 """nm^2: squared distance below which pairs exert no more force, lest it overflow."""
 
 
-@njit(cache=True)
+@compiled
 def _wrapped(x, where, box, inverse, offsets, fractions, lanes):
     """Fractional coordinates in the cell, and what was taken off; whether all are finite."""
     finite = True
@@ -66,7 +68,7 @@ def _wrapped(x, where, box, inverse, offsets, fractions, lanes):
     return finite
 
 
-@njit(cache=True)
+@compiled
 def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
     """Sorts atoms into columns along the last lattice vector, and these by height.
 
@@ -104,7 +106,7 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
     return atoms, first, finite
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def _sort_columns(atoms, first, count, fractions):
     for c in prange(len(count)):
         part = atoms[first[c] : first[c] + count[c]].copy()
@@ -116,7 +118,7 @@ def _sort_columns(atoms, first, count, fractions):
             atoms[first[c] + k] = part[order[k]]
 
 
-@njit(cache=True)
+@compiled
 def place(x, where, offsets, atoms, points, lanes):
     """Copies positions in the cell to the places of the clusters, in single precision."""
     for s in range(len(atoms)):
@@ -129,7 +131,7 @@ def place(x, where, offsets, atoms, points, lanes):
 @inner
 def _mark(atoms, base, exclusions, marks, sign):
     """Sets (or, by -1, clears) the bits of the atoms of a cluster at those they exclude."""
-    molecule, local, rows, starts, partners = exclusions
+    _molecule, local, rows, starts, partners = exclusions
     for k in range(WIDTH):
         a = atoms[base + k]
         if a < 0:
@@ -204,7 +206,8 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
     base, n = cluster * WIDTH, 0
     for k in range(WIDTH):
         for c in range(3):
-            own[c * WIDTH + k] = points[4 * (base + k) + c]
+            # empty places are far from everything, each other included
+            own[c * WIDTH + k] = points[4 * (base + k) + c] if atoms[base + k] >= 0 else -FAR_AWAY
     x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
     reach2 = np.float32(reach * reach)
     for k in range(n_clusters):
@@ -216,8 +219,7 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
             dy = y - (points[4 * s + 1] + h1)
             dz = z - (points[4 * s + 2] + h2)
             found[n] = s * 32 + code
-            # empty places are far from everything but each other
-            n += some(dx * dx + dy * dy + dz * dz < reach2) and atoms[s] >= 0
+            n += some(dx * dx + dy * dy + dz * dz < reach2)
     return n
 
 
@@ -259,7 +261,7 @@ def _list_cluster(
     counts[cluster, 2], counts[cluster, 3] = m_near, m_far
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def list_pairs(
     atoms, first, points, columns, inverse, shifts, reach, near, exclusions, plain, masked, masks,
     counts, candidates,
@@ -342,7 +344,7 @@ def _slopes_uncharged(dx, dy, dz, table, row, cutoff2, included):
     return select(both(r2 < cutoff2, included), slope, np.float32(0.0))
 
 
-@njit(cache=True)
+@compiled
 def bit_masks():
     """(256 * WIDTH,): 1 where a bit of the number of the row is set."""
     found = np.zeros(256 * WIDTH, dtype=np.float32)
@@ -352,7 +354,7 @@ def bit_masks():
     return found
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def pair_forces(
     atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
     field, scale, charged, far, factor, where, forces, lanes,
@@ -440,7 +442,7 @@ def pair_forces(
                     forces[w] += factor * own[c * WIDTH + k]
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def pair_energies(
     atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
     k_field, c_field, molecule, found,
@@ -448,7 +450,7 @@ def pair_energies(
     """Half of the energy of every pair to each of its atoms.
 
     Args:
-        table: (t, t, 2): c12 and c6; cores are not softened.
+        table: (t, t, 3): c12, c6, and what is taken off each energy; cores are not softened.
         k_field: constant of the reaction field, nm^-3, and ``c_field``, nm^-1.
         molecule: of each atom.
         found: (n, 4), to be filled in: Lennard-Jones and Coulomb with atoms of the same molecule,
@@ -464,15 +466,15 @@ def pair_energies(
     for cluster in prange(len(atoms) // WIDTH):
         base = cluster * WIDTH
         own = np.empty(5 * WIDTH, dtype=np.float32)
-        rows = np.empty(n_types * 2 * WIDTH, dtype=np.float32)
+        rows = np.empty(n_types * 3 * WIDTH, dtype=np.float32)
         for k in range(WIDTH):
             for c in range(4):
                 own[c * WIDTH + k] = points[4 * (base + k) + c]
             a = atoms[base + k]
             own[4 * WIDTH + k] = molecule[a] if a >= 0 else -1
             for t in range(n_types):
-                for c in range(2):
-                    rows[(t * 2 + c) * WIDTH + k] = table[types[base + k], t, c]
+                for c in range(3):
+                    rows[(t * 3 + c) * WIDTH + k] = table[types[base + k], t, c]
         x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
         q, m = load(own, 3 * WIDTH), load(own, 4 * WIDTH)
         lj_in, lj_out, c_in, c_out = float8(zero), float8(zero), float8(zero), float8(zero)
@@ -491,13 +493,14 @@ def pair_energies(
             dx = x - (points[4 * j] + shifts[code, 0])
             dy = y - (points[4 * j + 1] + shifts[code, 1])
             dz = z - (points[4 * j + 2] + shifts[code, 2])
-            row = types[j] * (2 * WIDTH)
+            row = types[j] * (3 * WIDTH)
             r2 = dx * dx + dy * dy + dz * dz
             inside = r2 < cutoff2
             included = load(bits, bit * WIDTH) > zero
             inverse2 = np.float32(1.0) / select(r2 < TINY, TINY, r2)
             inverse6 = inverse2 * inverse2 * inverse2
             lj = (load(rows, row) * inverse6 - load(rows, row + WIDTH)) * inverse6
+            lj = lj - load(rows, row + 2 * WIDTH)
             lj = select(both(inside, included), lj, zero)
             charge = q * points[4 * j + 3]
             plain_part = select(included, root(inverse2), zero)

@@ -331,7 +331,7 @@ def approach(T, t, w, places, going, iterations, tolerance, active, released, he
     Returns:
         The copies that have not settled.
     """
-    U, L, Y, X, M, S, G, _ = places
+    U, L, Y, X, M, _S, G, _ = places
     damping, last = double4(1.0), double4(np.inf)
     for _ in range(iterations):
         bond, bead = deviations(T, t, w, X, G, Y, active, released, bonds_alone)
@@ -379,7 +379,7 @@ def start_from(T, t, x, base, w, places, tolerance, active, released):
     From where beads are out of reach there is no small move onto them: those copies keep their
     beads where they have them.
     """
-    U, L, Y, X, M, S, G, _ = places
+    U, L, _Y, _X, _M, _S, G, _ = places
     set_units(T, t, x, base, w, U)
     count, first = T.first[t, N_HELD], T.first[t, HELD]
     worst = double4(0.0)
@@ -405,7 +405,7 @@ def start_from(T, t, x, base, w, places, tolerance, active, released):
 @inner
 def project_from(T, t, w, places, copies, tolerance, active, released):
     """Brings copies back after small moves, along the directions of ``start_from`` (SHAKE)."""
-    U, L, Y, X, M, S, G, _ = places
+    _U, _L, _Y, X, _M, S, _G, _ = places
     everywhere = double4(0.0) < 1.0
     copy_back(T, t, w, X, S, everywhere)
     left = approach(
@@ -422,7 +422,7 @@ def tangent(T, t, x, v, base, w, places, active, released):
 
     Directions and factor must be those of ``start_from`` at ``x``.
     """
-    U, L, Y, X, M, S, G, _ = places
+    U, L, Y, _X, M, _S, _G, _ = places
     bonds, places_, first = T.first[t, BONDS], T.first[t, PLACES], T.first[t, HELD]
     n = T.first[t, N_BONDS]
     for k in range(n):

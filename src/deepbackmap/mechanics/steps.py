@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from deepbackmap.mechanics.bonded import add_terms
 from deepbackmap.mechanics.columns import (
@@ -24,7 +24,18 @@ from deepbackmap.mechanics.columns import (
     TERM_WIDTH,
     TERMS,
 )
-from deepbackmap.mechanics.lanes import LANES, double4, inner, load, root, select, some, store
+from deepbackmap.mechanics.lanes import (
+    LANES,
+    compiled,
+    double4,
+    inner,
+    load,
+    root,
+    select,
+    some,
+    store,
+    threaded,
+)
 from deepbackmap.mechanics.noise import hashed, piece
 from deepbackmap.mechanics.pairs import pair_forces
 from deepbackmap.mechanics.solver import (
@@ -186,7 +197,7 @@ def _finish(T, t, S, base, w, X, S0, per_step, slots, points, constrained, out):
     store(out, LANES, kinetic)
 
 
-@njit(cache=True)
+@compiled
 def _molecule_step(
     g,
     T,
@@ -207,7 +218,7 @@ def _molecule_step(
     """One group of ``molecule_steps``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
     places = layout(T, t)
-    U, L, Y, X, M, S0, goal, size = places
+    _U, _L, _Y, X, _M, S0, goal, size = places
     w = np.empty(size)
     out = np.zeros(2 * LANES)
     bonded_forces(T, t, S.x, S.f, base, out, 0, False)
@@ -235,7 +246,7 @@ def _molecule_step(
     moved[g], kinetic[g] = worst, energy
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def molecule_steps(
     T, G, S, slots, points, table, keep, step, warmth, timestep, largest, tolerance, moved, kinetic
 ):  # fmt: skip
@@ -277,7 +288,7 @@ def molecule_steps(
         )
 
 
-@njit(cache=True)
+@compiled
 def forces_of_pairs(P, F, S, far, factor):
     """Adds the forces of one part of the lists."""
     pair_forces(
@@ -286,10 +297,10 @@ def forces_of_pairs(P, F, S, far, factor):
     )  # fmt: skip
 
 
-@njit(cache=True)
+@compiled
 def advance(
-    T, G, S, P, F, table, keep, start, stop, last, first, warmth, timestep, largest, tolerances, slack,
-    moved, kinetic,
+    T, G, S, P, F, table, keep, start, stop, last, first, warmth, timestep, largest, tolerances,
+    slack, moved, kinetic,
 ):  # fmt: skip
     """Steps until some end is reached or pairs have to be listed anew.
 
@@ -328,38 +339,45 @@ def advance(
     return step
 
 
-@njit(cache=True)
-def _project_group(g, T, G, S, tolerance, bonds_off, beads_off):
+@compiled
+def _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off):
     """One group of ``project_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
     places = layout(T, t)
-    U, L, Y, X, M, S0, goal, size = places
+    _U, _L, Y, X, _M, _S0, goal, size = places
     w = np.empty(size)
     n = 3 * LANES * T.first[t, N_ATOMS]
     w[X : X + n] = S.x[base : base + n]
     set_goal(T, t, S.beads, beads, w, goal)
     everyone = double4(0.0) < 1.0
-    project(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+    if len(at):
+        start_from(T, t, at, base, w, places, tolerance, S.active, beads // 3)
+        project_from(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+        set_goal(T, t, S.beads, beads, w, goal)
+    else:
+        project(T, t, w, places, everyone, tolerance, S.active, beads // 3)
     bond, bead = deviations(T, t, w, X, goal, Y, S.active, beads // 3, False)
     store(bonds_off, g * LANES, bond)
     store(beads_off, g * LANES, bead)
     S.x[base : base + n] = w[X : X + n]
 
 
-@njit(cache=True, parallel=True)
-def project_all(T, G, S, tolerance, bonds_off, beads_off):
+@threaded
+def project_all(T, G, S, tolerance, at, bonds_off, beads_off):
     """Brings all molecules onto their constraints, from wherever they are.
 
     Args:
         tolerance: nm.
+        at: positions on the constraints, along whose directions molecules are moved if that is
+            enough; empty if there are none.
         bonds_off: to be filled in: largest deviation of a bond of each molecule, nm, (g * LANES).
         beads_off: the same of a coordinate of a held bead.
     """
     for g in prange(len(G.types)):
-        _project_group(g, T, G, S, tolerance, bonds_off, beads_off)
+        _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off)
 
 
-@njit(cache=True)
+@compiled
 def _tangent_group(g, T, G, S, tolerance):
     """One group of ``tangent_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
@@ -372,14 +390,14 @@ def _tangent_group(g, T, G, S, tolerance):
     tangent(T, t, S.x, S.v, base, w, places, S.active, beads // 3)
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def tangent_all(T, G, S, tolerance):
     """Takes out of all velocities what would change a length or move a held bead."""
     for g in prange(len(G.types)):
         _tangent_group(g, T, G, S, tolerance)
 
 
-@njit(cache=True)
+@compiled
 def _thermal_group(g, T, G, S, table, step, warmth):
     """One group of ``thermal_velocities``."""
     t, base = G.types[g], G.bases[g]
@@ -392,14 +410,14 @@ def _thermal_group(g, T, G, S, table, step, warmth):
             store(S.v, at + c * LANES, size * load(random, c * LANES))
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def thermal_velocities(T, G, S, table, step, warmth):
     """Draws velocities of all atoms."""
     for g in prange(len(G.types)):
         _thermal_group(g, T, G, S, table, step, warmth)
 
 
-@njit(cache=True)
+@compiled
 def _bonded_group(g, T, G, S, warmth, energies, count, want):
     """One group of ``bonded_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
@@ -418,7 +436,7 @@ def _bonded_group(g, T, G, S, warmth, energies, count, want):
         store(energies, i, load(energies, i) + soft * square)
 
 
-@njit(cache=True, parallel=True)
+@threaded
 def bonded_all(T, G, S, warmth, energies, count, want):
     """Adds forces of bonded terms and soft beads to ``S.f``; energies by term of each molecule.
 

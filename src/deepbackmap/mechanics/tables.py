@@ -154,7 +154,7 @@ class _Packed:
 
 def tables_of(
     mapping: SystemMapping,
-    held: Sequence[Bool[np.ndarray, "b"]],
+    held: Sequence[Bool[np.ndarray, "_"]],
     names: Sequence[str],
     *,
     rigid: bool,

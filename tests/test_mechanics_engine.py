@@ -1,0 +1,427 @@
+"""Dynamics in the process: forces and energies of others, the temperature, the same bits."""
+
+import dataclasses
+import functools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import small_polystyrene as ps
+from deepbackmap.dynamics.constraints import Constraints
+from deepbackmap.forcefield import ForceField, energies_per_molecule, terms
+from deepbackmap.geometry.counter_random import hash_counters
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import MoleculeMapping, SystemMapping, map_positions
+from deepbackmap.mechanics import bonded, noise
+from deepbackmap.mechanics.engine import LARGEST_MOVE, Langevin, LostError, Mechanics
+from deepbackmap.mechanics.lanes import LANES, compiled
+from deepbackmap.quantities import BOLTZMANN
+from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
+
+# --- bonded terms ---------------------------------------------------------------------------------
+
+EXAMPLES = {
+    "bond": (2, [0.15, 1e4]),
+    "angle": (3, [1.9, 400.0]),
+    "angle_g96": (3, [1.9, 400.0]),
+    "proper": (4, [0.3, 5.0, 3.0]),
+    "ryckaert_bellemans": (4, [1.0, 2.0, 3.0, -4.0, 5.0, 6.0]),
+    "improper": (4, [0.2, 300.0]),
+    "lj14": (2, [0.3, 0.4]),
+    "coulomb14": (2, [0.2]),
+}
+
+
+@compiled
+def _add(number, x, f, atoms, count, values, width, e):
+    bonded.add_terms(number, x, f, 0, atoms, 0, count, values, 0, width, e, 0, True)
+
+
+def by_kernel(kind, x, atoms, parameters):
+    """Energies (lanes,) and forces (lanes, n, 3) of some terms."""
+    state = np.ascontiguousarray(x.transpose(1, 2, 0)).ravel()
+    values = np.ascontiguousarray(bonded.KERNELS[kind].prepare(parameters), dtype=float)
+    f, e = np.zeros_like(state), np.zeros(LANES)
+    places = (3 * LANES * atoms).ravel()
+    number = bonded.KERNELS[kind].number
+    _add(number, state, f, places, len(atoms), values.ravel(), values.shape[1], e)
+    return e, f.reshape(x.shape[1], 3, LANES).transpose(2, 0, 1)
+
+
+def by_autograd(kind, x, atoms, parameters):
+    at = torch.tensor(x, requires_grad=True)
+    energy = terms.FUNCTIONS[kind](at, torch.tensor(atoms), torch.tensor(parameters)).sum(-1)
+    energy.sum().backward()
+    return energy.detach().numpy(), -at.grad.numpy()
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize("seed", range(4))
+def test_kernels_are_the_gradients_of_the_terms(kind, seed):
+    count, row = EXAMPLES[kind]
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0.0, 0.2, (LANES, 7, 3))
+    atoms = np.array([rng.permutation(7)[:count] for _ in range(5)])
+    parameters = np.array([row] * 5) * rng.uniform(0.8, 1.2, (5, 1))
+    if kind == "proper":
+        parameters[:, 2] = [1, 2, 3, 4, -2]
+    energies, forces = by_kernel(kind, x, atoms, parameters)
+    expected = by_autograd(kind, x, atoms, parameters)
+    np.testing.assert_allclose(energies, expected[0], rtol=1e-11)
+    np.testing.assert_allclose(forces, expected[1], rtol=1e-9, atol=1e-9 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_degenerate_geometry_has_finite_forces(kind):
+    count, row = EXAMPLES[kind]
+    x = np.zeros((LANES, 4, 3))
+    x[1, :, 0] = 0.1 * np.arange(4)
+    x[2, 2:] = 0.1
+    x[3, :, 1] = [0.0, 0.1, 0.0, 0.1]
+    energies, forces = by_kernel(kind, x, np.arange(count)[None], np.array([row]))
+    assert np.isfinite(energies).all()
+    assert np.isfinite(forces).all()
+
+
+def test_a_fraction_of_a_multiplicity_is_left_to_automatic_differentiation():
+    assert bonded.KERNELS["proper"].prepare(np.array([[0.0, 1.0, 1.5]])) is None
+
+
+@compiled
+def _arctangents(y, x, found):
+    for k in range(0, len(y), LANES):
+        bonded.store(found, k, bonded.arctangent(bonded.load(y, k), bonded.load(x, k)))
+
+
+def test_the_arctangent_is_that_of_the_library():
+    angle = np.linspace(-math.pi, math.pi, 4000)
+    y, x = 0.3 * np.sin(angle), 0.3 * np.cos(angle)
+    found = np.empty_like(y)
+    _arctangents(y, x, found)
+    np.testing.assert_allclose(found, np.arctan2(y, x), rtol=0, atol=1e-15 * 8)
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+@compiled
+def _hashes(names, step, found, pieces):
+    for k in range(len(names)):
+        bits = noise.hashed(names[k], step)
+        found[k] = np.int64(bits)
+        for c in range(3):
+            pieces[k, c] = noise.piece(bits, c)
+
+
+def test_noise_is_named_as_elsewhere_and_is_normal():
+    names = hash_counters(5, torch.arange(20000)).numpy()
+    found, pieces = np.empty(len(names), dtype=np.int64), np.empty((len(names), 3), dtype=np.int64)
+    _hashes(names, 17, found, pieces)
+    assert np.array_equal(found, hash_counters(torch.tensor(names), 17).numpy())
+    table = noise.quantiles()
+    assert table.mean() == pytest.approx(0.0, abs=1e-12)
+    assert (table**2).mean() == pytest.approx(1.0, abs=1e-11)
+    assert (table**4).mean() == pytest.approx(3.0, rel=2e-3)
+    drawn = table[pieces]
+    # five standard errors
+    assert np.abs(drawn.mean(axis=0)).max() < 5 / math.sqrt(len(names))
+    assert np.abs(np.cov(drawn.T) - np.eye(3)).max() < 5 * math.sqrt(2 / len(names))
+
+
+# --- whole boxes ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def melt():
+    """The reference box, or a skewed one of short chains where that is not at hand."""
+    folder = Path(os.environ.get("DEEPBACKMAP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    return folder / "sps"
+
+
+def short_chains(box=ps.SKEWED):
+    """Three chains of three monomers that meet each other's images."""
+    frame = ps.atoms(box=box)
+    mapping = ps.mapping()
+    return mapping, frame.positions, map_positions(mapping, frame.positions), frame.box
+
+
+def autograd_forces(field, x, box):
+    at = torch.tensor(x, requires_grad=True)
+    sum(field.energies(at, torch.tensor(box)).values()).backward()
+    return -at.grad.numpy()
+
+
+@pytest.mark.parametrize("cutoff", [0.6, 0.9])
+@pytest.mark.parametrize("epsilon", [2.5, math.inf, None])
+def test_forces_are_those_of_the_force_field(cutoff, epsilon):
+    mapping, x, beads, box = short_chains()
+    field = ForceField.from_topology(
+        mapping.topology, cutoff=cutoff, reaction_field_epsilon=epsilon
+    )
+    for far_every in (1, 3):
+        engine = Mechanics(
+            mapping, rigid=False, cutoff=cutoff, epsilon=epsilon, far_every=far_every
+        )
+        found, expected = engine.forces(x, beads, box), autograd_forces(field, x, box)
+        assert np.sqrt(((found - expected) ** 2).mean() / (expected**2).mean()) < 1e-5
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_energies_by_term_and_molecule_are_those_of_the_force_field():
+    mapping, x, beads, box = short_chains()
+    field = ForceField.from_topology(mapping.topology, cutoff=0.9, reaction_field_epsilon=2.5)
+    expected = energies_per_molecule(field, Structure(x, box))
+    found = Mechanics(mapping, cutoff=0.9, epsilon=2.5).energies(x, beads, box)
+    for name, energies in expected.items():
+        np.testing.assert_allclose(
+            found[name], energies, rtol=1e-5, atol=1e-5 * np.abs(energies).max(), err_msg=name
+        )
+    assert not found["bead"].any()
+
+
+def test_the_reference_box_has_the_energies_of_gromacs_force_field():
+    if not melt().exists():
+        pytest.skip(f"{melt()} is absent")
+    topology = read_topology(melt() / "topol.top")
+    frame = read_frames(melt() / "aa.gro")[0]
+    beadless = SystemMapping(topology, tuple(free(m.n_atoms) for m in topology.molecule_types))
+    field = ForceField.from_topology(topology, cutoff=1.0, reaction_field_epsilon=2.5)
+    engine = Mechanics(beadless, cutoff=1.0, epsilon=2.5)
+    found = engine.energies(frame.positions, np.zeros((0, 3)), frame.box)
+    expected = field.energies_by_term(frame)
+    for name in ("lj", "coulomb"):
+        both = found[f"{name} intra"].sum() + found[f"{name} inter"].sum()
+        assert both == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_terms_without_a_kernel_are_differentiated(monkeypatch):
+    mapping, x, beads, box = short_chains()
+    with_kernels = Mechanics(mapping, rigid=False)
+    left = {k: v for k, v in bonded.KERNELS.items() if k not in ("angle", "improper")}
+    monkeypatch.setattr("deepbackmap.mechanics.tables.KERNELS", left)
+    without = Mechanics(mapping, rigid=False)
+    np.testing.assert_allclose(
+        without.forces(x, beads, box), with_kernels.forces(x, beads, box), rtol=0, atol=1e-6
+    )
+    one, other = (e.energies(x, beads, box) for e in (with_kernels, without))
+    np.testing.assert_allclose(other["angle"], one["angle"], rtol=1e-12)
+    options, names = Langevin(5, 300.0), np.arange(len(x))
+    one, other = (e.run(x, beads, box, options, names) for e in (with_kernels, without))
+    np.testing.assert_allclose(other.positions, one.positions, rtol=0, atol=1e-7)
+
+
+def on_constraints(mapping, x, beads):
+    bonds = np.abs(Constraints.of(mapping.topology, bonds=True).deviations(x)).max()
+    return max(bonds, np.abs(map_positions(mapping, x) - beads).max())
+
+
+def test_bonds_and_beads_stay_and_threads_and_parts_change_no_bit():
+    mapping, x, beads, box = short_chains()
+    names = hash_counters(3, torch.arange(len(x))).numpy()
+    runs = [
+        Mechanics(mapping, threads=n).run(x, beads, box, Langevin(30, 500.0), names) for n in (1, 2)
+    ]
+    assert np.array_equal(runs[0].positions, runs[1].positions)
+    assert np.array_equal(runs[0].velocities, runs[1].velocities)
+    assert on_constraints(mapping, runs[0].positions, beads) < 1e-6
+    assert np.median(np.linalg.norm(runs[0].positions - x, axis=1)) > 1e-3
+    other = Mechanics(mapping).run(x, beads, box, Langevin(30, 500.0), names + 1)
+    assert (np.abs(other.positions - runs[0].positions).max(axis=1) > 1e-4).mean() > 0.9
+
+
+def test_a_molecule_does_not_depend_on_those_it_is_worked_on_with():
+    """Chains far apart, in any number: alone, one has the same bits as among others."""
+    box = np.eye(3) * 40.0
+    mapping, x, _, _ = short_chains(box)
+    n = ps.ATOMS
+    x = x + np.repeat(10.0 * np.arange(3), n)[:, None]
+    beads, names = map_positions(mapping, x), np.arange(len(x))
+    together = Mechanics(mapping).run(x, beads, box, Langevin(10, 400.0), names)
+    single = ps.mapping(chains=1)
+    b = ps.BEADS
+    alone = Mechanics(single).run(
+        x[n : 2 * n], beads[b : 2 * b], box, Langevin(10, 400.0), names[n : 2 * n]
+    )
+    np.testing.assert_allclose(alone.positions, together.positions[n : 2 * n], rtol=0, atol=1e-7)
+
+
+def test_no_steps_change_nothing_and_what_is_lost_is_said():
+    mapping, x, beads, box = short_chains()
+    engine, names = Mechanics(mapping), np.arange(len(x))
+    start = engine.project(x, beads).positions
+    assert np.array_equal(engine.run(start, beads, box, Langevin(0, 300.0), names).positions, start)
+    lost = start.copy()
+    lost[60] = np.nan
+    with pytest.raises(LostError, match="molecule 2"):
+        engine.run(lost, beads, box, Langevin(2, 300.0), names)
+    with pytest.raises(ValueError, match="heights of at least"):
+        engine.run(start, beads, 0.1 * box, Langevin(2, 300.0), names)
+    with pytest.raises(ValueError, match="temperature: expected 3"):
+        engine.run(start, beads, box, Langevin(2, np.array([1.0, 2.0])), names)
+
+
+# --- temperature and beads ------------------------------------------------------------------------
+
+ANGLE, STIFFNESS, BOND, APART, COUNT = math.radians(110.0), 1000.0, 0.15, 1.6, 512
+MASSES = np.array([12.0, 14.0, 16.0])
+
+
+def free(n):
+    """A molecule of n atoms without beads."""
+    return centre(n, ())
+
+
+def centre(n, weights):
+    """A molecule whose one bead has these weights; none if there are none."""
+    empty, b = np.zeros((0, 2), dtype=np.int64), int(len(weights) > 0)
+    return MoleculeMapping(
+        bead_names=("B1",) * b, bead_types=("B",) * b, bead_residue_names=("RES",) * b,
+        bead_residue_numbers=np.ones(b, dtype=np.int64), weight_atoms=np.arange(len(weights)),
+        weight_beads=np.zeros(len(weights), dtype=np.int64),
+        weights=np.array(weights, dtype=float), owner=np.zeros(n, dtype=np.int64),
+        bead_bonds=empty, align=np.full((b, 2), -1, dtype=np.int64), order=np.arange(b),
+    )  # fmt: skip
+
+
+def benders(count=COUNT):
+    """Molecules of three atoms with rigid bonds and one harmonic angle, out of each other's
+    reach; their beads are their centres of mass, so that all they do is turn and bend."""
+    empty = np.zeros((0, 2), dtype=np.int64)
+    bonds = BondedTerms(np.array([[0, 1], [1, 2]]), np.array([[BOND, 1e5]] * 2))
+    angle = BondedTerms(np.array([[0, 1, 2]]), np.array([[ANGLE, STIFFNESS]]))
+    kind = MoleculeType(
+        name="bender", atom_names=("A1", "A2", "A3"), atom_types=("A",) * 3,
+        residue_names=("RES",) * 3, residue_numbers=np.ones(3, dtype=np.int64),
+        charges=np.zeros(3), masses=MASSES, terms={"bond": bonds, "angle": angle}, nrexcl=2,
+        exclusions=np.array([[0, 1], [0, 2], [1, 2]]),
+        pairs=BondedTerms(empty, np.zeros((0, 3))),
+    )  # fmt: skip
+    lj = np.full((1, 1), 1e-3), np.full((1, 1), 1e-6)
+    topology = Topology("benders", (kind,), ((0, count),), ("A",), *lj)
+    arms = np.array([[0, 0, 0], [BOND, 0, 0], [0, 0, 0]], dtype=float)
+    arms[2] = arms[1] - BOND * np.array([math.cos(ANGLE), math.sin(ANGLE), 0])
+    side = math.ceil(count ** (1 / 3))
+    grid = np.stack(np.unravel_index(np.arange(count), (side,) * 3), 1) * APART
+    x = (grid[:, None] + arms[None]).reshape(-1, 3)
+    mapping = SystemMapping(topology, (centre(3, MASSES / MASSES.sum()),))
+    return mapping, x, map_positions(mapping, x), np.eye(3) * side * APART
+
+
+def bending(x):
+    """Energies of the angles of benders, kJ/mol."""
+    a, b, c = x.reshape(-1, 3, 3).transpose(1, 0, 2)
+    cosine = ((a - b) * (c - b)).sum(1) / BOND**2
+    return 0.5 * STIFFNESS * (np.arccos(cosine) - ANGLE) ** 2
+
+
+@pytest.mark.parametrize(("temperature", "lightest"), [(250.0, 0.0), (600.0, 0.0), (600.0, 15.0)])
+@pytest.mark.parametrize("width", [0.0, 0.02])
+def test_a_harmonic_angle_takes_on_the_temperature_and_a_bead_its_width(
+    temperature, lightest, width
+):
+    """Half of kT, whatever atoms weigh, and the width that was asked for in each direction."""
+    mapping, x, beads, box = benders()
+    engine = Mechanics(mapping, lightest=lightest)
+    energies, offsets = [], []
+    trajectory = engine.run(
+        x, beads, box, Langevin(600, temperature), np.arange(len(x)), width,
+        every=100,
+    )  # fmt: skip
+    for seen in trajectory.observed[1:]:
+        energies.append(bending(seen.positions).mean())
+        offsets.append(map_positions(mapping, seen.positions) - beads)
+    # the statistical error of each is sqrt(2 / COUNT), 6.3 %
+    assert np.mean(energies) == pytest.approx(0.5 * BOLTZMANN * temperature, rel=0.1)
+    spread = np.sqrt((np.array(offsets) ** 2).mean())
+    assert spread == pytest.approx(width, rel=0.06, abs=1e-6)
+    kinetic = trajectory.kinetic[-300:].mean() / (COUNT * (7 if width else 4))
+    assert kinetic == pytest.approx(0.5 * BOLTZMANN * temperature, rel=0.05)
+
+
+def test_beads_may_be_exact_soft_and_free_in_one_box():
+    mapping, x, beads, box = benders(30)
+    widths = np.repeat([0.0, 0.01, math.inf], 10)
+    goal = beads.copy()
+    end = Mechanics(mapping).run(
+        x, goal, box, Langevin(400, 300.0), np.arange(len(x)), widths
+    ).positions  # fmt: skip
+    off = np.linalg.norm(map_positions(mapping, end) - beads, axis=1)
+    assert off[:10].max() < 1e-6
+    assert 1e-3 < off[10:20].max() < 0.05
+    assert off[20:].mean() > off[10:20].mean()
+    assert np.abs(Constraints.of(mapping.topology, bonds=True).deviations(end)).max() < 1e-6
+
+
+def test_a_schedule_of_temperatures_is_followed():
+    mapping, x, beads, box = benders()
+    schedule = np.where(np.arange(401) < 200, 1000.0, 100.0)
+    run = Mechanics(mapping).run(x, beads, box, Langevin(400, schedule), np.arange(len(x)))
+    degrees = 0.5 * BOLTZMANN * COUNT * 4
+    for part, expected in ((slice(100, 200), 1000.0), (slice(300, 401), 100.0)):
+        assert run.kinetic[part].mean() / degrees == pytest.approx(expected, rel=0.05)
+
+
+def test_without_friction_energy_is_conserved():
+    """1 fs, rigid bonds and held beads: energies of the same size change hands, none is lost."""
+    mapping, x, beads, box = benders(64)
+    engine, names = Mechanics(mapping, lightest=0.0), np.arange(len(x))
+    warm = engine.run(x, beads, box, Langevin(300, 500.0, timestep=0.001), names)
+    x, v = warm.positions, warm.velocities
+    masses = mapping.topology.masses()[:, None]
+    total, swing = [], []
+    for _ in range(10):
+        run = engine.run(
+            x, beads, box, Langevin(50, 1.0, timestep=0.001, friction=0.0, largest_move=1.0),
+            names, velocities=v,
+        )  # fmt: skip
+        kinetic = 0.5 * (0.5 * (masses * v**2).sum() + run.kinetic[1])
+        total.append(kinetic + bending(x).sum())
+        swing.append(bending(x).sum())
+        x, v = run.positions, run.velocities
+    assert np.ptp(total) < 0.01 * total[0]
+    assert np.ptp(swing) > 5 * np.ptp(total)
+
+
+# --- bad contacts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gap", [1e-3, 0.05])
+@pytest.mark.parametrize("softness", [0.0, 0.5])
+def test_overlapping_atoms_move_apart_and_do_not_fly(gap, softness):
+    mapping, x, _, box = short_chains()
+    n = ps.ATOMS
+    x = x.copy()
+    x[n : 2 * n] += x[13] - x[n + 13] + np.array([gap, 0.0, 0.0])
+    beads, engine = map_positions(mapping, x), Mechanics(mapping)
+    start = engine.project(x, beads).positions
+    steps = 15
+    end = engine.run(
+        start, beads, box, Langevin(steps, 300.0, softness=softness), np.arange(len(x))
+    ).positions
+    assert on_constraints(mapping, end, beads) < 1e-6
+    before, after = (np.linalg.norm(p[13] - p[n + 13]) for p in (start, end))
+    assert after > before
+    # A kick is bounded, and friction lets it add up to so much in all these steps.
+    assert np.linalg.norm(end - start, axis=1).max() < LARGEST_MOVE * steps * (steps + 1) / 2
+
+
+def test_soft_cores_are_softer_and_vanish_in_the_end():
+    mapping, x, beads, box = short_chains()
+    nothing = dataclasses.replace(
+        mapping.topology, c6=0 * mapping.topology.c6, c12=0 * mapping.topology.c12,
+        molecule_types=tuple(
+            dataclasses.replace(m, charges=0 * m.charges) for m in mapping.topology.molecule_types
+        ),
+    )  # fmt: skip
+    bare = Mechanics(SystemMapping(nothing, mapping.molecules)).forces(x, beads, box)
+    sizes = [
+        np.abs(Mechanics(mapping).forces(x, beads, box, softness=s) - bare).max()
+        for s in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3]
+    assert sizes[3] == 0.0
