@@ -116,7 +116,7 @@ def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
 
     def kept(terms: BondedTerms) -> BondedTerms:
         inside = (place[terms.atoms] >= 0).all(axis=1)
-        return BondedTerms(place[terms.atoms[inside]], terms.parameters[inside])
+        return BondedTerms(place[terms.atoms[inside]], terms.parameters[inside], terms.grids)
 
     terms = {kind: kept(found) for kind, found in molecule.terms.items()}
     exclusions = place[molecule.exclusions]
