@@ -16,7 +16,7 @@ from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.methods.physics.fit import fit
 from deepbackmap.methods.physics.library import candidates, make_library, random_turns
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
-from deepbackmap.methods.physics.sampler import PhysicsOptions, PhysicsSampler
+from deepbackmap.methods.physics.sampler import PhysicsOptions, PhysicsSampler, restore
 from deepbackmap.methods.physics.vacuum import Conformations
 from deepbackmap.methods.physics.windows import centres_inside, cut, find_windows, kind_of
 from deepbackmap.system import Structure
@@ -234,6 +234,27 @@ def test_hands_are_kept(mixed: SystemMapping, sign: int) -> None:
         "ci,ci->c", np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), p[:, 3] - p[:, 0]
     )
     assert (np.sign(volume[:2]) == signs[:2]).all()
+
+
+def test_a_wrong_centre_is_turned_inside_out() -> None:
+    """Lengths to the heavy branches and angles between them stay."""
+    x = 0.15 * np.array(
+        [[0, 0, 0], [0, 0, 0.7], [0.9, 0, -0.3], [-0.5, 0.8, -0.3], [-0.5, -0.8, -0.4]]
+    )
+    centres, light = np.array([[0, 1, 2, 3, 4]]), np.array([False, True, False, False, False])
+    sign = int(np.sign(np.dot(np.cross(x[2] - x[1], x[3] - x[1]), x[4] - x[1])))
+    for wanted, same in ((sign, True), (-sign, False)):
+        y = x.copy()
+        restore(y, centres, np.array([wanted]), light)
+        assert np.allclose(x, y) == same
+        found = np.sign(np.dot(np.cross(y[2] - y[1], y[3] - y[1]), y[4] - y[1]))
+        assert found == wanted
+        np.testing.assert_allclose(
+            np.linalg.norm(y[1:] - y[0], axis=1), np.linalg.norm(x[1:] - x[0], axis=1)
+        )
+        np.testing.assert_allclose(y[2:], x[2:])
+    restore(y, centres, np.array([sign]), ~light)  # no single light branch: left alone
+    assert np.sign(np.dot(np.cross(y[2] - y[1], y[3] - y[1]), y[4] - y[1])) == -sign
 
 
 def test_a_long_chain_is_placed_bead_by_bead(tmp_path: Path) -> None:

@@ -32,8 +32,10 @@ from deepbackmap.system import Structure, Topology
 
 _DRAW, _CHOOSE, _THERMAL = range(32, 35)
 """Streams of random numbers."""
+LIGHT = 3.0
+"""u: lighter atoms are hydrogens."""
 ATTEMPTS = 3
-"""Times that rings with a bond through them are drawn again."""
+"""Times that rings with a bond through them and centres of the wrong hand are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class PhysicsOptions:
 
     temperature: float
     """K."""
-    relaxation: int = 150
+    relaxation: int = 200
     """Steps of constrained dynamics of the whole box at the end."""
     candidates: int = 24
     """Conformations that each window chooses from."""
@@ -50,7 +52,7 @@ class PhysicsOptions:
     """Times that every window chooses, after it has been placed once without company."""
     conformations: int = 9600
     """Kept of each kind of window that is a whole molecule."""
-    pieces: int = 4800
+    pieces: int = 1600
     """Kept of each kind of window that is a piece of a molecule."""
     seed: int = 0
 
@@ -106,6 +108,8 @@ class PhysicsSampler:
         self._pairs = pair_table(mapping.topology)
         self._mechanics = Mechanics(mapping, threads=threads)
         self._rings, self._bonds = _rings(mapping.topology)
+        self._light = mapping.topology.masses() < LIGHT
+        self._centres, self._signs = _wanted(handedness)
 
     @property
     def placements(self) -> int:
@@ -122,7 +126,8 @@ class PhysicsSampler:
         """Atoms for one frame of beads; molecules are whole.
 
         Bonds that go through rings in the end are freed: the windows that own either are drawn
-        again, among the others as they had been placed, and the dynamics made once more.
+        again, among the others as they had been placed, and the dynamics made once more. So are
+        those of centres whose hand is wrong.
 
         Args:
             beads: positions of the beads in the order of the mapping.
@@ -207,6 +212,8 @@ class PhysicsSampler:
         frame: int,
     ) -> Structure:
         """Bonds and beads exact, then steps of dynamics."""
+        positions = self._mechanics.project(placed, whole).positions
+        restore(positions, self._centres, self._signs, self._light)
         if self.options.relaxation:
             names = hash_counters(self.options.seed, frame, _THERMAL, torch.arange(len(placed)))
             how = Langevin(self.options.relaxation, self.options.temperature)
@@ -216,8 +223,11 @@ class PhysicsSampler:
         return Structure(positions=positions, box=beads.box, time=beads.time)
 
     def _stuck(self, made: Structure) -> Bool[np.ndarray, " n"]:
-        """Atoms of rings that a bond goes through, and of these bonds."""
+        """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
+        hand."""
         stuck = np.zeros(made.n, dtype=bool)
+        wrong = _volumes(made.positions, self._centres) * self._signs < 0
+        stuck[self._centres[wrong].ravel()] = True
         for rings in self._rings:
             found = pierced_rings(made, rings, self._bonds)
             stuck[rings[found[:, 0]].ravel()] = True
@@ -239,6 +249,52 @@ class PhysicsSampler:
                 self._draw(crowd, part, everything, whole, turn)
 
 
+def restore(
+    positions: Float64[np.ndarray, "n 3"],
+    centres: Int64[np.ndarray, "c 5"],
+    signs: Int64[np.ndarray, " c"],
+    light: Bool[np.ndarray, " n"],
+) -> None:
+    """Turns centres of the wrong hand that have one light branch inside out, in place.
+
+    The centre and its hydrogen are reflected in the plane of the other three branches: bonds to
+    these and angles between them stay. Centres without such a branch are left alone.
+
+    Args:
+        positions: nm, molecules whole.
+        centres: each with its four branches.
+        signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
+        light: which atoms are hydrogens.
+    """
+    wrong = _volumes(positions, centres) * signs < 0
+    for centre, *branches in centres[wrong].tolist():
+        moved = [centre, *(a for a in branches if light[a])]
+        if len(moved) != 2:
+            continue
+        p, q, r = (positions[a] for a in branches if not light[a])
+        normal = np.cross(q - p, r - p)
+        normal /= max(float(np.linalg.norm(normal)), 1e-9)
+        for atom in moved:
+            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
+
+
+def _volumes(positions: np.ndarray, centres: np.ndarray) -> Float64[np.ndarray, " c"]:
+    """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3."""
+    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
+    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
+    return found
+
+
+def _wanted(
+    handedness: Handedness | None,
+) -> tuple[Int64[np.ndarray, "c 5"], Int64[np.ndarray, " c"]]:
+    """Centres whose hand is asked for, and the hands."""
+    if handedness is None:
+        return np.zeros((0, 5), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    atoms, sign = handedness.atoms.cpu().numpy(), handedness.sign.cpu().numpy()
+    return atoms[sign != 0], sign[sign != 0]
+
+
 def _rings(topology: Topology) -> tuple[tuple[np.ndarray, ...], Int64[np.ndarray, "b 2"]]:
     """Rings of the system by size, and its bonds."""
     first, index = topology.molecule_offsets()[:-1], topology.molecule_type_index()
@@ -257,12 +313,7 @@ def _find_groups(
 ) -> tuple[_Group, ...]:
     """Windows of all molecules, in the order in which they are drawn."""
     topology = mapping.topology
-    centres, signs = (
-        (np.zeros((0, 5), dtype=np.int64), np.zeros(0, dtype=np.int64))
-        if handedness is None
-        else (handedness.atoms.cpu().numpy(), handedness.sign.cpu().numpy())
-    )
-    centres, signs = centres[signs != 0], signs[signs != 0]
+    centres, signs = _wanted(handedness)
     first_atom, first_bead = topology.molecule_offsets(), mapping.bead_offsets()
     owner = np.searchsorted(first_atom, centres[:, 0], side="right") - 1
     libraries: dict[bytes, Library] = {}
