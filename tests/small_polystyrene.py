@@ -14,7 +14,7 @@ from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.blocks.index import BeadFrames, Blocks, build_bead_frames, build_blocks
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.chemistry import tacticity
-from deepbackmap.data.systems import TrainingSystem
+from deepbackmap.data.systems import TrainingSystem, map_whole
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.methods.base import Model, new_generator
@@ -173,7 +173,7 @@ def training_system(
     return TrainingSystem(
         mapping(chains=chains),
         tuple(structures),
-        tuple(beads(s).positions for s in structures),
+        tuple(map_whole(s, mapping(chains=chains)) for s in structures),
         (temperature,) * len(structures),
         handedness(chains=chains, flip=hands) if hands else None,
     )

@@ -211,7 +211,10 @@ def test_wrong_configurations(melt, unchanged):
     (melt / "file").write_text("")
     unchanged()
     said = refused_train(config="typo.yaml")
-    assert "typo.yaml: unknown key 'training.iteration', expected one of iterations" in said
+    assert (
+        "typo.yaml: unknown key 'training.iteration', expected one of the method voxel: iterations"
+        in said
+    )
     assert "broken.yaml" in refused_train(config="broken.yaml")
     assert "none.yaml: no such file, nor a preset" in refused_train(config="none.yaml")
     assert "unknown key 'training.speed'" in refused_train("training.speed=3")
@@ -303,9 +306,11 @@ def test_read_only_folder(melt):
 
 def test_wrong_options(melt, unchanged):
     unchanged()
-    assert refused_backmap("--sweeps", -1).startswith("sweeps: expected 0 or more, got -1")
-    assert refused_backmap("--candidates", 0).startswith("candidates: expected at least 1, got 0")
-    assert refused_backmap("--batch", 0).startswith("batch: expected at least 1, got 0")
+    assert refused_backmap("--sweeps", -1).startswith(
+        "sweeps: expected a whole number from 0 to 100000, got -1"
+    )
+    assert refused_backmap("--candidates", 0).startswith("candidates: expected a whole number")
+    assert refused_backmap("--batch", 0).startswith("batch: expected a whole number from 1 to")
     assert "choice: expected one of lowest, boltzmann, reweight" in refused_backmap(
         "--choice", "best"
     )

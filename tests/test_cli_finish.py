@@ -105,6 +105,15 @@ def test_a_frame_comes_out_the_same_whichever_others_are_asked_for(chains):
         assert np.abs(both[1].positions - other[1].positions).max() > 0.001
 
 
+def test_any_number_of_threads_gives_the_same_structure(chains):
+    for threads in (1, 3):
+        outcome = command("finish", "aa.gro", "-p", "topol.top", "-o", f"{threads}.trr", *GOOD,
+                          "--steps", 50, "--threads", threads)  # fmt: skip
+        assert outcome.code == 0, outcome
+    with read_frames("aa.gro", "1.trr") as one, read_frames("aa.gro", "3.trr") as three:
+        assert np.abs(one[0].positions - three[0].positions).max() < 1e-5
+
+
 def test_beads_are_held_where_they_were(chains):
     given = ("--hold-beads", "--mapping", "ps-two-bead", "--steps", 50)
     free = command("finish", "aa.gro", "-p", "topol.top", "-o", "free.gro", *GOOD, "--steps", 50)

@@ -1,6 +1,8 @@
 """The seam between methods: found by name, nothing outside knows which there are."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,21 @@ def test_a_method_is_found_by_its_name(name):
 def test_an_unknown_method_is_named_with_those_that_are_there():
     with pytest.raises(ValueError, match="expected one of voxel, points, got 'fields'"):
         find_options("fields")
+
+
+def test_what_models_are_is_known_without_torch():
+    """A list of models, or a refused option, need not wait for it."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from deepbackmap.methods import METHODS, find_options\n"
+        "from deepbackmap.model.header import read_spec\n"
+        f"for path in Path({str(SOURCE / 'packaged' / 'models')!r}).glob('*.safetensors'):\n"
+        "    assert read_spec(path).options.words()\n"
+        "assert all(find_options(name) for name in METHODS)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

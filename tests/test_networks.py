@@ -124,5 +124,7 @@ def test_dense_block_keeps_its_input_beside_the_new_channels():
 
 
 def test_unknown_architecture_is_refused():
-    with pytest.raises(ValueError, match="architecture: expected 'residual' or 'plain', got 'big'"):
+    with pytest.raises(
+        ValueError, match="architecture: expected one of residual, plain, got 'big'"
+    ):
         NetworkOptions(architecture="big")

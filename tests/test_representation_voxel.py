@@ -7,7 +7,13 @@ import torch
 
 from deepbackmap.blocks.plan import ANGLE, BOND, EXCLUDED, TORSION
 from deepbackmap.methods.voxel.environment import STAGES
-from deepbackmap.methods.voxel.grid import VoxelCondition, collapse, gaussian_basis, grid_axis
+from deepbackmap.methods.voxel.grid import (
+    VoxelCondition,
+    collapse,
+    condition_channels,
+    gaussian_basis,
+    grid_axis,
+)
 from deepbackmap.methods.voxel.options import VoxelOptions
 from small_polystyrene import BEAD_TYPES, TYPES, atoms, environment
 
@@ -88,7 +94,7 @@ def test_gradients_reach_every_voxel():
 
 
 def test_unknown_frames_are_refused():
-    with pytest.raises(ValueError, match="frame: expected 'axis' or 'plane', got 'cube'"):
+    with pytest.raises(ValueError, match="frame: expected one of axis, plane, got 'cube'"):
         VoxelOptions(frame="cube")
 
 
@@ -141,7 +147,7 @@ def test_condition_is_the_sum_over_everything_seen(stage):
     generated = [torch.rand(4, 512, generator=random) for _ in range(t)]
     for slot in (0, 1, t - 1):
         found = condition.at(slot, generated[:slot])
-        assert found.shape == (4, OPTIONS.channels(len(TYPES), len(BEAD_TYPES)), 8, 8, 8)
+        assert found.shape == (4, condition_channels(OPTIONS, len(TYPES), len(BEAD_TYPES)), 8, 8, 8)
         for row in (r for r in range(4) if env.targets[r, slot] >= 0):
             expected = by_loops(env, row, slot, generated)
             torch.testing.assert_close(found[row], expected, atol=2e-5, rtol=1e-5)
@@ -150,6 +156,6 @@ def test_condition_is_the_sum_over_everything_seen(stage):
 def test_the_extra_channel_is_optional():
     env = environment(atoms(), STAGES[0], [3])
     without = VoxelOptions()
-    assert without.channels(4, 2) == OPTIONS.channels(4, 2) - 1 == 22
+    assert condition_channels(without, 4, 2) == condition_channels(OPTIONS, 4, 2) - 1 == 22
     narrow = VoxelCondition(env, 4, 2, without).at(0, [])
     assert torch.equal(narrow, VoxelCondition(env, 4, 2, OPTIONS).at(0, [])[:, :-1])

@@ -87,6 +87,8 @@ class FinishSummary:
     """What speaks against using what was written."""
     settled: Mapping[str, SettledTerm]
     """By term of the energy."""
+    threads: int | None
+    """Of the engine, as they were asked for; None: all cores."""
     held: Deviation
     """Of the beads from where they were held; nothing where they were not."""
     seed: int
@@ -314,7 +316,7 @@ class Finisher:
             )
         self._topology, self._options, self._seed = topology, options, seed
         self._hold, self._constant = hold, hold_constant
-        self._strict, self._keep = strict, keep_defects
+        self._strict, self._keep, self._threads = strict, keep_defects, threads
         self._trees: tuple[BondTree, ...] = bond_trees(topology)
         self._judge = Judge(topology, hold, reference=reference)
         # Here, so that verbs that run no engine need not wait for OpenMM.
@@ -384,6 +386,7 @@ class Finisher:
             new=tuple(self._new[:NAMED]),
             findings=verdict(self._after, self._options.temperature),
             settled=_settled([d.settled for d in self._done]),
+            threads=self._threads,
             held=self._held,
             seed=self._seed,
         )

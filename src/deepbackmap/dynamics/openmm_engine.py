@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -80,6 +81,33 @@ def _works(platform: str) -> bool:
     except mm.OpenMMException:
         return False
     return True
+
+
+def langevin(platform: str) -> mm.Integrator:
+    """Langevin dynamics, middle scheme.
+
+    OpenMM's own integrator draws its random forces thread by thread on the CPU platform, so that
+    another number of threads gives another run (0.08 nm after 30 steps, 2e-6 nm without random
+    forces). Written as a custom integrator the same scheme draws them in one row.
+
+    Source: Zhang et al., J. Phys. Chem. A 123, 6056 (2019).
+    """
+    if platform != "CPU":
+        return mm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
+    found = mm.CustomIntegrator(0.001)
+    for name in ("kept", "drawn", "kT"):
+        found.addGlobalVariable(name, 0.0)
+    found.addPerDofVariable("before", 0.0)
+    found.addUpdateContextState()
+    found.addComputePerDof("v", "v + dt*f/m")
+    found.addConstrainVelocities()
+    found.addComputePerDof("x", "x + 0.5*dt*v")
+    found.addComputePerDof("v", "kept*v + drawn*sqrt(kT/m)*gaussian")
+    found.addComputePerDof("x", "x + 0.5*dt*v")
+    found.addComputePerDof("before", "x")
+    found.addConstrainPositions()
+    found.addComputePerDof("v", "v + (x - before)/dt")
+    return found
 
 
 class OpenmmEngine:
@@ -218,7 +246,7 @@ class OpenmmEngine:
         return known
 
     def _context(self, built: BuiltSystem, recipe: Recipe, seed: int) -> Prepared:
-        integrator = mm.LangevinMiddleIntegrator(300.0, 1.0, 0.001)
+        integrator = langevin(self._platform)
         integrator.setConstraintTolerance(CONSTRAINT_TOLERANCE)
         integrator.setIntegrationForceGroups(built.acting)
         # OpenMM understands 0 as "draw one"
@@ -236,9 +264,16 @@ class OpenmmEngine:
 
     def _tune(self, ready: Prepared, options: Dynamics) -> None:
         """Temperature, friction, step and pressure, none of which needs a new context."""
-        ready.integrator.setTemperature(options.temperature)
-        ready.integrator.setFriction(options.friction)
-        ready.integrator.setStepSize(options.timestep)
+        integrator = ready.integrator
+        integrator.setStepSize(options.timestep)
+        if isinstance(integrator, mm.CustomIntegrator):
+            kept = math.exp(-options.friction * options.timestep)
+            integrator.setGlobalVariableByName("kept", kept)
+            integrator.setGlobalVariableByName("drawn", math.sqrt(1.0 - kept * kept))
+            integrator.setGlobalVariableByName("kT", BOLTZMANN * options.temperature)
+        else:
+            integrator.setTemperature(options.temperature)
+            integrator.setFriction(options.friction)
         if options.pressure is not None:
             ready.context.setParameter(mm.MonteCarloBarostat.Pressure(), options.pressure)
             ready.context.setParameter(mm.MonteCarloBarostat.Temperature(), options.temperature)

@@ -169,7 +169,7 @@ class Blocks:
     energy: float = 0.0
     """Sum, kJ/mol."""
     degrees: float = 0.0
-    """Sum of their degrees of freedom (``evaluation.warmth``)."""
+    """Sum of their degrees of freedom (``chemistry.warmth``)."""
     strain: float = 0.0
     """Sum of what they have at rest, kJ/mol."""
     energies: Mapping[int, int] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from deepbackmap.evaluation.defects import (
     bin_of,
 )
 from deepbackmap.evaluation.plan import Plan, atom_name, expand
-from deepbackmap.evaluation.warmth import ANGLE_KINDS, AngleFreedom
+from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
 from deepbackmap.forcefield import contacts as close
 from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.pairs import PairEnergies

@@ -1,7 +1,7 @@
 """Whether a structure can be used, and if not, why: sentences made of its figures.
 
 The limits are of two kinds. What a temperature allows follows from equipartition
-(``evaluation.warmth``). The others are wide: a melt in equilibrium is far inside them, and a
+(``chemistry.warmth``). The others are wide: a melt in equilibrium is far inside them, and a
 structure beyond them would not start a simulation, or would keep a wrong molecule for ever.
 """
 

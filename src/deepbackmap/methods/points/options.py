@@ -27,7 +27,7 @@ NEW_MODEL = {"steps": 4, "sweeps": 0, "relaxation": 20, "cold_start": 0.85}
 class PointOptions:
     """What a block sees."""
 
-    cutoff: float = ranged(0.45, 0.2, 3.0)
+    cutoff: float = ranged(0.45, 0.201, 3.0)
     """Atoms within this distance of an atom enter its densities, nm."""
     radial: int = ranged(10, 1, 256)
     """Radial functions of the densities."""

@@ -141,19 +141,24 @@ class PointSampler:
                 f"frame {frame}: expected {len(self.blocks.bead_kind)} beads, found {beads.n}"
             )
         self._check_box(beads, frame)
-        report = progress or (lambda n: None)
+        whole = torch.as_tensor(
+            whole_beads(beads.positions, beads.box, self.mapping), device=self.device
+        )
+        drawn = self._drawn(beads, whole, frame, progress or (lambda n: None))
+        positions = self._exact(drawn, whole, beads.box, frame)
+        return Structure(positions=positions.cpu().numpy(), box=beads.box, time=beads.time)
+
+    def _drawn(
+        self, beads: Structure, whole: Float[Tensor, "nb 3"], frame: int, report: Progress
+    ) -> Float[Tensor, "n 3"]:
+        """Positions as the network draws them. Who is near whom is the most of what a large box
+        holds, and is gone when they are returned."""
         at = self._look(beads, frame)
         states = self._flow(at, report)
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, report)
         relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
-        whole = torch.as_tensor(
-            whole_beads(beads.positions, beads.box, self.mapping), device=self.device
-        )
-        positions = whole[self.tables.atom_owner[:-1]] + relative.double()
-        del at, states, relative  # who is near whom is the most of what a large box holds
-        positions = self._exact(positions, whole, beads.box, frame)
-        return Structure(positions=positions.cpu().numpy(), box=beads.box, time=beads.time)
+        return whole[self.tables.atom_owner[:-1]] + relative.double()
 
     def _check_box(self, beads: Structure, frame: int) -> None:
         lowest = float(cell_heights(beads.box).min())

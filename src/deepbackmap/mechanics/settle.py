@@ -1,0 +1,304 @@
+"""From placed atoms to a draw at a temperature: how beads are held, and how many steps that takes.
+
+Beads that were mapped from atoms can be met exactly, and then they are. Beads of a coarse-grained
+simulation often cannot: no molecule with these bonds and angles has its beads there, and holding
+them all the same puts the strain into angles, contacts and stereocentres. A bead is therefore taken
+as an observation, of Gaussian error, of where the atoms have theirs. How large that error is follows
+from the beads themselves, in two steps:
+
+* *Exact?* Some steps are run with beads held exactly. Where the angles then hold as much energy as
+  the temperature allows (``chemistry.warmth``), beads fit and stay exact.
+* *How far off?* Where they do not, beads are held by springs, and the width of each bead type is
+  what makes the beads most likely: the fixed point of ``width^2 = <distance^2> / 3``, the mean over
+  draws at that width (expectation maximisation: Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1,
+  1977). It is approached in longer strides than one mean at a time would make.
+
+Then steps follow until no energy drifts any more, or as many as were asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from deepbackmap.chemistry.warmth import AngleFreedom
+from deepbackmap.mapping import SystemMapping, map_positions
+from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
+from deepbackmap.quantities import BOLTZMANN
+
+LOOK = 20
+"""Steps between two looks at whether beads fit exactly."""
+LOOKS = 6
+"""At most."""
+FITS = 1.12
+"""Times the angle energy that a temperature allows, up to which beads fit (melts of polystyrene
+have 1.02 to 1.07; beads that are 0.005 nm off, 1.24)."""
+DEVIATIONS = 3.0
+"""Standard deviations of the angle energy of so few degrees of freedom that are added to that."""
+FALLS = 0.85
+"""Times the excess of the look before: an excess that is higher than that is not on its way down."""
+FIRST_WIDTH = 0.02
+"""nm: of all beads that do not fit, at first."""
+LEARN = 40
+"""Steps between two estimates of the widths, of which the second half counts."""
+ESTIMATES = 4
+STRIDE = 2.0
+"""Exponent of the change that one estimate asks for."""
+LARGEST_STRIDE = 2.0
+"""No estimate changes a width by a larger factor."""
+NARROWEST, WIDEST = 0.002, 0.06
+"""nm: widths stay within; an estimate says little beyond."""
+EVERY = 4
+"""Steps between two observations."""
+WINDOW = 60
+"""Steps over which energies are averaged to see whether they drift."""
+FEWEST, MOST = 120, 400
+"""Steps that follow the choice of widths, where their number is not given."""
+WARMING = 0.6
+"""Part of a given number of steps in which a bath that begins cold warms up."""
+DRIFT = 2.0
+"""Standard errors of the change between two windows that count as none."""
+
+
+@dataclass(frozen=True)
+class SettleOptions:
+    """How a box takes on a temperature."""
+
+    temperature: float
+    """K."""
+    steps: int | None = None
+    """Steps after the choice of widths; None: as many as it takes."""
+    bead_tolerance: float | None = None
+    """Width of all beads, nm; 0: exact; None: from the beads."""
+    cold_start: float = 1.0
+    """Part of the temperature at which the bath begins; it rises linearly for ``WARMING`` of the
+    steps where their number is given."""
+    timestep: float = 0.002
+    """ps."""
+    friction: float = 25.0
+    """1/ps."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What came of it."""
+
+    positions: Float64[np.ndarray, "n 3"]
+    """nm, molecules whole."""
+    evaluations: int
+    """Of the forces."""
+    widths: Mapping[str, float] = field(default_factory=dict)
+    """Of each bead type, nm; 0: exact."""
+    drifting: tuple[str, ...] = ()
+    """Energies that still changed in the end."""
+    strained: Int64[np.ndarray, "s"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Molecules with beads that are held exactly where their bonds do not let them be."""
+
+
+class Settler:
+    """Settles frames of one system."""
+
+    def __init__(
+        self, mapping: SystemMapping, *, rigid: bool = True, threads: int | None = None
+    ) -> None:
+        """Tables of the system.
+
+        Args:
+            mapping: of the system.
+            rigid: whether all bonds are held at their lengths.
+            threads: how many; results do not depend on it.
+        """
+        self.mapping = mapping
+        self.mechanics = Mechanics(mapping, rigid=rigid, threads=threads)
+        freedom = AngleFreedom.from_topology(mapping.topology)
+        self._degrees = float(freedom.degrees.sum())
+        self._strain = float(freedom.strain.sum())
+        self.bead_types = bead_types(mapping)
+
+    def settle(
+        self,
+        positions: Float64[np.ndarray, "n 3"],
+        beads: Float64[np.ndarray, "nb 3"],
+        box: Float64[np.ndarray, "3 3"],
+        names: Int64[np.ndarray, "n"],
+        options: SettleOptions,
+    ) -> Settled:
+        """Atoms at a temperature, beads where they were given or as near as they fit.
+
+        Args:
+            positions: nm, molecules whole, near where they belong.
+            beads: nm, in the images of their molecules.
+            box: lattice vectors as rows, nm.
+            names: keys of the random numbers of each atom.
+            options: temperature, and what is not to be found out.
+        """
+        run = _Run(self, positions, beads, box, names, options)
+        if options.bead_tolerance is not None:
+            run.hold(dict.fromkeys(self.bead_types, options.bead_tolerance))
+        elif not run.fits():
+            run.learn()
+        if options.steps is None:
+            run.until_settled()
+        else:
+            run.some(options.steps)
+        return run.result()
+
+    def warmth(self, energies: Mapping[str, Float64[np.ndarray, "m"]], temperature: float) -> float:
+        """Angle energy in units of what a temperature allows; 1 where there are no angles."""
+        allowed = 0.5 * BOLTZMANN * temperature * self._degrees
+        return (float(energies["angle"].sum()) - self._strain) / allowed if allowed else 1.0
+
+    @property
+    def fits_below(self) -> float:
+        """The warmth up to which beads fit."""
+        spread = math.sqrt(2.0 / self._degrees) if self._degrees else 0.0
+        return FITS + DEVIATIONS * spread
+
+
+def bead_types(mapping: SystemMapping) -> dict[str, Int64[np.ndarray, "k"]]:
+    """The beads of a system by type."""
+    index = mapping.topology.molecule_type_index()
+    names = [name for t in index for name in mapping.molecules[t].bead_types]
+    types = np.array(names, dtype=object)
+    return {t: np.flatnonzero(types == t) for t in sorted(set(names))}
+
+
+class _Run:
+    """One frame on its way."""
+
+    def __init__(
+        self,
+        settler: Settler,
+        positions: Float64[np.ndarray, "n 3"],
+        beads: Float64[np.ndarray, "nb 3"],
+        box: Float64[np.ndarray, "3 3"],
+        names: Int64[np.ndarray, "n"],
+        options: SettleOptions,
+    ) -> None:
+        self._of, self._beads, self._box, self._names = settler, beads, box, names
+        self._options = options
+        self._positions = positions
+        self._velocities: Float64[np.ndarray, "n 3"] | None = None
+        self._widths = dict.fromkeys(settler.bead_types, 0.0)
+        self._done = 0
+        self._strained = np.zeros(0, dtype=np.int64)
+        self._drifting: tuple[str, ...] = ()
+
+    def hold(self, widths: Mapping[str, float]) -> None:
+        """Changes the widths of the bead types (nm); velocities are drawn anew if beads let go."""
+        if any((w == 0.0) != (self._widths[t] == 0.0) for t, w in widths.items()):
+            self._velocities = None
+        self._widths = dict(widths)
+
+    def fits(self) -> bool:
+        """Whether angles come down to the temperature with beads held exactly."""
+        limit, last = self._of.fits_below, math.inf
+        for _ in range(LOOKS):
+            found = self._advance(LOOK)
+            warmth = self._of.warmth(found[-1].energies, self._options.temperature)
+            if warmth <= limit:
+                return True
+            if not warmth - 1.0 < FALLS * (last - 1.0):
+                return False
+            last = warmth
+        return False
+
+    def learn(self) -> None:
+        """Widths that make the beads most likely."""
+        self.hold(dict.fromkeys(self._widths, FIRST_WIDTH))
+        for _ in range(ESTIMATES):
+            found = self._advance(LEARN)
+            square = np.mean([self._squares(o) for o in found[len(found) // 2 :]], axis=0)
+            self.hold(
+                {
+                    t: next_width(self._widths[t], float(square[where].mean()))
+                    for t, where in self._of.bead_types.items()
+                }
+            )
+
+    def some(self, steps: int) -> None:
+        """So many steps."""
+        options = self._options
+        warm = np.minimum(1.0, np.arange(steps + 1) / max(1.0, WARMING * steps))
+        part = options.cold_start + (1.0 - options.cold_start) * warm
+        self._advance(steps, part)
+
+    def until_settled(self) -> None:
+        """Steps until no energy drifts, or ``MOST``."""
+        before = self._means(self._advance(WINDOW))
+        for done in range(2 * WINDOW, MOST + 1, WINDOW):
+            after = self._means(self._advance(WINDOW))
+            self._drifting = tuple(k for k in after if drifts(after[k] - before[k]))
+            if done >= FEWEST and not self._drifting:
+                return
+            before = after
+
+    def result(self) -> Settled:
+        """Where it ended, bonds and beads exact to the last digit."""
+        mechanics = self._of.mechanics
+        last = mechanics.project(self._positions, self._beads, self._per_bead())
+        return Settled(
+            positions=last.positions, evaluations=self._done, widths=self._widths,
+            drifting=self._drifting, strained=last.strained,
+        )  # fmt: skip
+
+    def _advance(
+        self, steps: int, part: Float64[np.ndarray, "k"] | None = None
+    ) -> tuple[Observation, ...]:
+        options = self._options
+        temperature = options.temperature if part is None else options.temperature * part
+        made = self._of.mechanics.run(
+            self._positions, self._beads, self._box,
+            Langevin(
+                steps=steps, temperature=temperature, timestep=options.timestep,
+                friction=options.friction, first_step=self._done,
+            ),
+            self._names, self._per_bead(), velocities=self._velocities,
+            every=EVERY if part is None else 0,
+        )  # fmt: skip
+        self._positions, self._velocities = made.positions, made.velocities
+        self._done += steps
+        return made.observed
+
+    def _per_bead(self) -> Float64[np.ndarray, "nb"]:
+        widths = np.zeros(len(self._beads))
+        for t, where in self._of.bead_types.items():
+            widths[where] = self._widths[t]
+        return widths
+
+    def _squares(self, seen: Observation) -> Float64[np.ndarray, "nb"]:
+        off = map_positions(self._of.mapping, seen.positions) - self._beads
+        return np.einsum("ij,ij->i", off, off) / 3.0
+
+    @staticmethod
+    def _means(seen: tuple[Observation, ...]) -> dict[str, Float64[np.ndarray, "m"]]:
+        """Energies of each molecule by term, over some observations."""
+        return {k: np.mean([o.energies[k] for o in seen], axis=0) for k in seen[0].energies}
+
+
+def next_width(width: float, square: float) -> float:
+    """The width after an estimate.
+
+    Args:
+        width: that was used, nm.
+        square: mean squared distance of a coordinate from its bead found with it, nm^2.
+    """
+    ratio = (square / width**2) ** (0.5 * STRIDE)
+    ratio = min(max(ratio, 1.0 / LARGEST_STRIDE), LARGEST_STRIDE)
+    return min(max(width * ratio, NARROWEST), WIDEST)
+
+
+def drifts(change: Float64[np.ndarray, "m"]) -> bool:
+    """Whether the mean change of some molecules is more than chance makes it.
+
+    Args:
+        change: of the mean energy of each molecule between two windows, kJ/mol.
+    """
+    if len(change) < 2:
+        return False
+    error = float(change.std(ddof=1)) / math.sqrt(len(change))
+    return abs(float(change.mean())) > DRIFT * error

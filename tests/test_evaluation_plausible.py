@@ -1,0 +1,178 @@
+"""Beads that cannot be, each told by the sentence that helps; and beads that can, left alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import small_polystyrene
+from deepbackmap.evaluation.plausible import (
+    BeadBonds,
+    _mean_square,
+    look_at_beads,
+    look_at_temperature,
+)
+from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import load_mapping
+from evaluation_systems import reference_folder, rotation, scattered
+
+MAPPING = small_polystyrene.mapping(monomers=3)
+BOX = 6.0 * np.eye(3)
+
+
+def beads(seed=0, noise=0.0):
+    found = small_polystyrene.beads(small_polystyrene.atoms(seed, box=BOX))
+    shift = np.random.default_rng(seed).normal(0.0, noise, found.positions.shape)
+    return replace(found, positions=found.positions + shift)
+
+
+def scaled(frame, factor):
+    return replace(frame, positions=factor * frame.positions, box=factor * frame.box)
+
+
+def said(frame, **more):
+    return look_at_beads(MAPPING, frame, **more)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.03])
+def test_beads_of_atoms_are_fine_wherever_they_are(seed, noise):
+    frame = beads(seed, noise)
+    for shown in (
+        frame,
+        replace(frame, positions=frame.positions @ rotation(seed) + [3.0, 1.0, -9.0]),
+        scattered(frame.positions, BOX, seed),
+        replace(frame, positions=frame.positions * [1, 1, -1]),
+    ):
+        assert [f.severity for f in said(shown)] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "hint"),
+    [
+        (10.0, "is the file in Å? (--length-unit A)"),
+        (0.1, "is the file in nm? (--length-unit nm)"),
+        (1 / 0.35, "reduced units"),
+        (0.1 / 0.5, "reduced units"),
+        (0.1 / 0.35, "reduced units"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_another_unit_is_named(factor, hint, seed):
+    first = said(scaled(beads(seed, 0.01), factor))[0]
+    assert first.severity == "unusable"
+    assert "bonded beads" in first.sentence
+    assert hint in first.sentence
+
+
+def test_the_size_of_the_unit_is_about_right():
+    sentence = said(scaled(beads(), 1 / 0.35))[0].sentence
+    assert 0.3 < float(sentence.split("about ")[-1].split(" ")[0]) < 0.45
+
+
+@pytest.mark.parametrize("bead", [0, 3, 17])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bead_that_jumped_is_named(bead, seed):
+    frame = beads(seed)
+    way = np.random.default_rng(seed).normal(size=3)
+    moved = frame.positions.copy()
+    moved[bead] += 2.0 * way / np.linalg.norm(way)
+    (finding,) = said(replace(frame, positions=moved))
+    assert finding.severity == "unusable"
+    assert "where it should be?" in finding.sentence
+    assert any(f"({bead + 1}) of molecule {bead // 6 + 1}" in name for name in finding.where[:2])
+
+
+@pytest.mark.parametrize("how", ["reversed", "types apart"])
+def test_another_order_is_asked_for(how):
+    mapping = small_polystyrene.mapping(monomers=8, chains=2)
+    rng = np.random.default_rng(1)
+    bonds = BeadBonds.of(mapping)
+    # straight chains of A beads, each with its B on one side or the other
+    place = np.zeros((2, 8, 2, 3))
+    place[..., 0] = 0.25 * np.arange(8)[:, None]
+    place[:, :, 1, 1] = np.where(np.arange(8) % 2, 0.35, -0.35)
+    place[1, ..., 2] = 2.0
+    right = place + rng.normal(0.0, 0.01, place.shape)
+    wrong = {
+        "reversed": right.reshape(2, 8, 2, 3)[:, :, ::-1],
+        "types apart": right.reshape(2, 8, 2, 3).transpose(0, 2, 1, 3),
+    }[how].reshape(-1, 3)
+    frame = replace(beads(), positions=right.reshape(-1, 3))
+    assert [f.severity for f in look_at_beads(mapping, frame)] == ["fine"]
+    (finding,) = look_at_beads(mapping, replace(frame, positions=np.ascontiguousarray(wrong)))
+    assert finding.severity == "unusable"
+    assert "in the order and of the types of the mapping?" in finding.sentence
+    assert len(bonds.pairs) == 2 * 15
+
+
+def test_beads_in_one_place():
+    frame = beads()
+    assert "all 18 in one place" in said(replace(frame, positions=0 * frame.positions))[0].sentence
+    moved = frame.positions.copy()
+    moved[7] = moved[6]
+    finding = said(replace(frame, positions=moved))[0]
+    assert finding.severity == "unusable"
+    assert "1 of 15 bonded pairs in one place" in finding.sentence
+
+
+def test_a_box_of_another_unit():
+    frame = beads()
+    small = replace(frame, box=0.05 * frame.box)
+    assert any("g/cm^3" in f.sentence for f in said(small))
+    assert all("g/cm^3" not in f.sentence for f in said(frame))
+
+
+def test_distances_that_training_never_had():
+    frame = beads()
+    seen = {"A-A": (0.30, 0.32), "A-B": (0.0, 1.0), "X-Y": (0.0, 0.0)}
+    (finding,) = said(frame, known=seen)
+    assert finding.severity == "suspicious"
+    assert finding.sentence.startswith("expected A-A beads 0.300 to 0.320 nm apart as in training")
+    assert [f.severity for f in said(frame, known={"A-A": (0.0, 1.0)})] == ["fine"]
+
+
+def test_what_bonds_allow_is_never_passed_by_atoms():
+    """However the atoms of two bonded beads are placed with bonds at their lengths."""
+    frame, bonds = beads(), BeadBonds.of(MAPPING)
+    first, second = frame.positions[bonds.pairs.T]
+    assert (np.linalg.norm(minimum_image(second - first, BOX), axis=1) < bonds.most).all()
+    assert (bonds.expected < bonds.most).all()
+    assert set(bonds.kinds) == {"A-A", "A-B"}
+
+
+def test_a_freely_rotating_chain():
+    """One bond is its length; long chains grow as a walk (characteristic ratio (1+a)/(1-a))."""
+    assert _mean_square(0, 0.0) == 0.0
+    assert _mean_square(1, 0.15) == pytest.approx(0.15**2)
+    two = 2 * 0.15**2 * (1 + 0.4)
+    assert _mean_square(2, 0.30) == pytest.approx(two)
+    assert _mean_square(10_000, 1_500.0) / (10_000 * 0.15**2) == pytest.approx(1.4 / 0.6, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "far"),
+    [
+        (568.0, (568.0, 568.0), False),
+        (500.0, (568.0, 568.0), False),
+        (313.0, (568.0, 568.0), True),
+        (400.0, (313.0, 568.0), False),
+        (900.0, (313.0, 568.0), True),
+    ],
+)
+def test_a_temperature_far_from_training(asked, known, far):
+    found = look_at_temperature(asked, known)
+    assert bool(found) == far
+    assert all(f"found {asked:g} K" in f.sentence for f in found)
+
+
+@pytest.mark.parametrize("mapping", ["ps-two-bead"])
+def test_published_beads_are_fine_at_every_temperature(mapping):
+    folder = reference_folder()
+    system = load_mapping(mapping).resolve(read_topology(folder / "topol.top"))
+    for name in ("test_568K_cg.xtc", "test_313K_cg.xtc", "test_453K_cg.xtc"):
+        with read_frames(folder / "cg.gro", folder / name, frames=":2") as source:
+            for frame in source:
+                assert [f.severity for f in look_at_beads(system, frame)] == ["fine"]
