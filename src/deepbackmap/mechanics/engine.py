@@ -114,7 +114,7 @@ class Trajectory:
     observed: tuple[Observation, ...]
     strained: Int64[np.ndarray, "s"]
     """As in ``Projected``, of the start."""
-    broken: Int64[np.ndarray, "k"]
+    broken: Int64[np.ndarray, "l"]
     lists: int
     """How often pairs were listed."""
 
