@@ -114,7 +114,7 @@ class Trajectory:
     observed: tuple[Observation, ...]
     strained: Int64[np.ndarray, "s"]
     """As in ``Projected``, of the start."""
-    broken: Int64[np.ndarray, "l"]
+    broken: Int64[np.ndarray, "k"]
     lists: int
     """How often pairs were listed."""
 
