@@ -99,10 +99,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder that holds sps and liquids")
     parser.add_argument("--no-hands", action="store_true", help="hands are not known")
     parser.add_argument("--all", action="store_true", help="print every figure")
-    parser.add_argument("--smoke", action="store_true", help="one frame, few conformations")
+    parser.add_argument("--smoke", action="store_true", help="octane, one frame, few conformations")
     options = parser.parse_args(arguments)
     if options.smoke:
-        options.systems, options.frames, options.steps = ["ps568"], 1, [10]
+        options.systems, options.frames, options.steps = ["octane"], 1, [10]
     return options
 
 
@@ -169,9 +169,7 @@ def liquid(name: str, root: Path, scratch: Path) -> Case:
     folder = root / "liquids" / name
     top = with_pairs(folder / f"{molecule}.itp", scratch, molecule, count, alias)
     mapping = MappingFile.from_text(text, f"mapping of {name}").resolve(top)
-    atoms, beads = (
-        frames(folder / f"{kind}.gro", folder / f"{kind}.xtc") for kind in ("aa", "cg")
-    )
+    atoms, beads = (frames(folder / f"{kind}.gro", folder / f"{kind}.xtc") for kind in ("aa", "cg"))
     return Case(name, 350.0, mapping, atoms, beads)
 
 
