@@ -34,8 +34,8 @@ def test_smoke_run(physics: ModuleType, capsys: pytest.CaptureFixture[str]) -> N
     assert physics.main(["--smoke", "--data", str(data)]) == 0
     out = capsys.readouterr().out
     assert "octane, 10 steps" in out
-    figures = {line[:52].strip(): float(line.split("floor")[0].split()[-1])
-               for line in out.splitlines() if "floor" in line and line.startswith("  ")}  # fmt: skip
+    rows = [row for row in out.splitlines() if row.startswith("  ") and "floor" in row]
+    figures = {row[:52].strip(): float(row.split("floor")[0].split()[-1]) for row in rows}
     assert figures["re-mapped beads, rms distance"] < 1e-3
     assert 0.0 < figures["dihedral C-C-C-C"] < 0.2
 
