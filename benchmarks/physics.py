@@ -132,7 +132,7 @@ def judged(case: Case, made: list[Structure]) -> Evaluation:
     plan = Plan.from_topology(case.mapping.topology)
     count = range(len(case.reference))
     right = Sample("reference", "reference", measure(plan, case.reference), list(count))
-    given = Beads(case.mapping, case.beads)
+    given = Beads(case.beads, case.mapping)
     found = Sample("physics", "physics", measure(plan, made, beads=given), list(range(len(made))))
     return evaluate_samples(plan, right, [found], temperature=case.temperature)
 

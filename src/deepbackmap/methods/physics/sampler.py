@@ -50,9 +50,9 @@ class PhysicsOptions:
     """Conformations that each window chooses from."""
     sweeps: int = 2
     """Times that every window chooses, after it has been placed once without company."""
-    conformations: int = 9600
+    conformations: int = 28800
     """Kept of each kind of window that is a whole molecule."""
-    pieces: int = 1600
+    pieces: int = 4800
     """Kept of each kind of window that is a piece of a molecule."""
     seed: int = 0
 

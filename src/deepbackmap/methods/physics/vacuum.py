@@ -59,7 +59,7 @@ class VacuumOptions:
     """Steps before the first conformation is kept."""
     steps: int = 9000
     """Steps after that."""
-    every: int = 60
+    every: int = 20
     """Steps between conformations that are kept."""
     timestep: float = 0.002
     """ps."""
