@@ -19,8 +19,10 @@ from deepbackmap.system import Topology
 
 LEAST = 8.0
 """Candidates whose weight is smaller than the best one's by exp of that are not looked at."""
-ROOM = 4.0
-"""Atoms that a cell has room for, relative to the mean."""
+ROOM, DENSE = 2.0, 200.0
+"""Atoms that a cell has room for: so many times the mean, and at least so many a nm^3 (twice a
+liquid's), and ``SPARE`` more."""
+SPARE = 32
 REACH = 0.5
 """nm: atoms farther apart do not count in the choice."""
 SOFT2 = 0.75**2
@@ -73,8 +75,8 @@ class Crowd:
         self._inverse = np.linalg.inv(box)
         heights = 1.0 / np.linalg.norm(self._inverse, axis=0)
         self._cells = np.maximum(1, np.floor(heights / REACH)).astype(np.int64)
-        volume = float(np.prod(np.diagonal(box))) / float(self._cells.prod())
-        capacity = int(ROOM * density * volume) + 32
+        volume = abs(float(np.linalg.det(box))) / float(self._cells.prod())
+        capacity = int(max(ROOM * density, DENSE) * volume) + SPARE
         number = int(self._cells.prod())
         self._count = np.zeros(number, dtype=np.int64)
         self._held = np.zeros((number, capacity), dtype=np.int64)
