@@ -125,9 +125,8 @@ class PhysicsSampler:
     ) -> Structure:
         """Atoms for one frame of beads; molecules are whole.
 
-        Bonds that go through rings in the end are freed: the windows that own either are drawn
-        again, among the others as they had been placed, and the dynamics made once more. So are
-        those of centres whose hand is wrong.
+        Molecules with a bond through a ring in the end, or with a centre of the wrong hand, are
+        placed anew among the others as they had been placed, and the dynamics made once more.
 
         Args:
             beads: positions of the beads in the order of the mapping.
@@ -144,11 +143,11 @@ class PhysicsSampler:
         whole = whole_beads(beads.positions, beads.box, self.mapping)
         crowd = self._place(whole, beads.box, frame, progress or (lambda n: None))
         made = self._relax(crowd.positions, whole, beads, frame)
-        for attempt in range(ATTEMPTS):
+        for attempt in range(1, 1 + ATTEMPTS):
             stuck = self._stuck(made)
             if not stuck.any():
                 break
-            self._again(crowd, stuck, whole, (frame, 1 + self.options.sweeps + attempt))
+            self._sweep(crowd, self._of_molecules(stuck), whole, frame, attempt)
             made = self._relax(crowd.positions, whole, beads, frame)
         return made
 
@@ -170,16 +169,34 @@ class PhysicsSampler:
     def _place(
         self, whole: np.ndarray, box: np.ndarray, frame: int, progress: Callable[[int], None]
     ) -> Crowd:
-        """First without company, then sweeps in which all others count."""
+        """All molecules."""
         n = self.mapping.topology.n_atoms
         crowd = Crowd(n, box, self._pairs, n / cell_volume(box))
-        placed = np.zeros(n, dtype=bool)
+        self._sweep(crowd, np.ones(n, dtype=bool), whole, frame, 0, progress)
+        return crowd
+
+    def _sweep(
+        self,
+        crowd: Crowd,
+        drawn: Bool[np.ndarray, " n"],
+        whole: Float64[np.ndarray, "b 3"],
+        frame: int,
+        attempt: int,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        """First without company, then sweeps in which all others count; ``drawn``: the atoms of
+        the molecules that are placed, the others stay."""
+        placed = ~drawn
+        beta = 1.0 / (BOLTZMANN * self.options.temperature)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
-                self._draw(crowd, group, placed, whole, (frame, sweep))
-                placed[group.own] = True
-                progress(len(group.own))
-        return crowd
+                part = _part(group, drawn[group.own[:, 0]])
+                if not len(part.own):
+                    continue
+                turn = (frame, attempt * (1 + self.options.sweeps) + sweep)
+                self._draw(crowd, part, placed, whole, turn, beta if sweep else 0.0)
+                placed[part.own] = True
+                progress(len(part.own))
 
     def _draw(
         self,
@@ -188,6 +205,7 @@ class PhysicsSampler:
         placed: Bool[np.ndarray, " n"],
         whole: Float64[np.ndarray, "b 3"],
         turn: tuple[int, int],
+        beta: float,
     ) -> None:
         """One window of every molecule of a group; ``turn``: frame and sweep."""
         wanted, seed = self.options.candidates, self.options.seed
@@ -198,7 +216,6 @@ class PhysicsSampler:
             placed[group.joint[0]], numbers.numpy().astype(np.float64), wanted,
         )  # fmt: skip
         noise = uniform(hash_counters(seed, *turn, _CHOOSE, names), found.scores.shape[1])
-        beta = 1.0 / (BOLTZMANN * self.options.temperature) if turn[1] else 0.0
         crowd.choose(
             group.atoms, group.own, found.atoms, found.scores,
             noise.numpy().astype(np.float64), beta,
@@ -234,19 +251,20 @@ class PhysicsSampler:
             stuck[self._bonds[found[:, 1]].ravel()] = True
         return stuck
 
-    def _again(
-        self, crowd: Crowd, stuck: np.ndarray, whole: np.ndarray, turn: tuple[int, int]
-    ) -> None:
-        """Draws the windows that own some atoms once more."""
-        everything = np.ones(len(stuck), dtype=bool)
-        for group in self._groups:
-            rows = stuck[group.own].any(axis=1)
-            if rows.any():
-                part = _Group(
-                    group.library, group.beads[rows], group.atoms[rows], group.own[rows],
-                    group.joint[rows],
-                )  # fmt: skip
-                self._draw(crowd, part, everything, whole, turn)
+    def _of_molecules(self, atoms: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """All atoms of the molecules that some belong to."""
+        offsets = self.mapping.topology.molecule_offsets()
+        molecule = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return np.isin(molecule, molecule[atoms])
+
+
+def _part(group: _Group, rows: Bool[np.ndarray, " m"]) -> _Group:
+    """Some molecules of a group."""
+    if rows.all():
+        return group
+    return _Group(
+        group.library, group.beads[rows], group.atoms[rows], group.own[rows], group.joint[rows]
+    )
 
 
 def restore(
