@@ -34,7 +34,7 @@ _DRAW, _CHOOSE, _THERMAL = range(32, 35)
 """Streams of random numbers."""
 LIGHT = 3.0
 """u: lighter atoms are hydrogens."""
-ATTEMPTS = 3
+ATTEMPTS = 1
 """Times that rings with a bond through them and centres of the wrong hand are drawn again."""
 
 
