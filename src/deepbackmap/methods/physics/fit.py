@@ -9,6 +9,8 @@ import numba
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from deepbackmap.methods.physics.compiled import compiled, threaded
+
 NEWTON = 50
 """Iterations at most for the largest eigenvalue."""
 
@@ -46,7 +48,7 @@ def fit(
     return turns, shifts, left
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@threaded
 def _fit(
     library: Any, near: Any, targets: Any, weights: Any, turns: Any, shifts: Any, left: Any
 ) -> None:
@@ -81,7 +83,7 @@ def _fit(
                     shifts[q, c, d] -= turns[q, c, d, e] * centre[e]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _turn(s: Any, upper: float, n: Any, out: Any) -> float:
     """The rotation for a covariance matrix; returns the largest eigenvalue of Horn's matrix.
 
@@ -163,7 +165,7 @@ def _turn(s: Any, upper: float, n: Any, out: Any) -> float:
     return x
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _det3(m: Any, a: int, b: int, c: int, i: int, j: int, k: int) -> float:
     """Determinant of three rows and columns."""
     return (
@@ -173,7 +175,7 @@ def _det3(m: Any, a: int, b: int, c: int, i: int, j: int, k: int) -> float:
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _line(s: Any) -> tuple[float, float, float, float]:
     """The shortest turn that brings one line onto another, from s = x y^T times a number."""
     # the longest column is along x, the longest row along y, with one sign together

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
+
+from deepbackmap.methods.physics.compiled import compiled
 
 SOFT2 = 0.7**2
 """Below this part of sigma (squared) the repulsion grows no further."""
@@ -15,8 +16,6 @@ CHARGE_CUTOFF2 = 1.0
 CLOSEST2 = 0.05**2
 """nm^2: pairs without a sigma push no harder below that."""
 COINCIDENT = 1e-12
-
-compiled = numba.njit(cache=True, fastmath=False, error_model="numpy")
 
 
 @compiled

@@ -14,7 +14,7 @@ from deepbackmap.methods.physics.windows import Window
 
 NEAREST = 512
 """Conformations whose beads are compared by superposition."""
-BEAD_WIDTH, JOINT_WIDTH = 0.003, 0.012
+BEAD_WIDTH, JOINT_WIDTH = 0.003, 0.008
 """nm: how far, by root mean square a coordinate, beads of a conformation may be off, and atoms that
 are placed already."""
 BLURS = (1.0, 1.6, 2.5, 4.0, 6.0, 9.0)

@@ -10,17 +10,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from deepbackmap.methods.physics.compiled import compiled, inner
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Topology
 
 LEAST = 8.0
 """Candidates whose weight is smaller than the best one's by exp of that are not looked at."""
-ROOM = 4.0
-"""Atoms that a cell has room for, relative to the mean."""
+ROOM, DENSE = 2.0, 200.0
+"""Atoms that a cell has room for: so many times the mean, and at least so many a nm^3 (twice a
+liquid's), and ``SPARE`` more."""
+SPARE = 32
 REACH = 0.5
 """nm: atoms farther apart do not count in the choice."""
 SOFT2 = 0.75**2
@@ -73,8 +75,8 @@ class Crowd:
         self._inverse = np.linalg.inv(box)
         heights = 1.0 / np.linalg.norm(self._inverse, axis=0)
         self._cells = np.maximum(1, np.floor(heights / REACH)).astype(np.int64)
-        volume = float(np.prod(np.diagonal(box))) / float(self._cells.prod())
-        capacity = int(ROOM * density * volume) + 32
+        volume = abs(float(np.linalg.det(box))) / float(self._cells.prod())
+        capacity = int(max(ROOM * density, DENSE) * volume) + SPARE
         number = int(self._cells.prod())
         self._count = np.zeros(number, dtype=np.int64)
         self._held = np.zeros((number, capacity), dtype=np.int64)
@@ -112,7 +114,7 @@ class Crowd:
         return taken
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _place(p: Any, box: Any, inverse: Any, cells: Any, at: Any, wrapped: Any) -> int:
     """The cell of a point; its three indices and the point inside the box are written."""
     flat = 0
@@ -127,7 +129,7 @@ def _place(p: Any, box: Any, inverse: Any, cells: Any, at: Any, wrapped: Any) ->
     return flat
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _choose(
     x: Any, box: Any, inverse: Any, cells: Any, where: Any, count: Any, held: Any, points: Any,
     classes: Any, parameters: Any, hidden: Any, own: Any, atoms: Any, noisy: Any, scores: Any,
@@ -169,7 +171,7 @@ def _choose(
                 _insert(hidden[q, a], cell, wrapped, where, count, held, points)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _insert(
     atom: int, cell: int, point: Any, where: Any, count: Any, held: Any, points: Any
 ) -> None:
@@ -183,7 +185,7 @@ def _insert(
     count[cell] += 1
 
 
-@numba.njit(cache=True, error_model="numpy")
+@compiled
 def _remove(atom: int, where: Any, count: Any, held: Any, points: Any) -> None:
     """Takes an atom out of its cell; the last of the cell takes its place."""
     cell = where[atom]
@@ -199,7 +201,7 @@ def _remove(atom: int, where: Any, count: Any, held: Any, points: Any) -> None:
     count[cell], where[atom] = last, -1
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=True)
+@inner
 def _around(
     p: Any, parameters: Any, at: Any, box: Any, cells: Any, count: Any, held: Any, points: Any,
     classes: Any,

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from deepbackmap.baselines.beads import bead_topology, whole_beads
+from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.blocks.index import whole_beads
+from deepbackmap.chemistry.rings import find_rings, pierced_rings
 from deepbackmap.errors import InputError
-from deepbackmap.forcefield.forces import BoxForces
 from deepbackmap.geometry.cell import cell_volume
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.mechanics.engine import Langevin, Mechanics
 from deepbackmap.methods.physics.library import (
     Library,
     candidates,
@@ -26,13 +28,14 @@ from deepbackmap.methods.physics.tables import vacuum_tables
 from deepbackmap.methods.physics.vacuum import Conformations, VacuumOptions, conformations
 from deepbackmap.methods.physics.windows import Window, centres_inside, find_windows, kind_of
 from deepbackmap.quantities import BOLTZMANN
-from deepbackmap.sampling.projection import Projector
-from deepbackmap.sampling.stereo import Handedness
-from deepbackmap.sampling.thermal import LIGHTEST, ThermalOptions, thermalise
-from deepbackmap.system import Structure
+from deepbackmap.system import Structure, Topology
 
 _DRAW, _CHOOSE, _THERMAL = range(32, 35)
 """Streams of random numbers."""
+LIGHT = 3.0
+"""u: lighter atoms are hydrogens."""
+ATTEMPTS = 1
+"""Times that rings with a bond through them and centres of the wrong hand are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,13 @@ class PhysicsOptions:
 
     temperature: float
     """K."""
-    relaxation: int = 150
+    relaxation: int = 200
     """Steps of constrained dynamics of the whole box at the end."""
     candidates: int = 24
     """Conformations that each window chooses from."""
     sweeps: int = 2
     """Times that every window chooses, after it has been placed once without company."""
-    conformations: int = 9600
+    conformations: int = 28800
     """Kept of each kind of window that is a whole molecule."""
     pieces: int = 4800
     """Kept of each kind of window that is a piece of a molecule."""
@@ -86,33 +89,33 @@ class PhysicsSampler:
         self,
         mapping: SystemMapping,
         options: PhysicsOptions,
-        device: torch.device | str = "cpu",
         handedness: Handedness | None = None,
+        threads: int | None = None,
     ) -> None:
         """Runs the dynamics of every kind of window.
 
         Args:
             mapping: of the system.
             options: temperature and effort.
-            device: of the dynamics of the whole box.
-            handedness: of centres; None: any.
+            handedness: of centres, true stereocentres or any other with four branches; None: any.
+            threads: of the dynamics of the whole box; by default Numba's number.
 
         Raises:
-            InputError: a molecule without beads, or one that dynamics cannot bring into shape.
+            InputError: a molecule that dynamics cannot bring into shape.
         """
-        self.mapping, self.options, self.device = mapping, options, torch.device(device)
-        self._graph = bead_topology(mapping)
+        self.mapping, self.options = mapping, options
         self._groups = _find_groups(mapping, options, handedness)
         self._pairs = pair_table(mapping.topology)
-        self._projector = Projector(mapping, self.device, bonds=True, lightest=LIGHTEST)
-        self._forces = BoxForces(mapping.topology, self.device, rigid=True)
+        self._mechanics = Mechanics(mapping, threads=threads)
+        self._rings, self._bonds = _rings(mapping.topology)
+        self._light = mapping.topology.masses() < LIGHT
+        self._centres, self._signs = _wanted(handedness)
 
     @property
     def placements(self) -> int:
         """Windows placed for a frame, for progress bars."""
         return sum(len(g.own) for g in self._groups) * (1 + self.options.sweeps)
 
-    @torch.no_grad()
     def sample(
         self,
         beads: Structure,
@@ -121,6 +124,9 @@ class PhysicsSampler:
         progress: Callable[[int], None] | None = None,
     ) -> Structure:
         """Atoms for one frame of beads; molecules are whole.
+
+        Molecules with a bond through a ring in the end, or with a centre of the wrong hand, are
+        placed anew among the others as they had been placed, and the dynamics made once more.
 
         Args:
             beads: positions of the beads in the order of the mapping.
@@ -134,77 +140,190 @@ class PhysicsSampler:
             raise InputError(
                 f"frame {frame}: expected {self.mapping.n_beads} beads, found {beads.n}"
             )
-        whole = whole_beads(self.mapping, beads, table=self._graph, source=f"frame {frame}")
-        placed = self.place(whole, beads.box, frame, progress or (lambda n: None))
-        positions = self._relax(torch.from_numpy(placed), torch.from_numpy(whole), beads.box, frame)
-        return Structure(positions=positions.numpy(), box=beads.box, time=beads.time)
+        whole = whole_beads(beads.positions, beads.box, self.mapping)
+        crowd = self._place(whole, beads.box, frame, progress or (lambda n: None))
+        made = self._relax(crowd.positions, whole, beads, frame)
+        for attempt in range(1, 1 + ATTEMPTS):
+            stuck = self._stuck(made)
+            if not stuck.any():
+                break
+            self._sweep(crowd, self._of_molecules(stuck), whole, frame, attempt)
+            made = self._relax(crowd.positions, whole, beads, frame)
+        return made
 
     def place(
-        self,
-        whole: Float64[np.ndarray, "b 3"],
-        box: Float64[np.ndarray, "3 3"],
-        frame: int,
-        progress: Callable[[int], None] = lambda n: None,
+        self, whole: Float64[np.ndarray, "b 3"], box: Float64[np.ndarray, "3 3"], frame: int
     ) -> Float64[np.ndarray, "n 3"]:
-        """Conformations set onto beads, window by window.
+        """Conformations set onto beads, window by window, without the dynamics.
 
         Args:
             whole: beads, nm, molecules whole.
             box: lattice vectors as rows, nm.
             frame: names the random numbers.
-            progress: called with the number of windows placed since the last call.
 
         Returns:
             Atoms in nm; bonds between windows and beads are near, not exact.
         """
+        return self._place(whole, box, frame, lambda n: None).positions
+
+    def _place(
+        self, whole: np.ndarray, box: np.ndarray, frame: int, progress: Callable[[int], None]
+    ) -> Crowd:
+        """All molecules."""
         n = self.mapping.topology.n_atoms
         crowd = Crowd(n, box, self._pairs, n / cell_volume(box))
-        placed = np.zeros(n, dtype=bool)
+        self._sweep(crowd, np.ones(n, dtype=bool), whole, frame, 0, progress)
+        return crowd
+
+    def _sweep(
+        self,
+        crowd: Crowd,
+        drawn: Bool[np.ndarray, " n"],
+        whole: Float64[np.ndarray, "b 3"],
+        frame: int,
+        attempt: int,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        """First without company, then sweeps in which all others count; ``drawn``: the atoms of
+        the molecules that are placed, the others stay."""
+        placed = ~drawn
         beta = 1.0 / (BOLTZMANN * self.options.temperature)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
-                self._draw(crowd, group, placed, whole, (frame, sweep), beta if sweep else 0.0)
-                placed[group.own] = True
-                progress(len(group.own))
-        return crowd.positions
+                part = _part(group, drawn[group.own[:, 0]])
+                if not len(part.own):
+                    continue
+                turn = (frame, attempt * (1 + self.options.sweeps) + sweep)
+                self._draw(crowd, part, placed, whole, turn, beta if sweep else 0.0)
+                placed[part.own] = True
+                progress(len(part.own))
 
     def _draw(
         self,
         crowd: Crowd,
         group: _Group,
-        placed: np.ndarray,
-        whole: np.ndarray,
+        placed: Bool[np.ndarray, " n"],
+        whole: Float64[np.ndarray, "b 3"],
         turn: tuple[int, int],
         beta: float,
     ) -> None:
-        """One window of every molecule of a group."""
-        wanted = self.options.candidates
+        """One window of every molecule of a group; ``turn``: frame and sweep."""
+        wanted, seed = self.options.candidates, self.options.seed
         names = torch.from_numpy(group.own[:, 0])
-        numbers = uniform(hash_counters(self.options.seed, *turn, _DRAW, names), 3 * wanted)
+        numbers = uniform(hash_counters(seed, *turn, _DRAW, names), 3 * wanted)
         found = candidates(
             group.library, whole[group.beads], crowd.positions[group.joint],
             placed[group.joint[0]], numbers.numpy().astype(np.float64), wanted,
         )  # fmt: skip
-        noise = uniform(
-            hash_counters(self.options.seed, *turn, _CHOOSE, names), found.scores.shape[1]
-        )
+        noise = uniform(hash_counters(seed, *turn, _CHOOSE, names), found.scores.shape[1])
         crowd.choose(
             group.atoms, group.own, found.atoms, found.scores,
             noise.numpy().astype(np.float64), beta,
         )  # fmt: skip
 
     def _relax(
-        self, placed: torch.Tensor, whole: torch.Tensor, box: np.ndarray, frame: int
-    ) -> torch.Tensor:
+        self,
+        placed: Float64[np.ndarray, "n 3"],
+        whole: Float64[np.ndarray, "b 3"],
+        beads: Structure,
+        frame: int,
+    ) -> Structure:
         """Bonds and beads exact, then steps of dynamics."""
-        positions = self._projector.project(placed, whole).positions
-        names = hash_counters(self.options.seed, frame, _THERMAL, torch.arange(len(positions)))
-        if not self.options.relaxation:
-            return positions
-        return thermalise(
-            positions, whole, box, self._forces, self._projector, names,
-            ThermalOptions(self.options.temperature, self.options.relaxation),
-        )  # fmt: skip
+        positions = self._mechanics.project(placed, whole).positions
+        restore(positions, self._centres, self._signs, self._light)
+        if self.options.relaxation:
+            names = hash_counters(self.options.seed, frame, _THERMAL, torch.arange(len(placed)))
+            how = Langevin(self.options.relaxation, self.options.temperature)
+            positions = self._mechanics.run(placed, whole, beads.box, how, names.numpy()).positions
+        else:
+            positions = self._mechanics.project(placed, whole).positions
+        return Structure(positions=positions, box=beads.box, time=beads.time)
+
+    def _stuck(self, made: Structure) -> Bool[np.ndarray, " n"]:
+        """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
+        hand."""
+        stuck = np.zeros(made.n, dtype=bool)
+        wrong = _volumes(made.positions, self._centres) * self._signs < 0
+        stuck[self._centres[wrong].ravel()] = True
+        for rings in self._rings:
+            found = pierced_rings(made, rings, self._bonds)
+            stuck[rings[found[:, 0]].ravel()] = True
+            stuck[self._bonds[found[:, 1]].ravel()] = True
+        return stuck
+
+    def _of_molecules(self, atoms: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """All atoms of the molecules that some belong to."""
+        offsets = self.mapping.topology.molecule_offsets()
+        molecule = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return np.isin(molecule, molecule[atoms])
+
+
+def _part(group: _Group, rows: Bool[np.ndarray, " m"]) -> _Group:
+    """Some molecules of a group."""
+    if rows.all():
+        return group
+    return _Group(
+        group.library, group.beads[rows], group.atoms[rows], group.own[rows], group.joint[rows]
+    )
+
+
+def restore(
+    positions: Float64[np.ndarray, "n 3"],
+    centres: Int64[np.ndarray, "c 5"],
+    signs: Int64[np.ndarray, " c"],
+    light: Bool[np.ndarray, " n"],
+) -> None:
+    """Turns centres of the wrong hand that have one light branch inside out, in place.
+
+    The centre and its hydrogen are reflected in the plane of the other three branches: bonds to
+    these and angles between them stay. Centres without such a branch are left alone.
+
+    Args:
+        positions: nm, molecules whole.
+        centres: each with its four branches.
+        signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
+        light: which atoms are hydrogens.
+    """
+    wrong = _volumes(positions, centres) * signs < 0
+    for centre, *branches in centres[wrong].tolist():
+        moved = [centre, *(a for a in branches if light[a])]
+        if len(moved) != 2:
+            continue
+        p, q, r = (positions[a] for a in branches if not light[a])
+        normal = np.cross(q - p, r - p)
+        normal /= max(float(np.linalg.norm(normal)), 1e-9)
+        for atom in moved:
+            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
+
+
+def _volumes(positions: np.ndarray, centres: np.ndarray) -> Float64[np.ndarray, " c"]:
+    """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3."""
+    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
+    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
+    return found
+
+
+def _wanted(
+    handedness: Handedness | None,
+) -> tuple[Int64[np.ndarray, "c 5"], Int64[np.ndarray, " c"]]:
+    """Centres whose hand is asked for, and the hands."""
+    if handedness is None:
+        return np.zeros((0, 5), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    atoms, sign = handedness.atoms.cpu().numpy(), handedness.sign.cpu().numpy()
+    return atoms[sign != 0], sign[sign != 0]
+
+
+def _rings(topology: Topology) -> tuple[tuple[np.ndarray, ...], Int64[np.ndarray, "b 2"]]:
+    """Rings of the system by size, and its bonds."""
+    first, index = topology.molecule_offsets()[:-1], topology.molecule_type_index()
+    by_size: dict[int, list[np.ndarray]] = {}
+    bonds = [np.zeros((0, 2), dtype=np.int64)]
+    for t, molecule in enumerate(topology.molecule_types):
+        shifts = first[index == t][:, None, None]
+        bonds.append((molecule.bonds + shifts).reshape(-1, 2))
+        for ring in find_rings(molecule):
+            by_size.setdefault(len(ring), []).append((np.array([ring]) + shifts)[:, 0])
+    return tuple(np.concatenate(by_size[size]) for size in sorted(by_size)), np.concatenate(bonds)
 
 
 def _find_groups(
@@ -212,12 +331,7 @@ def _find_groups(
 ) -> tuple[_Group, ...]:
     """Windows of all molecules, in the order in which they are drawn."""
     topology = mapping.topology
-    centres, signs = (
-        (np.zeros((0, 5), dtype=np.int64), np.zeros(0, dtype=np.int64))
-        if handedness is None
-        else (handedness.atoms.cpu().numpy(), handedness.sign.cpu().numpy())
-    )
-    centres, signs = centres[signs != 0], signs[signs != 0]
+    centres, signs = _wanted(handedness)
     first_atom, first_bead = topology.molecule_offsets(), mapping.bead_offsets()
     owner = np.searchsorted(first_atom, centres[:, 0], side="right") - 1
     libraries: dict[bytes, Library] = {}
@@ -233,15 +347,9 @@ def _find_groups(
                 chosen = molecules[member.reshape(-1) == row]
                 library = _library(mapping, options, window, local[inside], pattern, libraries)
                 atoms = first_atom[chosen, None] + window.atoms
-                groups.append(
-                    _Group(
-                        library,
-                        first_bead[chosen, None] + window.beads,
-                        atoms,
-                        atoms[:, window.own],
-                        atoms[:, window.joint],
-                    )  # fmt: skip
-                )
+                beads = first_bead[chosen, None] + window.beads
+                own, joint = atoms[:, window.own], atoms[:, window.joint]
+                groups.append(_Group(library, beads, atoms, own, joint))
     return tuple(groups)
 
 
@@ -285,7 +393,9 @@ def _run(
     if molecule.n_atoms == 1:
         found = Conformations(np.zeros((1, 1, 3)), np.zeros(1))
         return make_library(found, window, mirror=False)
-    tables = vacuum_tables(molecule, mapping.topology, options.temperature, centres, signs)
+    tables = vacuum_tables(
+        molecule, mapping.topology, options.temperature, centres, signs.astype(np.float64)
+    )
     whole = len(window.own) == len(window.atoms)
     how = VacuumOptions(options.temperature, seed=options.seed)
     frames = -(-(options.conformations if whole else options.pieces) // how.copies)

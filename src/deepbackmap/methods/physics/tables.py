@@ -21,8 +21,13 @@ depend on it."""
 FLAT, STIFF = 2.5, 12.0
 """Barriers of torsions between so many times the thermal energy are lowered to the first; higher
 ones (double bonds, aromatic rings) are kept, and with them cis and trans."""
-CHARGE_CUTOFF = 1.0
-"""nm: charges beyond do not feel each other."""
+WITH_LENGTH = ("constraint", "bond", "bond_g96", "morse", "bond_cubic")
+"""Kinds of bond whose first column is a length, at which it is held."""
+HARMONIC = ("angle", "urey_bradley")
+"""Kinds of angle that are taken as k/2 (theta - theta0)^2 by their first two columns."""
+COSINE = ("angle_g96", "angle_restricted")
+"""Kinds of angle that are taken as k/2 (cos theta - cos theta0)^2 by their first two columns.
+What else a topology may hold is left out here: the dynamics of the whole box has all terms."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def bond_distances(molecule: MoleculeType, most: int) -> list[dict[int, int]]:
 def _bonds(molecule: MoleculeType) -> tuple[np.ndarray, np.ndarray]:
     """Bonds and constraints with their lengths, each pair once."""
     atoms, parameters = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0)]
-    for kind in ("constraint", "bond"):
+    for kind in WITH_LENGTH:
         if kind in molecule.terms:
             atoms.append(np.sort(molecule.terms[kind].atoms, axis=1))
             parameters.append(molecule.terms[kind].parameters[:, 0])
@@ -138,14 +143,14 @@ def _columns(
     for kind in kinds:
         if kind in molecule.terms:
             atoms.append(molecule.terms[kind].atoms)
-            parameters.append(molecule.terms[kind].parameters)
+            parameters.append(molecule.terms[kind].parameters[:, :columns])
     return np.concatenate(atoms), np.concatenate(parameters)
 
 
 def _angles(molecule: MoleculeType) -> dict[str, np.ndarray]:
     """Angles of both forms, with a column that tells them apart."""
-    plain, a = _columns(molecule, ("angle",), 3, 2)
-    cosine, b = _columns(molecule, ("angle_g96",), 3, 2)
+    plain, a = _columns(molecule, HARMONIC, 3, 2)
+    cosine, b = _columns(molecule, COSINE, 3, 2)
     form = np.concatenate([np.zeros(len(plain)), np.ones(len(cosine))])
     return {
         "angles": np.concatenate([plain, cosine]),
@@ -200,13 +205,28 @@ def _pairs(molecule: MoleculeType, topology: Topology) -> tuple[np.ndarray, np.n
     reach = np.full(len(i), np.inf)
     bottom = far & (c6 > 0.0)
     reach[bottom] = (2.0 * c12[bottom] / c6[bottom]) ** (1.0 / 3.0)
-    apart = np.column_stack([i, j]), np.column_stack([c6, c12, charge, reach])
+    listed, columns = _listed(molecule)
+    return (
+        np.concatenate([np.column_stack([i, j]), listed]).astype(np.int64),
+        np.concatenate([np.column_stack([c6, c12, charge, reach]), columns]),
+    )
+
+
+def _listed(molecule: MoleculeType) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that the topology lists, most of them 1-4, with their parameters."""
     a, b = molecule.pairs.atoms.reshape(-1, 2).T
     sigma, epsilon, factor = molecule.pairs.parameters.reshape(-1, 3).T
     c6 = 4.0 * epsilon * sigma**6
     charge = COULOMB * factor * molecule.charges[a] * molecule.charges[b]
-    listed = np.column_stack([c6, c6 * sigma**6, charge, np.full(len(a), np.inf)])
-    return (
-        np.concatenate([apart[0], np.column_stack([a, b])]).astype(np.int64),
-        np.concatenate([apart[1], listed]),
+    powers, p = _columns(molecule, ("lj14_powers",), 2, 2)
+    charges, q = _columns(molecule, ("coulomb14",), 2, 1)
+    none = np.zeros((len(charges), 2))
+    columns = np.concatenate(
+        [
+            np.column_stack([c6, c6 * sigma**6, charge]),
+            np.column_stack([p, np.zeros(len(powers))]),
+            np.column_stack([none, COULOMB * q]),
+        ]
     )
+    atoms = np.concatenate([molecule.pairs.atoms.reshape(-1, 2), powers, charges])
+    return atoms, np.column_stack([columns, np.full(len(atoms), np.inf)])

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from deepbackmap.methods.physics import kernels
+from deepbackmap.methods.physics.compiled import threaded
 from deepbackmap.methods.physics.tables import VacuumTables
 from deepbackmap.quantities import BOLTZMANN
 
@@ -58,7 +59,7 @@ class VacuumOptions:
     """Steps before the first conformation is kept."""
     steps: int = 9000
     """Steps after that."""
-    every: int = 60
+    every: int = 20
     """Steps between conformations that are kept."""
     timestep: float = 0.002
     """ps."""
@@ -151,7 +152,7 @@ def starts(tables: VacuumTables, options: VacuumOptions) -> Float64[np.ndarray, 
     return x
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@threaded
 def _run(
     x0: Any, masses: Any, bonds: Any, lengths: Any, angles: Any, ap: Any, propers: Any, pp: Any,
     polynomials: Any, qp: Any, impropers: Any, ip: Any, pairs: Any, lp: Any, centres: Any,

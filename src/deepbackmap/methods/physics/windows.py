@@ -1,9 +1,9 @@
 """What is drawn at once, and the piece of the molecule that tells what it may look like.
 
-A small molecule is drawn whole. Of a larger one the atoms of one bead are drawn at a time; what they
-may look like is told by a *window*: the bead with those around it in the graph of beads, whichever
-way that branches or closes. Windows that are alike (the same atoms, bonds, energies, weights and
-hands, in the same order) are one kind, and one run of dynamics serves all of them.
+A small molecule is drawn whole. Of a larger one the atoms of one bead are drawn at a time; what
+they may look like is told by a *window*: the bead with those around it in the graph of beads,
+whichever way that branches or closes. Windows that are alike (the same atoms, bonds, energies,
+weights and hands, in the same order) are one kind, and one run of dynamics serves all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from deepbackmap.system import BondedTerms, MoleculeType
 
 WHOLE_BEADS, WHOLE_ATOMS = 6, 60
 """Molecules of at most so many beads and atoms are drawn whole."""
-AROUND = 4
+JOINT_BONDS = 2
+"""Atoms that are placed already count in the fit if they are at most so many bonds away."""
+AROUND = 3
 """Beads around the one that is drawn: collected one bond further until there are so many."""
 
 
@@ -84,10 +86,22 @@ def _window(
         beads=beads,
         atoms=atoms,
         own=np.flatnonzero(own),
-        joint=np.flatnonzero(~own & molecule.heavy[atoms]),
+        joint=_joint(molecule, atoms, own),
         molecule=cut(molecule, atoms),
         weights=weights,
     )
+
+
+def _joint(
+    molecule: MoleculeType, atoms: Int64[np.ndarray, " a"], own: np.ndarray
+) -> Int64[np.ndarray, " j"]:
+    """Places of the heavy atoms that share an angle with one that is drawn."""
+    near = np.zeros(molecule.n_atoms, dtype=bool)
+    near[atoms[own]] = True
+    for _ in range(JOINT_BONDS):
+        reached = near[molecule.bonds].any(axis=1)
+        near[molecule.bonds[reached].ravel()] = True
+    return np.flatnonzero(~own & near[atoms] & molecule.heavy[atoms])
 
 
 def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
@@ -102,7 +116,7 @@ def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
 
     def kept(terms: BondedTerms) -> BondedTerms:
         inside = (place[terms.atoms] >= 0).all(axis=1)
-        return BondedTerms(place[terms.atoms[inside]], terms.parameters[inside])
+        return BondedTerms(place[terms.atoms[inside]], terms.parameters[inside], terms.grids)
 
     terms = {kind: kept(found) for kind, found in molecule.terms.items()}
     exclusions = place[molecule.exclusions]
