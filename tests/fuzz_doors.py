@@ -384,7 +384,7 @@ def judge(case: Case, found: dict[str, object]) -> str:
         lines = said.strip().splitlines()
         # Behind a colon the one line may be followed by a mapping to fill in, and a topology's
         # mistakes are all told at once, one a line.
-        several = bool(lines) and lines[0].endswith(":") or all(x[:2] == "  " for x in lines[1:])
+        several = (bool(lines) and lines[0].endswith(":")) or all(x[:2] == "  " for x in lines[1:])
         heads = lines[:1] if several else lines
         if not lines or not all(line.startswith("deepbackmap: ") for line in heads):
             return "refused in more than a line"

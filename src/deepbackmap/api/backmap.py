@@ -23,7 +23,7 @@ from deepbackmap.api.record import make_record
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads
+from deepbackmap.evaluation.plausible import BeadBonds
 from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
@@ -265,7 +265,7 @@ def backmap(
                 if order is not None:
                     order.check(frame, f"{source.path} frame {number}")
                 place = f"{source.path} frame {number}"
-                seen = look_at_beads(system, frame, bonds=bonds)
+                seen = judgement.of_input(system, frame, bonds, loaded.spec, warmth)
                 judgement.refuse(place, seen, keep_defects=keep_defects)
                 doubts |= {f.sentence: f for f in seen if f.severity != "fine"}
                 for attempt in range(ATTEMPTS):

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads, look_at_temperature
 from deepbackmap.evaluation.usable import Finding, ordered, worst
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.system import Structure
 
 SHOWN = 3
 """Most places that one line names."""
@@ -19,6 +23,30 @@ def one_line(findings: tuple[Finding, ...]) -> str:
     bad = sum(f.severity != "fine" for f in findings)
     more = f" (and {bad - 1} more finding{'s' if bad > 2 else ''})" if bad > 1 else ""
     return f"{first.sentence}{place}{more}"
+
+
+def of_input(
+    system: SystemMapping,
+    beads: Structure,
+    bonds: BeadBonds,
+    spec: ModelSpec,
+    temperature: float,
+) -> tuple[Finding, ...]:
+    """What is wrong with beads and a temperature for a model, gravest first.
+
+    Args:
+        system: whose beads they are.
+        beads: a frame of them.
+        bonds: between them.
+        spec: of the model.
+        temperature: asked for, K.
+    """
+    return ordered(
+        (
+            *look_at_beads(system, beads, spec.bead_distances, bonds=bonds),
+            *look_at_temperature(temperature, spec.known_temperatures),
+        )
+    )
 
 
 def refuse(

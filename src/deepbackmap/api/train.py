@@ -21,6 +21,7 @@ from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.data.frames import read_systems
 from deepbackmap.data.systems import TrainingSystem, types_of
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation.plausible import known_distances
 from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
@@ -184,6 +185,11 @@ def _specification(
         rigid=all(s.rigid for s in systems),
         handedness=pattern,
         bead_hands=_bead_hands(systems),
+        bead_distances=known_distances(
+            (s.mapping, replace(frame, positions=beads))
+            for s in systems
+            for frame, beads in zip(s.structures, s.beads, strict=True)
+        ),
         provenance={
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,

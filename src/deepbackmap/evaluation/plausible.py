@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,8 +50,12 @@ GRAM_PER_CM3 = 1.66053907e-3
 """One u/nm^3."""
 OUTSIDE = 0.02
 """Share of neighbour distances outside what a model was trained on that is worth a word."""
+KNOWN = 0.999
+"""Share of the neighbour distances of the training that are within what is called known."""
 COLDER, WARMER = 0.75, 1.25
 """Times the lowest and the highest temperature of the training: beyond is far outside."""
+HOTTEST = 3000.0
+"""K: above it molecules fall apart, and a force field with fixed bonds describes nothing."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,7 @@ def look_at_beads(
         One finding that is fine where nothing is.
     """
     bonds = BeadBonds.of(mapping) if bonds is None else bonds
-    vectors = minimum_image(
-        beads.positions[bonds.pairs[:, 1]] - beads.positions[bonds.pairs[:, 0]], beads.box
-    )
-    apart = np.linalg.norm(vectors, axis=1)
+    apart = _apart(bonds, beads)
     found = [*_one_place(mapping, beads, bonds, apart)]
     if not found:
         found += _unit(bonds, apart)
@@ -121,6 +122,28 @@ def look_at_beads(
     return ordered(found) or (Finding("fine", "nothing found that speaks against these beads"),)
 
 
+def known_distances(
+    frames: Iterable[tuple[SystemMapping, Structure]],
+) -> dict[str, tuple[float, float]]:
+    """Distances of bonded beads in the frames of a training, by types (``Known``).
+
+    Args:
+        frames: systems with their beads; molecules need not be whole.
+    """
+    seen: dict[str, list[Float64[np.ndarray, " k"]]] = {}
+    bonds: dict[int, BeadBonds] = {}
+    for mapping, beads in frames:
+        if id(mapping) not in bonds:
+            bonds[id(mapping)] = BeadBonds.of(mapping)
+        found = bonds[id(mapping)]
+        apart = _apart(found, beads)
+        for kind in sorted(set(found.kinds.tolist())):
+            seen.setdefault(kind, []).append(apart[found.kinds == kind])
+    edges = (0.5 - 0.5 * KNOWN, 0.5 + 0.5 * KNOWN)
+    found_edges = {k: np.quantile(np.concatenate(v), edges) for k, v in sorted(seen.items())}
+    return {k: (round(float(a), 4), round(float(b), 4)) for k, (a, b) in found_edges.items()}
+
+
 def look_at_temperature(asked: float, known: tuple[float, float]) -> tuple[Finding, ...]:
     """A finding where a temperature is far from those that a model was trained at.
 
@@ -129,6 +152,14 @@ def look_at_temperature(asked: float, known: tuple[float, float]) -> tuple[Findi
         known: lowest and highest of the training, K.
     """
     low, high = known
+    if asked > HOTTEST:
+        return (
+            Finding(
+                "unusable",
+                f"expected a temperature at which molecules last (at most {HOTTEST:g} K), found "
+                f"{asked:g} K: is it in kelvin?",
+            ),
+        )
     if COLDER * low <= asked <= WARMER * high:
         return ()
     trained = f"{low:g} K" if low == high else f"{low:g} to {high:g} K"
@@ -246,6 +277,12 @@ def _density(mapping: SystemMapping, beads: Structure) -> Iterator[Finding]:
             f"expected a box for the {mapping.topology.n_atoms} atoms of these beads, found one "
             f"of {volume:.3g} nm^3 and so {density:.3g} g/cm^3: is it in the unit of the file?",
         )
+
+
+def _apart(bonds: BeadBonds, beads: Structure) -> Float64[np.ndarray, " k"]:
+    """Distance of every pair of bonded beads, nm."""
+    first, second = beads.positions[bonds.pairs.T]
+    return np.linalg.norm(minimum_image(second - first, beads.box), axis=1)
 
 
 def _kinds(beads: MoleculeMapping) -> np.ndarray:

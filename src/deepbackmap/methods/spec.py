@@ -37,12 +37,20 @@ class ModelSpec:
     """Signs of the stereocentres of the training frames, as a pattern by type and place."""
     bead_hands: Mapping[str, Any] = field(default_factory=dict)
     """How beads tell the hands of stereocentres (``chemistry.bead_hands.BeadStatistics``)."""
+    bead_distances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Distances of bonded beads in training by their types, as "A-B": shortest and longest, nm."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
         for t in self.temperatures:
             if not 1e-3 <= t <= 1e5:
                 raise ValueError(f"temperatures: expected kelvins from 0.001 to 1e5, got {t}")
+
+    @property
+    def known_temperatures(self) -> tuple[float, float]:
+        """Lowest and highest of the training frames, K."""
+        known = self.temperatures or (self.temperature,)
+        return min(known), max(known)
 
     @property
     def bead_cutoff(self) -> float:

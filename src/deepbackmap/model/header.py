@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def to_text(spec: ModelSpec) -> str:
 def _spec(raw: dict[str, Any], where: str) -> ModelSpec:
     if raw["method"] not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, found '{raw['method']}'")
-    raw.setdefault("bead_hands", {})  # models made before beads were read for hands have none
+    for name in ("bead_hands", "bead_distances"):
+        raw.setdefault(name, {})  # models made before these were kept have none
     raw["options"] = find_options(raw["method"]).model.from_values(raw["options"], where)
     for name in ("atom_types", "bead_types", "temperatures"):
         kind = (int, float) if name == "temperatures" else str
@@ -102,12 +104,21 @@ def _spec(raw: dict[str, Any], where: str) -> ModelSpec:
         if isinstance(raw[name], bool) or not isinstance(raw[name], (int, float)):
             raise TypeError(f"{name}: expected a number, found {raw[name]!r:.60}")
         raw[name] = float(raw[name])
-    for name in ("provenance", "defaults", "handedness", "bead_hands"):
+    for name in ("provenance", "defaults", "handedness", "bead_hands", "bead_distances"):
         if not isinstance(raw[name], dict):
             raise TypeError(f"{name}: expected keys and values")
+    raw["bead_distances"] = {k: _range(v) for k, v in raw["bead_distances"].items()}
     if not isinstance(raw["mapping"], str) or not isinstance(raw["rigid"], bool):
         raise TypeError("mapping, rigid: expected a text and true or false")
     return ModelSpec(**raw)
+
+
+def _range(values: Any) -> tuple[float, float]:
+    """Two lengths, the shorter one first."""
+    low, high = (float(v) for v in values)
+    if not 0.0 <= low <= high < math.inf:
+        raise ValueError(f"bead_distances: expected a shortest and a longest, found {values!r:.60}")
+    return low, high
 
 
 def _from_first(raw: dict[str, Any]) -> dict[str, Any]:
