@@ -55,7 +55,7 @@ def attempt(whole, tmp_path, damage, *more):
 
 def findings(whole, damage, output):
     """What speaks against atoms that were written, by the hands that they should have."""
-    _, mapping, beads, signs = whole
+    _, mapping, _beads, signs = whole
     centres = tacticity.find_centres(mapping)
     known = tacticity.KnownHands(centres.atoms, -signs if damage.mirrored else signs)
     with read_frames(output) as source:

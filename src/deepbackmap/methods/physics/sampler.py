@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.chemistry.rings import find_rings, pierced_rings
+from deepbackmap.chemistry.stereo import restore, volumes
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_volume
 from deepbackmap.geometry.counter_random import hash_counters, uniform
@@ -199,49 +200,13 @@ class PhysicsSampler:
         """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
         hand."""
         stuck = np.zeros(made.n, dtype=bool)
-        wrong = _volumes(made.positions, self._centres) * self._signs < 0
+        wrong = volumes(made.positions, self._centres) * self._signs < 0
         stuck[self._centres[wrong].ravel()] = True
         for rings in self._rings:
             found = pierced_rings(made, rings, self._bonds)
             stuck[rings[found[:, 0]].ravel()] = True
             stuck[self._bonds[found[:, 1]].ravel()] = True
         return stuck
-
-
-def restore(
-    positions: Float64[np.ndarray, "n 3"],
-    centres: Int64[np.ndarray, "c 5"],
-    signs: Int64[np.ndarray, " c"],
-    light: Bool[np.ndarray, " n"],
-) -> None:
-    """Turns centres of the wrong hand that have one light branch inside out, in place.
-
-    The centre and its hydrogen are reflected in the plane of the other three branches: bonds to
-    these and angles between them stay. Centres without such a branch are left alone.
-
-    Args:
-        positions: nm, molecules whole.
-        centres: each with its four branches.
-        signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
-        light: which atoms are hydrogens.
-    """
-    wrong = _volumes(positions, centres) * signs < 0
-    for centre, *branches in centres[wrong].tolist():
-        moved = [centre, *(a for a in branches if light[a])]
-        if len(moved) != 2:
-            continue
-        p, q, r = (positions[a] for a in branches if not light[a])
-        normal = np.cross(q - p, r - p)
-        normal /= max(float(np.linalg.norm(normal)), 1e-9)
-        for atom in moved:
-            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
-
-
-def _volumes(positions: np.ndarray, centres: np.ndarray) -> Float64[np.ndarray, " c"]:
-    """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3."""
-    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
-    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
-    return found
 
 
 def _wanted(
