@@ -88,7 +88,7 @@ class Adversary:
             with torch.no_grad():
                 fake = drawn()[0]
             on_real, on_fake = critic(torch.cat([end * real, fake]), fixed, seen).chunk(2)
-            penalty = gradient_penalty(
+            penalty, _ = gradient_penalty(
                 lambda x: critic(x, fixed, seen), end * real, fake, used,
                 torch.rand(len(end), device=end.device),
             )  # fmt: skip
