@@ -208,13 +208,13 @@ def test_a_run_begins_with_the_weights_of_a_model(melt, tmp_path):
     for wrong, words in (
         (["network.channels=5", start], "a model with the options of the configuration, found in"),
         (["network.channels=5", start], "network.channels: 4 instead of 5"),
-        (["training.init_from=ps-two-bead-points"], "others (voxel "),
-        (["training.init_from=none.safetensors"], "none.safetensors: no such"),
+        (["training.init_from=ps-two-bead-points"], "others (points instead of voxel)"),
+        (["training.init_from=none.safetensors"], "none.safetensors: "),
     ):
         given = ("train", melt / "train.yaml", "--run", tmp_path / "no", *wrong)
         refused = command(*given)
         assert (refused.code, refused.err.count("\n")) == (2, 1)
-        assert words in refused.err or "no model" in refused.err, refused.err
+        assert words in refused.err
         assert not (tmp_path / "no").exists()
 
 
