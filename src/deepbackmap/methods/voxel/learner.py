@@ -181,13 +181,18 @@ class VoxelLearner:
     def _critic_steps(self, random: torch.Generator) -> dict[str, Tensor]:
         """The critic's updates of one iteration; every ``penalty_every``-th has the penalty, with
         as many times its weight. Which ones hangs on the iteration alone, so that a resumed run
-        goes on as one that was not interrupted."""
+        goes on as one that was not interrupted.
+
+        Returns:
+            What the last update with a penalty found, else the last: all of one batch.
+        """
         o = self.options
         parts: dict[str, Tensor] = {}
         for k in range(o.critic_steps):
-            due = (self.iteration * o.critic_steps + k) % o.penalty_every == 0
+            due = (self.iteration * o.critic_steps + k + 1) % o.penalty_every == 0
             weight = o.penalty * o.penalty_every if due else 0.0
-            parts |= self.critic_step(self._draw(random), random, penalty_weight=weight)
+            found = self.critic_step(self._draw(random), random, penalty_weight=weight)
+            parts = found if due or "penalty" not in parts else parts
         return parts
 
     def generator_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
