@@ -31,7 +31,7 @@ GROUPS = {
         ("dihedral", ("proper", "improper")),
     )
 }
-"""Kinds of term by the groups of the prior (Eq. 14). Tabulated terms are left out."""
+"""Kinds of term by the groups of the prior (II D). Tabulated terms are left out."""
 
 SOFT_FRACTION = 0.6
 """Below this fraction of sigma the LJ distance is compressed, so that a clash costs a lot but
@@ -292,7 +292,7 @@ def lennard_jones_energy(
 def block_energies(
     terms: BlockTerms, batch: BatchTerms, env: Environment, placed: Float[Tensor, "B T 3"]
 ) -> dict[str, Float[Tensor, "B"]]:
-    """Energies of each sequence by bond, angle, dihedral and LJ in kJ/mol (Eq. 14)."""
+    """Energies of each sequence by bond, angle, dihedral and LJ in kJ/mol (II D)."""
     energies = bonded_energies(batch, placed)
     energies["lj"] = lennard_jones_energy(terms.lennard_jones, env, placed)
     return energies

@@ -196,7 +196,7 @@ class VoxelLearner:
         return parts
 
     def generator_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
-        """One update of the generator (Eqs. 11 to 15)."""
+        """One update of the generator (II D, up to Eq. 15)."""
         o, i = self.options, self.iteration
         adversarial, prior, score = o.adversarial.at(i), o.prior.at(i), o.score.at(i)
         copies = 2 if score > 0 else 1
