@@ -84,6 +84,9 @@ class Learner:
         self.fabric, self.spec, self.options, self.iteration = fabric, spec, options, 0
         self.result = Cloud(len(spec.atom_types))
 
+    def begin(self, generator):
+        self.result.load_state_dict(generator.state_dict())
+
     def use(self, training, held_out):
         types, found = self.spec.atom_types, torch.zeros(len(self.spec.atom_types))
         for s in training:
