@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from deepbackmap.chemistry.stereo import volumes
 from deepbackmap.mapping import SystemMapping
 
 
@@ -26,9 +27,8 @@ class Handedness:
         Args:
             positions: nm, molecules whole.
         """
-        a, b, c, d = (positions[self.atoms[:, k].cpu().numpy()] for k in range(1, 5))
-        volume = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
-        return bool((volume * self.sign.cpu().numpy() < 0).any())
+        found = volumes(positions, self.atoms.cpu().numpy())
+        return bool((found * self.sign.cpu().numpy() < 0).any())
 
 
 def split_by_hands(mapping: SystemMapping, handedness: Handedness | None) -> SystemMapping:

@@ -50,11 +50,12 @@ SMALL = 0.012
 """nm: beads whose widths come out smaller may be exact all the same."""
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
-LEARN = 40
+LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
-ESTIMATES = 3
-STRIDE = 2.0
-"""Exponent of the change that one estimate asks for."""
+ESTIMATES = 4
+STRIDE = 1.4
+"""Exponent of the change that one estimate asks for: between one, the plain iteration, which is
+slow where beads are soft, and two, which does not come to rest where they are stiff."""
 LARGEST_STRIDE = 2.0
 """No estimate changes a width by a larger factor."""
 NARROWEST, WIDEST = 0.002, 0.06
