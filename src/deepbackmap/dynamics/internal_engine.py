@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry import stereo
-from deepbackmap.dynamics.boxes import check_box
 from deepbackmap.dynamics.constraints import Constraints, thermal_velocities
 from deepbackmap.dynamics.containers import (
     Dynamics,
@@ -31,7 +30,7 @@ from deepbackmap.dynamics.naming import Atoms
 from deepbackmap.dynamics.start import check_dynamics, held_beads, whole_start
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import TERMS
-from deepbackmap.geometry.cell import cell_volume
+from deepbackmap.geometry.cell import cell_heights, cell_volume
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.mechanics.engine import (
@@ -55,6 +54,10 @@ LIGHT = 3.0
 """u: atoms lighter than that are hydrogens."""
 REPAIRS, REPAIR_STEPS = 3, 20
 """How often centres that have turned over are turned back, and steps that follow each time."""
+ROUGH, ROUGH_REPAIRS, FALLS = 0.02, 20, 0.5
+"""nm: a start with a bond farther from its length is rough. It is given ``REPAIR_STEPS`` again, so
+often at most, as long as they lower the energy by so many kJ/mol an atom: what a heap of atoms sets
+free would otherwise heat the dynamics that follow, and turn centres over."""
 _NOISE = 31
 """Stream of random numbers."""
 
@@ -106,9 +109,10 @@ class InternalEngine:
     def minimise(
         self, structure: Structure, options: Minimisation, hold: Hold | None = None
     ) -> Segment:
-        """Cold dynamics with much friction, each step one evaluation of the forces.
+        """Cold dynamics with much friction, each step one evaluation of the forces, one before it.
 
-        With a stiffness of bonds they are rigid, else the topology's springs.
+        With a stiffness of bonds they are rigid, else the topology's springs. Where stereocentres
+        turn over, and from rough starts, it takes more steps than asked for, and counts them.
 
         Raises:
             InputError: a tolerance, which dynamics has no use for.
@@ -120,20 +124,14 @@ class InternalEngine:
             )
         rigid = options.bond_constant is not None
         start = self._start(structure, rigid, hold, COLD)
-        hands = np.sign(stereo.volumes(start.given, self._centres)).astype(np.int64)
         first = self._energies(start, start.positions, COLD)
         how = Langevin(
             options.steps, COLD, TIMESTEP if rigid else SPRINGY_TIMESTEP, DRAG,
             softness=0.0 if options.nonbonded else 1.0,
             largest_move=min(options.first_step, LARGEST_MOVE),
         )  # fmt: skip
-        positions, steps = self._run(start, start.positions, how), options.steps
-        for _ in range(REPAIRS):
-            if not (stereo.volumes(positions, self._centres) * hands < 0).any():
-                break
-            stereo.restore(positions, self._centres, hands, self._masses < LIGHT)
-            positions = self._run(start, positions, replace(how, steps=REPAIR_STEPS))
-            steps += REPAIR_STEPS
+        positions, more = self._repaired(start, self._run(start, start.positions, how), how)
+        steps = options.steps + more
         last = self._energies(start, positions, COLD)
         if not options.nonbonded:
             for energies in (first, last):
@@ -142,7 +140,7 @@ class InternalEngine:
         final = replace(structure, positions=positions)
         return Segment(
             final, None, np.array([0, steps], dtype=np.int64), _series([first, last]), (final,),
-            steps,
+            steps + 1,
         )  # fmt: skip
 
     def run(
@@ -188,6 +186,28 @@ class InternalEngine:
             kinetic += [float(made.kinetic[k]) for k in record.steps[1:]]
         return record.segment(positions, velocities, np.array(kinetic))
 
+    def _repaired(
+        self, start: _Start, positions: Float64[np.ndarray, "n 3"], how: Langevin
+    ) -> tuple[Float64[np.ndarray, "n 3"], int]:
+        """More steps while hands turn over, and for a rough start until its energy hardly falls.
+
+        Returns:
+            Positions, and the number of steps.
+        """
+        hands = np.sign(stereo.volumes(start.given, self._centres)).astype(np.int64)
+        how, steps, before = replace(how, steps=REPAIR_STEPS), 0, math.inf
+        for _ in range(ROUGH_REPAIRS if start.rough else REPAIRS):
+            turned = bool((stereo.volumes(positions, self._centres) * hands < 0).any())
+            stereo.restore(positions, self._centres, hands, self._masses < LIGHT)
+            if not turned:
+                now = self._energies(start, positions, COLD)["potential"] if start.rough else before
+                if not now < before - FALLS * len(positions):
+                    break
+                before = now
+            positions = self._run(start, positions, how)
+            steps += REPAIR_STEPS
+        return positions, steps
+
     def _run(
         self, start: _Start, positions: Float64[np.ndarray, "n 3"], how: Langevin
     ) -> Float64[np.ndarray, "n 3"]:
@@ -213,8 +233,13 @@ class InternalEngine:
     ) -> _Start:
         """Where a run begins: bonds met, beads where they are to be held."""
         mechanics = self._mechanics(rigid)
-        check_box(structure.box, mechanics.reach)
         given = whole_start(self._topology, self._trees, structure)
+        lowest = float(cell_heights(structure.box).min())
+        if lowest < 2.0 * mechanics.reach:
+            raise EngineError(
+                f"expected a box of at least {2.0 * mechanics.reach:g} nm (twice cut-off and list) "
+                f"in every direction with the engine {self.name}, found {lowest:g} nm"
+            )
         beads, widths = self._beads, math.inf
         if hold is not None:
             beads = held_beads(self._mapping, given, structure.box, hold)
@@ -226,8 +251,10 @@ class InternalEngine:
             name = self._atoms.describe(atom).split(" of ")[1]
             raise EngineError(f"expected bonds that can be brought to their lengths in {name}")
         constant = 0.0 if hold is None else hold.constant
+        bonds = Constraints.of(self._topology, bonds=True).deviations(given)
+        rough = bool(np.abs(bonds).max(initial=0.0) > ROUGH)
         return _Start(
-            given, found.positions, structure.box, structure.time, rigid, beads, widths, constant
+            given, rough, found.positions, structure.box, structure.time, rigid, beads, widths, constant
         )  # fmt: skip
 
     def _energies(
@@ -267,6 +294,8 @@ class _Start:
 
     given: Float64[np.ndarray, "n 3"]
     """Positions as they were given, molecules whole, nm."""
+    rough: bool
+    """Whether bonds are far from their lengths there."""
     positions: Float64[np.ndarray, "n 3"]
     """The same with bonds met."""
     box: Float64[np.ndarray, "3 3"]
@@ -332,7 +361,7 @@ class _Record:
         }
         return Segment(
             last, velocities, np.array(self.steps, dtype=np.int64), energies,
-            tuple(self.frames) if self.options.frames_every else (last,), self.options.steps,
+            tuple(self.frames) if self.options.frames_every else (last,), self.options.steps + 1,
         )  # fmt: skip
 
 
