@@ -9,8 +9,8 @@ import numpy as np
 
 from deepbackmap.system import Structure
 
-MONOMERS, CHAINS = 6, 4
-"""Of the chains that are damaged; two beads a monomer, A and B in turn."""
+MONOMERS, CHAINS = 10, 12
+"""Of the packaged melt, which is what is damaged; two beads a monomer, A and B in turn."""
 PER_CHAIN = 2 * MONOMERS
 
 
@@ -53,16 +53,15 @@ def _chains(beads: Structure) -> np.ndarray:
 
 def unit(beads: Structure, rng: np.random.Generator) -> Damage:
     """Angstrom, tenths of nm, or the sigma of a Lennard-Jones fluid where nm are meant."""
-    factor = float(rng.choice([10.0, 0.1, 1 / 0.35, 1 / 0.5, 0.1 / 0.35]))
-    if factor == 2.0:
-        factor = 1 / 0.3
+    factor = float(rng.choice([10.0, 0.1, 1 / 0.35, 1 / 0.3, 0.1 / 0.35]))
     scaled = replace(beads, positions=factor * beads.positions, box=factor * beads.box)
-    return Damage(f"{factor:.3g}", scaled, "expected bonded beads")
+    words = {10.0: "is the file in Å?", 0.1: "is the file in nm?"}.get(factor, "(sigma)?")
+    return Damage(f"{factor:.3g}", scaled, words)
 
 
 def only_beads_in_another_unit(beads: Structure, rng: np.random.Generator) -> Damage:
     """The cell is in nm, the beads are in Angstrom."""
-    return Damage("", _at(beads, 10.0 * beads.positions), "expected bonded beads")
+    return Damage("", _at(beads, 10.0 * beads.positions), "in one unit?")
 
 
 def jump(beads: Structure, rng: np.random.Generator) -> Damage:
@@ -101,7 +100,7 @@ def types_swapped(beads: Structure, rng: np.random.Generator) -> Damage:
     moved = _chains(beads).copy()
     some = slice(None) if rng.uniform() < 0.5 else slice(0, int(rng.integers(1, CHAINS)))
     moved[some] = moved[some, :, ::-1]
-    return Damage("", _at(beads, moved.reshape(-1, 3)), "")
+    return Damage("", _at(beads, moved.reshape(-1, 3)), "in the order and of the types")
 
 
 def types_apart(beads: Structure, rng: np.random.Generator) -> Damage:
@@ -142,12 +141,12 @@ def one_chain_on_another(beads: Structure, rng: np.random.Generator) -> Damage:
     """A chain in the place of another."""
     moved = _chains(beads).copy()
     moved[1] = moved[0]
-    return Damage("", _at(beads, moved.reshape(-1, 3)), "")
+    return Damage("", _at(beads, moved.reshape(-1, 3)), "is a molecule there twice?")
 
 
 def small_box(beads: Structure, rng: np.random.Generator) -> Damage:
     """A cell in another unit."""
-    return Damage("", replace(beads, box=0.1 * beads.box), "")
+    return Damage("", replace(beads, box=0.1 * beads.box), "expected a box for")
 
 
 def temperature(beads: Structure, rng: np.random.Generator) -> Damage:

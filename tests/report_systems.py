@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.result import (
     Curve,
     Distribution,
@@ -14,6 +15,7 @@ from deepbackmap.evaluation.result import (
     MoleculeView,
     Sentence,
 )
+from deepbackmap.evaluation.usable import Finding
 from deepbackmap.similarity.containers import Overlap, StructureMap
 
 WIDTH = {"reference": 1.0, "model": 1.04, "paper": 0.8, "template": 0.94, "baseline": 0.3}
@@ -172,6 +174,8 @@ def method(name, rng, n_worst=5):
         score=Estimate(rng.uniform(0.001, 0.3), 0.001),
         verdict=VERDICTS.get(name, VERDICTS["paper"]),
         worst=tuple(molecule(name, k, rng) for k in range(n_worst)),
+        figures=Figures(frames=36),
+        findings=(Finding("fine", "nothing found that speaks against it"),),
     )
 
 

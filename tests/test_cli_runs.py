@@ -168,6 +168,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     # What it wrote is a model that knows the handedness of its training data, and works.
     spec = read_spec(whole / "model.safetensors")
     assert spec.handedness == ALTERNATING
+    assert set(spec.bead_distances) == {"A-A", "A-B"}
+    assert all(0.2 < low <= high < 0.6 for low, high in spec.bead_distances.values())
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(

@@ -1,45 +1,34 @@
 """Damaged beads and wrong settings: refused with the right reason, spoken of, or right."""
 
-import sys
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from cli_systems import command
-from damaged_beads import CHAINS, KINDS, MONOMERS, make_damage
+from damaged_beads import CHAINS, KINDS, MONOMERS, Damage, make_damage
+from deepbackmap.api.demo import melt_folder
 from deepbackmap.chemistry import tacticity
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.usable import verdict, worst
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import load_mapping, map_positions
+from deepbackmap.io.trajectory import open_writer, read_frames
+from deepbackmap.mapping import load_mapping
 from deepbackmap.mapping.match import bead_table
-from deepbackmap.system import Structure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-
-from melt import build
-
-DAMAGES = 60
-MANY = 300
-BOX = 4.5 * np.eye(3)
+DAMAGES, MANY = 60, 300
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Four chains in some order of their own, their beads, and the hands that they have."""
-    folder = tmp_path_factory.mktemp("chains")
-    build.write_topology(folder / "topol.top", MONOMERS, CHAINS)
-    topology = read_topology(folder / "topol.top")
-    mapping = load_mapping("ps-two-bead").resolve(topology)
-    rng = np.random.default_rng(3)
-    chains = build.place_chains(build.build_chains(MONOMERS, CHAINS, rng), BOX[0, 0], rng)
-    atoms = Structure(chains.reshape(-1, 3), BOX)
-    with open_writer(folder / "aa.gro", atom_table(topology)) as writer:
-        writer.write(atoms)
-    beads = Structure(map_positions(mapping, atoms.positions), BOX)
-    return folder, mapping, beads, tacticity.signs(atoms, tacticity.find_centres(mapping))
+def whole():
+    """The packaged melt: its folder and mapping, beads of a frame, and the hands of its atoms."""
+    folder = melt_folder()
+    mapping = load_mapping("ps-two-bead").resolve(read_topology(folder / "topol.top"))
+    with read_frames(folder / "cg.gro", folder / "cg.xtc", frames=":1") as source:
+        beads = source[0]
+    with read_frames(folder / "aa.gro", folder / "aa.xtc", frames=":1") as source:
+        signs = tacticity.signs(source[0], tacticity.find_centres(mapping))
+    assert beads.n == CHAINS * 2 * MONOMERS
+    return folder, mapping, beads, signs
 
 
 def attempt(whole, tmp_path, damage, *more):
@@ -55,7 +44,7 @@ def attempt(whole, tmp_path, damage, *more):
 
 def findings(whole, damage, output):
     """What speaks against atoms that were written, by the hands that they should have."""
-    _, mapping, _beads, signs = whole
+    _, mapping, _, signs = whole
     centres = tacticity.find_centres(mapping)
     known = tacticity.KnownHands(centres.atoms, -signs if damage.mirrored else signs)
     with read_frames(output) as source:
@@ -91,3 +80,59 @@ def test_every_kind_of_damage_is_refused_or_right_or_spoken_of(first, whole, tmp
         folder = tmp_path / str(number)
         folder.mkdir()
         check(whole, folder, number)
+
+
+@pytest.mark.slow
+def test_many_damages(whole, tmp_path):
+    for number in range(DAMAGES, MANY):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        check(whole, folder, number)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "question"),
+    [
+        ("cg.gsd", 0.1, "is the file in nm? (--length-unit nm)"),
+        ("cg.lammpstrj", 0.1 / 0.5, "--length-unit with what one unit is in nm"),
+        ("cg.gro", 10.0, "is the file in Å? (--length-unit A)"),
+    ],
+)
+def test_a_file_in_another_unit_is_taken_once_the_unit_is_said(
+    name, factor, question, whole, tmp_path
+):
+    """Formats whose unit is a convention: what is read is off by a factor."""
+    folder, mapping, beads, _ = whole
+    written = replace(beads, positions=factor * beads.positions, box=factor * beads.box)
+    with open_writer(tmp_path / name, bead_table(mapping)) as writer:
+        writer.write(written)
+    call = ("backmap", tmp_path / name, "-p", folder / "topol.top", "-o", tmp_path / "out.gro",
+            "-q", *(() if name == "cg.gro" else ("--by-order",)))  # fmt: skip
+    outcome = command(*call)
+    assert outcome.code == 2
+    assert question in outcome.err
+    assert not (tmp_path / "out.gro").exists()
+    unit = {"cg.gsd": "nm", "cg.lammpstrj": "0.5", "cg.gro": "A"}[name]
+    outcome = command(*call, "--length-unit", unit)
+    assert (outcome.code, outcome.err) == (0, ""), outcome
+    damage = Damage("", beads, "", right=True)
+    assert worst(findings(whole, damage, tmp_path / "out.gro")) != "unusable"
+
+
+def test_what_is_kept_with_its_defects_is_spoken_of(whole, tmp_path):
+    damage = make_damage(1, whole[2])
+    outcome, output = attempt(whole, tmp_path, damage, "--keep-defects")
+    assert outcome.code == 0
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("deepbackmap: WARNING, unusable: expected bonded beads")
+    assert output.exists()
+
+
+def test_a_temperature_far_from_the_training_is_spoken_of(whole, tmp_path):
+    damage = replace(make_damage(15, whole[2]), temperature="900")
+    outcome, output = attempt(whole, tmp_path, damage)
+    assert outcome.code == 0
+    assert "WARNING, suspicious: expected a temperature that the model knows (313 to 568 K), " in (
+        outcome.err
+    )
+    assert output.exists()

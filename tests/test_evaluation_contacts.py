@@ -5,15 +5,14 @@ from functools import partial
 import numpy as np
 import pytest
 
+from deepbackmap.evaluation import Plan, measure
 from deepbackmap.evaluation.contacts import (
-    Contacts,
     exclude_within_bonds,
     group_pairs,
     pairs_within_bonds,
     radial_distributions,
 )
-from deepbackmap.forcefield import ForceField
-from deepbackmap.forcefield.molecules import pair_batches
+from deepbackmap.forcefield.contacts import Contacts
 from deepbackmap.forcefield.nonbonded import neighbour_distances
 from evaluation_systems import SKEWED, molecule, scattered, structure, topology
 
@@ -24,15 +23,6 @@ def radial_distribution(frame, chosen, excluded):
     """g(r) of some atoms as one group."""
     (g,) = radial_distributions(frame, chosen, np.zeros(len(chosen), dtype=np.int64), excluded)
     return g
-
-
-def contacts(frame, system):
-    """The close pairs of a frame."""
-    field = ForceField.from_topology(system)
-    found = Contacts(field)
-    for batch in pair_batches(field, frame):
-        found.add(batch)
-    return found
 
 
 def atoms(n):
@@ -137,30 +127,34 @@ def test_large_boxes_are_counted_in_slabs(monkeypatch):
 def test_close_pairs_are_in_units_of_sigma():
     system = atoms(3)
     frame = scattered(np.array([[0.0, 0.0, 0.0], [0.15, 0.0, 0.0], [1.2, 0.0, 0.0]]))
-    found = contacts(frame, system)
-    assert found.closest == pytest.approx(0.5)
-    assert found.nearest == pytest.approx(0.15)
-    assert sorted(found.closest_pair) == sorted(found.nearest_pair) == [0, 1]
-    assert np.sort(found.clashes).tolist() == [[0, 1]]
-    assert found.overlaps == 0
+    found = Contacts(system).near(frame)
+    assert found.relative.tolist() == pytest.approx([0.5])
+    assert found.distances.tolist() == pytest.approx([0.15])
+    assert np.sort(found.pairs).tolist() == [[0, 1]]
+    assert len(Contacts(system).within(frame, 0.14)[0]) == 0
+    assert np.sort(Contacts(system).within(frame, 0.16)[0]).tolist() == [[0, 1]]
 
 
 def test_excluded_pairs_are_not_close():
     bonded = molecule(["C", "C"], [(0, 1)], exclusions=[(0, 1)])
     system = topology(bonded, counts=[2])
     points = np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.21, 0.0], [0.1, 0.21, 0.0]])
-    found = contacts(scattered(points), system)
-    assert found.closest == pytest.approx(0.7)
-    assert len(found.clashes) == 0
-    nearer = contacts(scattered(points * [1.0, 0.8, 1.0]), system)
-    assert nearer.closest == pytest.approx(0.56)
-    assert sorted(np.sort(nearer.clashes).tolist()) == [[0, 2], [1, 3]]
+    found = Contacts(system).near(scattered(points))
+    assert found.relative[0] == pytest.approx(0.7)
+    frame = scattered(points * [1.0, 0.8, 1.0])
+    nearer = Contacts(system).near(frame)
+    assert nearer.relative[0] == pytest.approx(0.56)
+    close = nearer.pairs[nearer.relative < 0.6]
+    assert sorted(np.sort(close).tolist()) == [[0, 2], [1, 3]]
+    pairs, apart = Contacts(system).within(frame, 0.17)
+    assert sorted(np.sort(pairs).tolist()) == [[0, 2], [1, 3]]
+    assert apart == pytest.approx([0.168, 0.168])
 
 
 def test_overlaps_are_counted_without_lennard_jones():
     """Without a sigma no pair clashes, but one atom cannot be where another is."""
     system = topology(molecule(["C"], []), counts=[3], epsilon=0.0)
     frame = structure([[0.0, 0.0, 0.0], [0.015, 0.0, 0.0], [0.3, 0.0, 0.0]])
-    found = contacts(frame, system)
-    assert (found.closest, found.overlaps, len(found.clashes)) == (np.inf, 1, 0)
-    assert found.nearest == pytest.approx(0.015)
+    found = measure(Plan.from_topology(system), [frame])
+    assert (found.closest[0], found.overlaps[0], found.clashes[0]) == (np.inf, 1, 0)
+    assert found.nearest[0] == pytest.approx(0.015)

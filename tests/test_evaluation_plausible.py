@@ -9,6 +9,7 @@ import small_polystyrene
 from deepbackmap.evaluation.plausible import (
     BeadBonds,
     _mean_square,
+    known_distances,
     look_at_beads,
     look_at_temperature,
 )
@@ -176,3 +177,37 @@ def test_published_beads_are_fine_at_every_temperature(mapping):
         with read_frames(folder / "cg.gro", folder / name, frames=":2") as source:
             for frame in source:
                 assert [f.severity for f in look_at_beads(system, frame)] == ["fine"]
+
+
+def test_known_distances_hold_those_of_the_frames():
+    """Nearly all of what they are told from is within; a frame stretched by a tenth is not."""
+    frames = [beads(seed) for seed in range(3)]
+    known = known_distances((MAPPING, frame) for frame in frames)
+    assert set(known) == {"A-A", "A-B"}
+    assert all(0.0 < low < high for low, high in known.values())
+    narrow = [f.severity for frame in frames for f in said(frame, known=known)]
+    assert set(narrow) <= {"fine", "suspicious"}
+    stretched = said(scaled(frames[0], 1.2), known=known)
+    assert all("as in training" in f.sentence for f in stretched)
+    assert len(stretched) == 2
+
+
+def test_no_molecule_lasts_at_any_temperature():
+    assert look_at_temperature(29_500.0, (29_000.0, 30_000.0))[0].severity == "unusable"
+    assert not look_at_temperature(568.0, (568.0, 568.0))
+
+
+def test_a_box_in_another_unit_than_the_beads():
+    frame = beads()
+    sentence = said(replace(frame, positions=10.0 * frame.positions))[0].sentence
+    assert "in one unit?" in sentence or "--length-unit A" in sentence
+
+
+def test_a_molecule_that_is_there_twice():
+    frame = beads()
+    moved = frame.positions.copy()
+    moved[6:12] = moved[:6]
+    finding = said(replace(frame, positions=moved))[0]
+    assert finding.severity == "unusable"
+    assert "6 pairs of beads in one place: is a molecule there twice?" in finding.sentence
+    assert "molecule 1" in finding.where[0] and "molecule 2" in finding.where[0]

@@ -27,6 +27,7 @@ from deepbackmap.evaluation import (
     worst_molecules,
 )
 from deepbackmap.evaluation.export import metrics_csv, metrics_json
+from deepbackmap.evaluation.judge import Judge
 from deepbackmap.geometry.cell import cell_volume, shortest_lengths
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource
@@ -273,13 +274,16 @@ def _evaluate(
 ) -> Evaluation:
     """Measures all samples, and compares them."""
     plan = Plan.from_topology(topology)
+    first = source[0]
     total = len(source) + sum(len(s) for s in methods.values())
     with tqdm(total=total, unit="frame", disable=not progress) as bar:
 
         def measured(frames: FrameSource, given: Beads | None) -> Any:
+            system = None if given is None else given.mapping
             return measure(
                 plan, frames, source=str(frames.path), numbers=frames.frames.tolist(),
-                beads=given, workers=workers, done=bar.update,
+                beads=given, judge=Judge(topology, system, reference=first, plan=plan),
+                workers=workers, done=bar.update,
             )  # fmt: skip
 
         right = Sample(REFERENCE, str(source.path), measured(source, None), source.frames.tolist())

@@ -491,6 +491,7 @@ def evaluate_(
         if not quiet:
             typer.echo(to_text(found), nl=False)
             typer.echo(f"\n{output / 'report.html'}: the report")
+        _warn(found.findings, quiet)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 
 from deepbackmap.evaluation import metrics
 from deepbackmap.evaluation.contacts import RDF_BINS, RDF_WIDTH
+from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.observables import Measurements
 from deepbackmap.evaluation.plan import RING_BINS, Bins, Plan, atom_name
 from deepbackmap.evaluation.result import (
@@ -31,6 +32,7 @@ from deepbackmap.evaluation.table import (
     check_spread,
     molecule_energies,
 )
+from deepbackmap.evaluation.usable import verdict
 from deepbackmap.evaluation.verdict import judge
 
 SPLITS = 50
@@ -100,6 +102,8 @@ def evaluate_samples(
     scored = [f for f in figures if f.scored]
     described = []
     for method in methods:
+        shown = Figures.total(method.measured.figures.tolist())
+        findings = verdict(shown, temperature)
         score = Estimate(
             metrics.geometric_mean(f.methods[method.name].value for f in scored),
             errors[method.name].get(SCORE, math.nan),
@@ -118,8 +122,11 @@ def evaluate_samples(
                     n_atoms=plan.topology.n_atoms,
                     temperature=temperature,
                     overlap=_overlap(plan, method),
+                    findings=findings,
                 ),
                 worst=method.worst,
+                figures=shown,
+                findings=findings,
             )
         )
     members = _members(halves, reference.measured.n_frames)

@@ -1,24 +1,17 @@
-"""Pairs that are not bonded: radial distribution functions and atoms that are too close."""
+"""Pairs that are not bonded: radial distribution functions."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.chemistry.stereo import bonded_neighbours
-from deepbackmap.forcefield import ForceField
-from deepbackmap.forcefield.molecules import PairBatch
 from deepbackmap.forcefield.nonbonded import Exclusions, neighbour_distances
 from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.system import MoleculeType, Structure, Topology
 
-CLOSE = 0.6
-"""In sigma: a pair nearer than that is a clash."""
-OVERLAP = 0.02
-"""nm: a pair nearer than that overlaps, whatever its atoms are."""
 RDF_WIDTH, RDF_BINS = 0.01, 150
 """Of the bins of g(r), nm, and their number."""
 
@@ -115,57 +108,3 @@ def _shortest_and_excluded(
     vectors = minimum_image(structure.positions[j] - structure.positions[i], structure.box)
     out[out] = distances[out] < np.linalg.norm(vectors, axis=1) + 1e-6
     return out
-
-
-class Contacts:
-    """The close pairs of a frame that are not excluded, gathered batch by batch."""
-
-    def __init__(self, field: ForceField) -> None:
-        self._field = field
-        self._sigma = field.lennard_jones.sigma.numpy()
-        self._rows = field.type_rows.numpy()
-        self.reach = max(float(self._sigma.max(initial=0.0)), OVERLAP)
-        """Pairs beyond are of no interest, nm."""
-        self.closest = math.inf
-        """Smallest distance in units of the pair's sigma; infinite where no pair is nearer than
-        its sigma. Pairs without a sigma are left out."""
-        self.closest_pair = (-1, -1)
-        """Atoms of it; -1 where there is none."""
-        self.nearest = math.inf
-        """Smallest distance in nm; infinite where all are beyond the largest sigma."""
-        self.nearest_pair = (-1, -1)
-        self.overlaps = 0
-        """Pairs nearer than ``OVERLAP``."""
-        self._clashing: list[Int64[np.ndarray, "m 2"]] = [np.zeros((0, 2), dtype=np.int64)]
-
-    def add(self, batch: PairBatch) -> None:
-        """Looks at the pairs of a batch."""
-        near = np.flatnonzero(batch.distances < self.reach)
-        near = near[~batch.excluded[near]]
-        if not len(near):
-            return
-        pairs, apart = batch.pairs[near], batch.distances[near]
-        k = int(apart.argmin())
-        if apart[k] < self.nearest:
-            self.nearest, self.nearest_pair = float(apart[k]), _both(pairs[k])
-        self.overlaps += int(np.count_nonzero(apart < OVERLAP))
-        relative = self._in_sigma(pairs, apart)
-        k = int(relative.argmin())
-        if relative[k] < min(1.0, self.closest):
-            self.closest, self.closest_pair = float(relative[k]), _both(pairs[k])
-        self._clashing.append(pairs[relative < CLOSE])
-
-    @property
-    def clashes(self) -> Int64[np.ndarray, "c 2"]:
-        """Pairs nearer than ``CLOSE``."""
-        return np.concatenate(self._clashing)
-
-    def _in_sigma(
-        self, pairs: Int64[np.ndarray, "m 2"], apart: Float64[np.ndarray, " m"]
-    ) -> Float64[np.ndarray, " m"]:
-        scale = self._sigma[self._rows[pairs[:, 0]], self._rows[pairs[:, 1]]]
-        return np.divide(apart, scale, out=np.full(len(pairs), math.inf), where=scale > 0.0)
-
-
-def _both(pair: Int64[np.ndarray, "2"]) -> tuple[int, int]:
-    return int(pair[0]), int(pair[1])

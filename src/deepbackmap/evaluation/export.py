@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepbackmap.evaluation.comparison import SCORE
+from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.result import Estimate, Evaluation
 
 SCHEMA_VERSION = 1
@@ -52,6 +53,8 @@ def metrics_schema() -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Dataclasses, mappings, sequences and arrays as JSON knows them."""
+    if isinstance(value, Figures):
+        return _plain(value.to_dict())
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,7 @@ class Judge:
         *,
         hands: KnownHands | None = None,
         reference: Structure | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """Finds what there is to look at.
 
@@ -117,11 +119,12 @@ class Judge:
             reference: a structure of the system whose stereocentres and double bonds are right;
                 without it and ``hands``, what most molecules of a type have in the frame at hand
                 counts as right.
+            plan: of the topology, where it is at hand.
         """
         self.contacts = close.Contacts(topology)
         self.topology = topology
         self._mapping = mapping
-        self._plan = Plan.from_topology(topology)
+        self._plan = Plan.from_topology(topology) if plan is None else plan
         self._molecule = self._plan.molecule
         self._trees = bond_trees(topology)
         self._pairs = PairEnergies(self._plan.forcefield)
@@ -173,9 +176,22 @@ class Judge:
         )
 
     def figures(
-        self, look: Look, structure: Structure, beads: Structure | None = None, number: int = 0
+        self,
+        look: Look,
+        structure: Structure,
+        beads: Structure | None = None,
+        number: int = 0,
+        energies: Mapping[str, float] | None = None,
     ) -> Figures:
-        """The figures of a frame that was looked at; arguments as of ``frame``."""
+        """The figures of a frame that was looked at.
+
+        Args:
+            look: at it.
+            structure: the frame.
+            beads: as of ``frame``.
+            number: as of ``frame``.
+            energies: by term, where they are at hand.
+        """
         return Figures(
             frames=1,
             atoms=structure.n,
@@ -188,7 +204,7 @@ class Judge:
             ),
             bonds=self._bonds_of(structure, number),
             beads=self._beads_of(structure, beads, number),
-            energies=self.energies(structure),
+            energies=self.energies(structure) if energies is None else energies,
             blocks=self._blocks_of(structure, number),
         )
 

@@ -17,15 +17,18 @@ from jaxtyping import Float64, Int64
 from deepbackmap.chemistry import rings, stereo
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import contacts
+from deepbackmap.evaluation.defects import CLOSE
+from deepbackmap.evaluation.judge import Judge, Look
 from deepbackmap.evaluation.metrics import histogram
 from deepbackmap.evaluation.plan import Plan, atom_name
 from deepbackmap.forcefield import terms
-from deepbackmap.forcefield.molecules import NonbondedSums, bonded_per_molecule, pair_batches
+from deepbackmap.forcefield.molecules import energies_per_molecule
 from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.mapping import SystemMapping, map_positions
+from deepbackmap.mapping import SystemMapping
 from deepbackmap.system import Structure
-from deepbackmap.system.whole import BondTree, bond_trees, make_whole
 
+OVERLAP = 0.02
+"""nm: a pair nearer than that overlaps, whatever its atoms are."""
 COINCIDENT = 0.001
 """nm: atoms that are not excluded and nearer than that have no energy worth the name."""
 STRETCHED, STRETCHED_SHARE = 2.0, 0.2
@@ -56,13 +59,13 @@ class Measurements:
     """Smallest distance of a pair that is not excluded, in sigma; infinite where no pair is
     nearer than its sigma."""
     nearest: Float64[np.ndarray, " f"]
-    """The same in nm; infinite beyond the largest sigma."""
+    """The same in nm, whether pairs have a sigma or overlap; infinite where there are none."""
     nearest_pair: Int64[np.ndarray, "f 2"]
     """Atoms of it; -1 where there is none."""
     overlaps: Int64[np.ndarray, " f"]
-    """Pairs nearer than ``contacts.OVERLAP``."""
+    """Pairs nearer than ``OVERLAP``."""
     clashes: Int64[np.ndarray, " f"]
-    """Pairs nearer than ``contacts.CLOSE``."""
+    """Pairs nearer than ``defects.CLOSE``."""
     clashes_of: Int64[np.ndarray, "f m"]
     """Of them, those that each molecule takes part in."""
     handedness: Int64[np.ndarray, "f c"]
@@ -79,6 +82,8 @@ class Measurements:
     """Largest deviation, nm."""
     beads: Mapping[str, Float64[np.ndarray, " f"]]
     """Rms and largest distance of the re-mapped beads from those given, nm; empty without."""
+    figures: np.ndarray
+    """What every frame shows by itself: objects of ``defects.Figures``."""
 
     @property
     def n_frames(self) -> int:
@@ -132,6 +137,7 @@ def measure(
     source: str = "frames",
     numbers: Sequence[int] | None = None,
     beads: Beads | None = None,
+    judge: Judge | None = None,
     workers: int = 1,
     done: Callable[[], object] = lambda: None,
 ) -> Measurements:
@@ -143,6 +149,8 @@ def measure(
         source: what to call the sample in an error.
         numbers: of the frames, for errors; 1, 2, ... by default.
         beads: what the frames were made from, to see how well their atoms map back onto it.
+        judge: finds what frames show by themselves; by default one that knows of the system what
+            its frames themselves say.
         workers: threads that share the frames; the result does not depend on it.
         done: called after each frame.
 
@@ -160,15 +168,15 @@ def measure(
         )
     labels = numbers if numbers is not None else range(1, len(frames) + 1)
     given = beads.frames if beads is not None else [None] * len(frames)
-    trees = bond_trees(plan.topology) if beads is not None else ()
+    if judge is None:
+        judge = Judge(plan.topology, None if beads is None else beads.mapping, plan=plan)
 
     def one(number: int, frame: Structure, bead_frame: Structure | None) -> Measurements:
         where = f"{source}, frame {number}"
         checked = _checked(frame, plan, where)
-        found: dict[str, np.ndarray] = {}
         if beads is not None and bead_frame is not None:
-            found = _bead_distances(checked, bead_frame, number, beads.mapping, trees)
-        return _measure_frame(plan, checked, found, where)
+            _check_beads(bead_frame, beads.mapping, number)
+        return _measure_frame(judge, plan, checked, bead_frame, number, where)
 
     with _one_thread():
         jobs = zip(labels, frames, given, strict=True)
@@ -241,37 +249,54 @@ def _checked(frame: Structure, plan: Plan, source: str) -> Structure:
 
 
 def _measure_frame(
-    plan: Plan, frame: Structure, beads: Mapping[str, np.ndarray], where: str
+    judge: Judge, plan: Plan, frame: Structure, beads: Structure | None, number: int, where: str
 ) -> Measurements:
     """Everything about one frame."""
     values = _coordinates(plan, frame)
-    stretched = _stretched(plan, frame, where)
-    energies, close = _pairs(plan, frame, where)
-    n_molecules = plan.topology.n_molecules
-    clashing = plan.molecule[close.clashes]
+    _check_order(plan, frame, where)
+    look = judge.look(frame)
+    close = _close(judge, look, frame, plan, where)
+    energies = energies_per_molecule(plan.forcefield, frame)
+    figures = judge.figures(look, frame, beads, number, _by_term(energies))
+    clashing = plan.molecule[look.near.pairs[look.near.relative < CLOSE]]
     # a clash inside one molecule counts once
     clashing = np.where(clashing[:, :1] == clashing[:, 1:], [[1, 0]], 1) * (clashing + 1)
+    pierced = [plan.molecule[ring] for ring, *_ in look.pierced]
+    n_molecules = plan.topology.n_molecules
     curves = contacts.radial_distributions(frame, plan.heavy, plan.heavy_groups, plan.near)
+    apart = {"rms": figures.beads.rms, "largest": figures.beads.largest}
+    own = np.empty(1, dtype=object)
+    own[0] = figures
     return Measurements(
         counts={o.name: histogram(values[o.kind][o.rows], *o.bins)[None] for o in plan.observables},
         energies={name: energy[None] for name, energy in energies.items()},
         rdf={name: g[None] for name, g in zip(plan.rdf_names, curves, strict=True)},
-        closest=np.array([close.closest]),
+        closest=np.array([figures.contacts.closest]),
         nearest=np.array([close.nearest]),
-        nearest_pair=np.array([close.nearest_pair]),
+        nearest_pair=np.array([close.pair]),
         overlaps=np.array([close.overlaps]),
-        clashes=np.array([len(close.clashes)]),
+        clashes=np.array([figures.contacts.clashes]),
         clashes_of=np.bincount(clashing.ravel(), minlength=n_molecules + 1)[None, 1:],
         handedness=stereo.handedness(frame, plan.centres)[None],
         prochiral=stereo.prochiral_labels(frame, plan.prochiral)[None],
-        pierced_of=_pierced(plan, frame)[None],
+        pierced_of=np.bincount(np.array(pierced, dtype=np.int64), minlength=n_molecules)[None],
         ring_rms=np.concatenate([np.zeros(0), *(rings.out_of_plane(frame, r) for r in plan.rings)])[
             None
         ],
-        bond_squares=np.array([np.mean(stretched**2) if len(stretched) else 0.0]),
-        bond_largest=np.array([np.abs(stretched).max(initial=0.0)]),
-        beads=beads,
+        bond_squares=np.array([figures.bonds.rms**2]),
+        bond_largest=np.array([figures.bonds.largest]),
+        beads={} if beads is None else {name: np.array([v]) for name, v in apart.items()},
+        figures=own,
     )
+
+
+def _by_term(energies: Mapping[str, Float64[np.ndarray, " m"]]) -> dict[str, float]:
+    """Energies of the system by the terms of ``forcefield.system.TERMS``."""
+    found: dict[str, float] = {}
+    for name, values in energies.items():
+        term = name.removesuffix(" intra").removesuffix(" inter")
+        found[term] = found.get(term, 0.0) + float(values.sum())
+    return found
 
 
 def _coordinates(plan: Plan, frame: Structure) -> dict[str, Float64[np.ndarray, " _"]]:
@@ -290,8 +315,8 @@ def _coordinates(plan: Plan, frame: Structure) -> dict[str, Float64[np.ndarray, 
     }
 
 
-def _stretched(plan: Plan, frame: Structure, where: str) -> Float64[np.ndarray, " b"]:
-    """By how much every bond is too long, nm; atoms in a wrong order are found out here."""
+def _check_order(plan: Plan, frame: Structure, where: str) -> None:
+    """Refuses atoms whose bonds show them to be in another order."""
     i, j = plan.lengths.atoms.T
     vectors = minimum_image(frame.positions[j] - frame.positions[i], frame.box)
     lengths, expected = np.linalg.norm(vectors, axis=1), plan.lengths.parameters[:, 0]
@@ -302,52 +327,44 @@ def _stretched(plan: Plan, frame: Structure, where: str) -> Float64[np.ndarray, 
             f"{100.0 * far:.0f} % of them more than {STRETCHED:g} times as long: are the atoms in "
             f"the order of the topology?"
         )
-    return lengths - expected
 
 
-def _pairs(
-    plan: Plan, frame: Structure, where: str
-) -> tuple[dict[str, Float64[np.ndarray, " m"]], contacts.Contacts]:
-    """Energies by molecule and close contacts, in one pass over the pairs."""
-    sums, close = NonbondedSums(plan.forcefield), contacts.Contacts(plan.forcefield)
-    for batch in pair_batches(plan.forcefield, frame):
-        sums.add(batch)
-        close.add(batch)
-    if close.nearest < COINCIDENT:
-        a, b = (atom_name(plan.topology, k) for k in close.nearest_pair)
+@dataclass(frozen=True)
+class _Close:
+    """Atoms of a frame that are near each other, whether their pair has a sigma or not."""
+
+    nearest: float
+    """nm; infinite where none is near."""
+    pair: tuple[int, int]
+    overlaps: int
+
+
+def _close(judge: Judge, look: Look, frame: Structure, plan: Plan, where: str) -> _Close:
+    """The nearest pair, in nm, and the pairs that overlap.
+
+    Raises:
+        InputError: two atoms that are not excluded are in one place.
+    """
+    pairs, distances = judge.contacts.within(frame, OVERLAP)
+    overlaps = len(pairs)
+    if not overlaps:
+        pairs, distances = look.near.pairs, look.near.distances
+    if not len(pairs):
+        return _Close(math.inf, (-1, -1), 0)
+    k = int(distances.argmin())
+    a, b = pairs[k].tolist()
+    if distances[k] < COINCIDENT:
+        first, second = atom_name(plan.topology, a), atom_name(plan.topology, b)
         raise InputError(
-            f"{where}: expected atoms that are apart, so that they have energies, found {a} and "
-            f"{b} {close.nearest:.1g} nm from each other."
+            f"{where}: expected atoms that are apart, so that they have energies, found {first} "
+            f"and {second} {distances[k]:.1g} nm from each other."
         )
-    return {**bonded_per_molecule(plan.forcefield, frame), **sums.result()}, close
+    return _Close(float(distances[k]), (a, b), overlaps)
 
 
-def _pierced(plan: Plan, frame: Structure) -> Int64[np.ndarray, " m"]:
-    """Bonds through the rings of every molecule."""
-    found = np.zeros(plan.topology.n_molecules, dtype=np.int64)
-    for members in plan.rings:
-        pierced = rings.pierced_rings(frame, members, plan.lengths.atoms)[:, 0]
-        np.add.at(found, plan.molecule[members[pierced, 0]], 1)
-    return found
-
-
-def _bead_distances(
-    frame: Structure,
-    given: Structure,
-    number: int,
-    mapping: SystemMapping,
-    trees: tuple[BondTree, ...],
-) -> dict[str, Float64[np.ndarray, "1"]]:
-    """Rms and largest distance between re-mapped beads and those that were given, nm."""
+def _check_beads(given: Structure, mapping: SystemMapping, number: int) -> None:
+    """Refuses beads that are not those of the mapping."""
     if given.n != mapping.n_beads:
         raise InputError(
             f"beads, frame {number}: expected {mapping.n_beads} beads, found {given.n}."
         )
-    # not strict: a molecule that is broken is judged, and its beads are found to be far
-    whole = make_whole(frame.positions, frame.box, mapping.topology, trees=trees, strict=False)
-    apart = minimum_image(map_positions(mapping, whole) - given.positions, frame.box)
-    squares = np.einsum("ij,ij->i", apart, apart)
-    return {
-        "rms": np.array([math.sqrt(float(squares.mean()))]),
-        "largest": np.array([math.sqrt(float(squares.max()))]),
-    }

@@ -23,6 +23,7 @@ from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.evaluation.defects import NAMED
 from deepbackmap.evaluation.judge import bead_name
 from deepbackmap.evaluation.usable import Finding, ordered
+from deepbackmap.forcefield.nonbonded import neighbour_distances
 from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
@@ -42,6 +43,10 @@ SLACK = 1.1
 MANY = 0.05
 """Share of the bonds of beads that are too long from which on the order of beads is in doubt, and
 below which single beads are."""
+IN_ONE = 0.25
+"""The same share of those of one molecule."""
+NEAR = 0.3
+"""nm: pairs of beads that are looked at for being in one place."""
 ONE_PLACE = 1e-3
 """nm: beads nearer than that are in one place."""
 DENSEST = 25.0
@@ -114,7 +119,7 @@ def look_at_beads(
     apart = _apart(bonds, beads)
     found = [*_one_place(mapping, beads, bonds, apart)]
     if not found:
-        found += _unit(bonds, apart)
+        found += _unit(bonds, apart, beads)
     if not found:
         found += _too_long(mapping, bonds, apart)
         found += _unlike_training(bonds, apart, known)
@@ -178,6 +183,7 @@ def _one_place(
     """Beads that lie on top of their neighbours."""
     together = np.flatnonzero(apart < ONE_PLACE)
     if not len(together):
+        yield from _molecules_in_one_place(mapping, beads)
         return
     places = len(np.unique(beads.positions.round(3), axis=0))
     found = f"{len(together)} of {len(apart)} bonded pairs in one place"
@@ -190,7 +196,28 @@ def _one_place(
     )
 
 
-def _unit(bonds: BeadBonds, apart: Float64[np.ndarray, " k"]) -> Iterator[Finding]:
+def _molecules_in_one_place(mapping: SystemMapping, beads: Structure) -> Iterator[Finding]:
+    """Beads that lie where one of another molecule lies."""
+    if not cell_volume(beads.box):
+        return
+    near = [np.zeros((0, 2), dtype=np.int64)]
+    for pairs, distances in neighbour_distances(beads.positions, beads.box, NEAR):
+        near.append(pairs[distances < ONE_PLACE])
+    together = np.concatenate(near)
+    if len(together):
+        first, second = (bead_name(mapping, int(k)) for k in together[0])
+        yield Finding(
+            "unusable",
+            f"expected molecules in places of their own, found {len(together)} "
+            f"pair{'s' if len(together) > 1 else ''} of beads in one place: is a molecule there "
+            "twice?",
+            (f"{first} and {second}",),
+        )
+
+
+def _unit(
+    bonds: BeadBonds, apart: Float64[np.ndarray, " k"], beads: Structure
+) -> Iterator[Finding]:
     """A unit that is not the file's: half of all pairs are off by one factor."""
     if not len(apart):
         return
@@ -206,13 +233,31 @@ def _unit(bonds: BeadBonds, apart: Float64[np.ndarray, " k"]) -> Iterator[Findin
     yield Finding(
         "unusable",
         f"expected bonded beads {usual:.2g} nm apart, found {middle:.2g} nm on average, and "
-        f"{limit}: {_hint(ratio, uniform)}",
+        f"{limit}: {_box_hint(bonds, middle, beads) or _hint(ratio, uniform)}",
     )
+
+
+def _box_hint(bonds: BeadBonds, middle: float, beads: Structure) -> str:
+    """What may help where the box is too small for bonds that are all alike without it.
+
+    Args:
+        bonds: between the beads.
+        middle: median distance to the nearest image, nm.
+        beads: a frame.
+    """
+    first, second = beads.positions[bonds.pairs.T]
+    written = np.linalg.norm(second - first, axis=1)
+    low, high = np.quantile(written / bonds.expected, (0.1, 0.9)).tolist()
+    if high > TOO_WIDE * low or float(np.median(written)) < UNIT * middle:
+        return ""
+    across = float(np.ptp(beads.positions, axis=0).max())
+    edge = float(np.linalg.norm(beads.box, axis=1).max())
+    return f"are beads, {across:.3g} nm across, and box, {edge:.3g} nm, in one unit?"
 
 
 def _hint(ratio: float, uniform: float) -> str:
     """What may help where all distances are off."""
-    if uniform > 2.0 * TOO_WIDE:
+    if uniform > TOO_WIDE:
         return "are the beads in the order and of the types of the mapping?"
     for factor, question in (
         (10.0, "is the file in Å? (--length-unit A)"),
@@ -241,11 +286,21 @@ def _too_long(
     )
     beads, times = np.unique(bonds.pairs[long], return_counts=True)
     named = [bead_name(mapping, int(b)) for b in beads[np.argsort(-times, kind="stable")][:NAMED]]
-    if len(long) > max(4.0, MANY * len(apart)):
+    if len(long) > max(4.0, MANY * len(apart)) or _most_of_one(mapping, bonds, long):
         hint = "are the beads in the order and of the types of the mapping?"
     else:
         hint = f"is {named[0]} where it should be?"
     yield Finding("unusable", f"{fact}: {hint}", tuple(named))
+
+
+def _most_of_one(mapping: SystemMapping, bonds: BeadBonds, long: Int64[np.ndarray, " m"]) -> bool:
+    """Whether one molecule has more of those bonds than a bead that jumped would give it."""
+    if not len(long):
+        return False
+    of = np.searchsorted(mapping.bead_offsets(), bonds.pairs[:, 0], side="right")
+    worst = int(np.bincount(of[long]).argmax())
+    count = int(np.count_nonzero(of[long] == worst))
+    return count > max(4.0, IN_ONE * int(np.count_nonzero(of == worst)))
 
 
 def _unlike_training(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.usable import Finding, ordered
 
 Level = Literal["good", "fair", "bad"]
 """Of a sentence of the verdict."""
@@ -122,6 +125,10 @@ class Method:
     verdict: tuple[Sentence, ...]
     """The worst first."""
     worst: tuple[MoleculeView, ...]
+    figures: Figures
+    """What its frames show by themselves, summed."""
+    findings: tuple[Finding, ...]
+    """What speaks against using them, gravest first."""
 
 
 @dataclass(frozen=True)
@@ -148,3 +155,12 @@ class Evaluation:
     curves: tuple[Curve, ...]
     notes: tuple[str, ...]
     """What the reader must know: no floor, frames left out, terms that the topology lacks."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks against using the frames of any method, each with its name."""
+        return ordered(
+            replace(finding, sentence=f"{method.name}: {finding.sentence}")
+            for method in self.methods
+            for finding in method.findings
+        )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepbackmap.evaluation.result import Estimate, Figure, Level, Sentence
+from deepbackmap.evaluation.usable import Finding
 
 FLOORS = 3.0
 """Times the floor up to which a figure cannot be told from the reference: always good."""
@@ -59,6 +60,7 @@ def judge(
     n_atoms: int,
     temperature: float | None = None,
     overlap: str = "",
+    findings: Sequence[Finding] = (),
 ) -> tuple[Sentence, ...]:
     """The verdict on one method.
 
@@ -70,6 +72,7 @@ def judge(
         n_atoms: of a frame.
         temperature: in K; says how warm the energies are.
         overlap: where the nearest overlapping pair is, if there is one.
+        findings: what the frames show by themselves.
 
     Returns:
         Sentences, bad ones before fair and good ones, each group in the order of what is hardest
@@ -89,8 +92,19 @@ def judge(
         *_rdf(case),
         *_beads(case),
         *_labels(case),
+        *_findings(findings),
     ]
     return tuple(sorted(sentences, key=lambda s: ORDER.index(s.level)))
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[Sentence]:
+    """What frames show by themselves, whatever the reference has."""
+    for finding in findings:
+        if finding.severity != "fine":
+            word = "Not usable" if finding.severity == "unusable" else "To be looked at"
+            place = f", the first {finding.where[0]}" if finding.where and finding.where[0] else ""
+            found: Level = "bad" if finding.severity == "unusable" else "fair"
+            yield Sentence(found, f"{word}: {finding.sentence}{place}.")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,12 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry import rings
-from deepbackmap.evaluation.contacts import CLOSE, Contacts
+from deepbackmap.evaluation.defects import CLOSE
 from deepbackmap.evaluation.observables import Measurements
 from deepbackmap.evaluation.plan import Plan
 from deepbackmap.evaluation.result import MoleculeView
 from deepbackmap.evaluation.table import bonds_held, inverted
-from deepbackmap.forcefield.molecules import PairBatch
-from deepbackmap.forcefield.nonbonded import neighbour_distances
+from deepbackmap.forcefield.contacts import Contacts
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.elements import element_symbols
 from deepbackmap.system.whole import make_whole
@@ -173,11 +173,10 @@ def _marks(
         plural = "s" if len(centres) > 1 else ""
         yield f"{len(centres)} inverted stereocentre{plural}", (centres - start).tolist()
     yield from _pierced_marks(plan, structure, molecule, start)
-    close = _contact(plan, structure, molecule)
-    if close.closest < 1.0:
-        pair = [a - start for a in close.closest_pair]
-        text = f"contact at {close.closest:.2f} sigma"
-        yield text if close.closest < CLOSE else "", pair
+    closest, pair = _contact(plan, structure, molecule)
+    if pair:
+        text = f"contact at {closest:.2f} sigma"
+        yield text if closest < CLOSE else "", [a - start for a in pair]
 
 
 def _pierced_marks(
@@ -194,14 +193,13 @@ def _pierced_marks(
             yield f"ring pierced by a bond of {whose}", [int(a) - start for a in atoms]
 
 
-def _contact(plan: Plan, structure: Structure, molecule: int) -> Contacts:
-    """The closest contact of a molecule."""
-    field, found = plan.forcefield, Contacts(plan.forcefield)
-    for pairs, apart in neighbour_distances(structure.positions, structure.box, found.reach):
-        own = (plan.molecule[pairs] == molecule).any(axis=1)
-        excluded = field.exclusions.contains(pairs[own])
-        found.add(PairBatch(pairs[own], apart[own], excluded))
-    return found
+def _contact(plan: Plan, structure: Structure, molecule: int) -> tuple[float, list[int]]:
+    """The closest contact of a molecule in sigma, and its atoms; infinite where there is none."""
+    near = Contacts(plan.topology).near(structure)
+    own = np.flatnonzero((plan.molecule[near.pairs] == molecule).any(axis=1))
+    if not len(own):
+        return math.inf, []
+    return float(near.relative[own[0]]), near.pairs[own[0]].tolist()
 
 
 def _view(topology: Topology, structure: Structure, molecule: int) -> MoleculeView:

@@ -20,6 +20,9 @@ from deepbackmap.system import Structure, Topology
 COINCIDENT = 5e-4
 """nm: two atoms nearer than that have no direction in which to part (files round to 0.001 nm)."""
 
+LEAST_REACH = 0.1
+"""nm: no pair is searched for within less."""
+
 
 @dataclass(frozen=True)
 class Contact:
@@ -89,6 +92,25 @@ class Contacts:
             relative.append(below * distances[rows] / limit[rows])
         order = np.argsort(np.concatenate(relative), kind="stable")
         return NearPairs(*(np.concatenate(parts)[order] for parts in (found, apart, relative)))
+
+    def within(
+        self, structure: Structure, distance: float
+    ) -> tuple[Int64[np.ndarray, "m 2"], Float64[np.ndarray, " m"]]:
+        """Pairs that are not excluded and nearer than a distance in nm, with or without a sigma.
+
+        Returns:
+            The pairs, nearest first, and how far apart they are in nm.
+        """
+        found, apart = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0)]
+        # cells for the search that are much smaller than atoms would only cost time
+        reach = max(distance, LEAST_REACH)
+        for pairs, distances in neighbour_distances(structure.positions, structure.box, reach):
+            rows = np.flatnonzero(distances < distance)
+            rows = rows[~self._excluded.contains(pairs[rows])]
+            found.append(pairs[rows])
+            apart.append(distances[rows])
+        order = np.argsort(np.concatenate(apart), kind="stable")
+        return np.concatenate(found)[order], np.concatenate(apart)[order]
 
     def _nearest(
         self,
