@@ -34,7 +34,8 @@ from deepbackmap.evaluation import Beads, Evaluation, Plan, Sample, evaluate_sam
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
-from deepbackmap.methods.physics.sampler import PhysicsOptions, PhysicsSampler
+from deepbackmap.methods.physics.options import PhysicsSamplingOptions
+from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.tables import bond_distances
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import make_whole
@@ -114,13 +115,12 @@ def run(name: str, options: argparse.Namespace) -> None:
     case = replace(case, beads=case.beads[: options.frames])
     hands = None if options.no_hands else hands_of(case)
     few = {"conformations": 128, "pieces": 64} if options.smoke else {}
-    how = PhysicsOptions(case.temperature, relaxation=options.steps[0], **few)
-    started = time.perf_counter()
-    sampler = PhysicsSampler(case.mapping, how, hands)
-    sampler.sample(case.beads[0])  # what is compiled is compiled
-    print(f"{name}: once {time.perf_counter() - started:.1f} s")
     for steps in options.steps:
-        sampler.options = replace(how, relaxation=steps)
+        how = PhysicsSamplingOptions(relaxation=steps, **few)
+        started = time.perf_counter()
+        sampler = PhysicsSampler(case.mapping, how, case.temperature, hands)
+        sampler.sample(case.beads[0])  # what is compiled is compiled
+        print(f"{name}: once {time.perf_counter() - started:.1f} s")
         started = time.perf_counter()
         made = [sampler.sample(b, frame=k) for k, b in enumerate(case.beads)]
         each = (time.perf_counter() - started) / len(made)

@@ -113,14 +113,18 @@ def test_backmap_prints_its_summary(melt, tmp_path, monkeypatch):
     monkeypatch.chdir(melt)
     arguments = ("backmap", "cg.gro", "cg.xtc", "-p", "topol.top", "--model",
                  "model.safetensors", "--sweeps", 0, "--seed", 4, "--frames", "0:3:2")  # fmt: skip
+    refused = command(*arguments, "-o", tmp_path / "refused.xtc", "--quiet")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)  # the weights are random
+    assert not list(tmp_path.glob("*refused*"))
+    arguments = (*arguments, "--keep-defects")
     done = command(*arguments, "-o", tmp_path / "aa.xtc")
     assert done.code == 0
-    assert done.err == ""
+    assert "WARNING, unusable" in done.err
     for words in ("2 frames of 150 atoms", "atoms/s", "closest contact", "of 12 inverted",
                   "bonds through rings", "re-mapped beads", "sha256", "seed 4"):  # fmt: skip
         assert words in done.out
     quiet = command(*arguments, "-o", tmp_path / "quiet.xtc", "--quiet")
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (quiet.code, quiet.out, quiet.err.count("\n")) == (0, "", 1)
     assert (tmp_path / "aa.xtc").read_bytes() == (tmp_path / "quiet.xtc").read_bytes()
 
 
@@ -167,7 +171,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(
-        "backmap", melt / "cg.gro", "-p", melt / "topol.top", *trained, "-o", tmp_path / "aa.gro"
+        "backmap",
+        melt / "cg.gro",
+        "-p",
+        melt / "topol.top",
+        *trained,
+        "-o",
+        tmp_path / "aa.gro",
+        "--keep-defects",
     )
     assert made.code == 0, made.err
     # A finished run writes its model anew and nothing else.

@@ -27,9 +27,10 @@ from fuzz_doors import write_whole
 RUN = "import sys; sys.path[:0] = {paths}; from deepbackmap.cli.main import run; run()"
 COMMANDS = {
     "map": "map aa.gro aa.xtc -p topol.top --mapping map.yaml -o out.xtc",
-    "backmap": "backmap cg.gro cg.xtc -p topol.top --model model.safetensors --sweeps 1 -o out.xtc",
+    "backmap": "backmap cg.gro cg.xtc -p topol.top --model model.safetensors --sweeps 1 -o out.xtc "
+    "--keep-defects",
     "baseline": "baseline cg.gro cg.xtc -p topol.top --mapping map.yaml --method backward "
-    "--no-minimise -o out.xtc",
+    "--no-minimise -o out.xtc --keep-defects",
     "finish": "finish aa.gro aa.xtc -p topol.top --temperature 300 --steps 20 --engine openmm-cpu "
     "--threads 1 --keep-defects -o out.xtc",
     "evaluate": "evaluate --reference good.xtc --generated it=aa.xtc -s aa.gro -p topol.top "

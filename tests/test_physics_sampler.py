@@ -15,8 +15,9 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.methods.physics.fit import fit
 from deepbackmap.methods.physics.library import candidates, make_library, random_turns
+from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
-from deepbackmap.methods.physics.sampler import PhysicsOptions, PhysicsSampler, restore
+from deepbackmap.methods.physics.sampler import PhysicsSampler, restore
 from deepbackmap.methods.physics.vacuum import Conformations
 from deepbackmap.methods.physics.windows import centres_inside, cut, find_windows, kind_of
 from deepbackmap.system import Structure
@@ -24,7 +25,8 @@ from physics_systems import CHIRAL, ION, chain, system
 
 BOX = np.diag([3.0, 3.1, 3.2])
 RNG = np.random.default_rng(1)
-QUICK = PhysicsOptions(300.0, relaxation=20, conformations=128, pieces=128)
+QUICK = PhysicsSamplingOptions(relaxation=20, bead_tolerance=0.0, conformations=128, pieces=128)
+WARM = 300.0
 
 
 # --- superposition ----------------------------------------------------------------------------
@@ -204,7 +206,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> SystemMapping:
 
 def test_bonds_and_beads_are_exact(mixed: SystemMapping) -> None:
     beads = bead_frame(mixed, 1)
-    made = PhysicsSampler(mixed, QUICK).sample(beads)
+    made = PhysicsSampler(mixed, QUICK, WARM).sample(beads)
     again = map_positions(mixed, made.positions)
     assert np.abs(minimum_image(again - beads.positions, BOX)).max() < 1e-4
     bonds = mixed.topology.expand_terms("bond")
@@ -214,9 +216,9 @@ def test_bonds_and_beads_are_exact(mixed: SystemMapping) -> None:
 
 def test_frames_are_named_by_seed_and_number(mixed: SystemMapping) -> None:
     beads = bead_frame(mixed, 1)
-    sampler = PhysicsSampler(mixed, QUICK)
+    sampler = PhysicsSampler(mixed, QUICK, WARM)
     first, second = sampler.sample(beads, frame=3), sampler.sample(beads, frame=4)
-    again = PhysicsSampler(mixed, QUICK).sample(beads, frame=3)
+    again = PhysicsSampler(mixed, QUICK, WARM).sample(beads, frame=3)
     assert first.positions.tobytes() == again.positions.tobytes()
     assert np.abs(first.positions - second.positions).max() > 0.01
 
@@ -228,7 +230,7 @@ def test_hands_are_kept(mixed: SystemMapping, sign: int) -> None:
     atoms = first[:, None] + np.array([0, 1, 2, 3, 4])
     signs = np.array([sign, -sign, 0])
     hands = Handedness(torch.from_numpy(atoms), torch.from_numpy(signs))
-    made = PhysicsSampler(mixed, QUICK, hands).sample(bead_frame(mixed, 2))
+    made = PhysicsSampler(mixed, QUICK, WARM, hands).sample(bead_frame(mixed, 2))
     p = made.positions[atoms[:, 1:]]
     volume = np.einsum(
         "ci,ci->c", np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), p[:, 3] - p[:, 0]
@@ -259,7 +261,7 @@ def test_a_wrong_centre_is_turned_inside_out() -> None:
 
 def test_a_long_chain_is_placed_bead_by_bead(tmp_path: Path) -> None:
     found = system(tmp_path, chain(24), {"CHN": 3}, carbons=24, each=2)
-    sampler = PhysicsSampler(found, QUICK)
+    sampler = PhysicsSampler(found, QUICK, WARM)
     assert sampler.placements == 3 * 12 * 3
     beads = bead_frame(found, 3, spread=0.24)
     counted: list[int] = []
@@ -273,7 +275,7 @@ def test_a_bond_through_a_ring_is_drawn_again(tmp_path: Path) -> None:
     """The atoms of both, and no others."""
     text = chain(6, name="CHN", ring=True)
     found = system(tmp_path, text, {"CHN": 2}, carbons=6, each=6)
-    sampler = PhysicsSampler(found, QUICK)
+    sampler = PhysicsSampler(found, QUICK, WARM)
     angle = np.pi / 3 * np.arange(6)
     flat = 0.153 * np.column_stack([np.cos(angle), np.sin(angle), 0 * angle])
     upright = flat[:, [0, 2, 1]] + [0.153, 0.0, 0.0]
@@ -284,12 +286,12 @@ def test_a_bond_through_a_ring_is_drawn_again(tmp_path: Path) -> None:
 
 
 def test_wrong_input_is_refused(mixed: SystemMapping, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="temperature: expected a number above 0"):
-        PhysicsOptions(0.0)
-    with pytest.raises(ValueError, match="sweeps: expected at least 0"):
-        PhysicsOptions(300.0, sweeps=-1)
-    with pytest.raises(ValueError, match="candidates: expected at least 1"):
-        PhysicsOptions(300.0, candidates=0)
+    with pytest.raises(ValueError, match="temperature: expected a positive number"):
+        PhysicsSamplingOptions(temperature=0.0)
+    with pytest.raises(ValueError, match="sweeps: expected a whole number from 0"):
+        PhysicsSamplingOptions(sweeps=-1)
+    with pytest.raises(ValueError, match="candidates: expected a whole number from 1"):
+        PhysicsSamplingOptions(candidates=0)
     small = system(tmp_path, ION, {"ION": 2})
     with pytest.raises(InputError, match="expected 2 beads, found 3"):
-        PhysicsSampler(small, QUICK).sample(Structure(np.zeros((3, 3)), BOX))
+        PhysicsSampler(small, QUICK, WARM).sample(Structure(np.zeros((3, 3)), BOX))

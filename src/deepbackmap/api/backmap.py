@@ -24,18 +24,27 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads
-from deepbackmap.evaluation.usable import Finding, ordered, verdict
+from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile, load_mapping, mapping_words
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model, Sampler, open_sampler
 from deepbackmap.methods.options import SamplingOptions
+from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.topology import require_energies
+
+ATTEMPTS = 3
+"""Times that a frame is drawn, until it can be used."""
+ANEW = 1 << 40
+"""Added to the number of a frame that is drawn anew, for other random numbers."""
+NO_MODEL = "none"
+"""Name of the route that needs no model: topology, mapping, beads and physics."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Summary:
     """Target temperature, K."""
     accepted: tuple[str, ...] = ()
     """What was accepted of the input though the names are not the mapping's, as sentences."""
+    drawn_anew: int = 0
+    """Frames that could not be used as they were drawn first."""
     hands: str = "not known"
     """Where the hands of the stereocentres are known from."""
     held: Held = field(default_factory=Held)
@@ -82,7 +93,10 @@ class Summary:
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
             *judgement.figure_rows(self.figures, f"those {self.hands}"),
             *self.held.to_rows(),
-            ("model", f"{self.model}, sha256 {self.model_sha256[:16]}"),
+            (
+                "model",
+                self.model + (f", sha256 {self.model_sha256[:16]}" * bool(self.model_sha256)),
+            ),
             (
                 "sampling",
                 ", ".join(
@@ -92,6 +106,8 @@ class Summary:
                 ),
             ),
         ]
+        if self.drawn_anew:
+            rows.append(("drawn anew", f"{self.drawn_anew} frames, until they could be used"))
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += judgement.to_lines(self.findings)
         lines += [f"{'accepted':<20} {note}" for note in self.accepted]
@@ -156,7 +172,8 @@ def backmap(
         trajectory: frames of it; None takes the frames of the structure file.
         topology: GROMACS topology of the atoms.
         output: structure or trajectory of the atoms to write.
-        model: file, or the name of a packaged model.
+        model: file, or the name of a packaged model; ``none``: conformations of single molecules,
+            by the force field alone, for any topology (needs ``mapping`` and ``temperature``).
         mapping: mapping files or packaged name, where it is not the model's own.
         frames: which frames, "A:B:C"; all by default.
         seed: of all random numbers.
@@ -202,19 +219,21 @@ def backmap(
     """
     where = choose_device(device)
     record = Path(f"{output}.json")
-    path = find_model(model)
-    loaded = load_model(path)
     asked = {
         "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
         "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
         "batch": batch, "temperature": temperature, "seed": seed,
         "bead_tolerance": bead_tolerance, **(options or {}),
     }  # fmt: skip
-    chosen = sampling_options(loaded.spec, path.stem, asked)
-    file = _mapping(mapping, loaded.spec, path).with_selection(drop, keep)
+    path = None if str(model) == NO_MODEL else find_model(model)
+    trained = None if path is None else load_model(path)
+    file = _mapping(mapping, trained, path).with_selection(drop, keep)
     atoms, left_out = file.without_dropped(read_topology(topology))
     _refuse_kept(file.kept(atoms), path)
     system = file.resolve(atoms)
+    loaded = _without_model(atoms, system, file, temperature) if trained is None else trained
+    named = NO_MODEL if path is None else path.stem
+    chosen = sampling_options(loaded.spec, named, asked)
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
@@ -228,10 +247,10 @@ def backmap(
             )  # fmt: skip
             sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
         except InputError as error:  # a type that the model never saw
-            raise InputError(f"{topology}: {error}; model {path}") from error
+            raise InputError(f"{topology}: {error}{_way_out(path)}") from error
         warmth = chosen.temperature or loaded.spec.temperature
         judge = Judge(atoms, system, hands=hands.known)
-        figures, held = Figures(), Held()
+        figures, held, drawn_anew = Figures(), Held(), 0
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
         finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
@@ -249,13 +268,18 @@ def backmap(
                 seen = look_at_beads(system, frame, bonds=bonds)
                 judgement.refuse(place, seen, keep_defects=keep_defects)
                 doubts |= {f.sentence: f for f in seen if f.severity != "fine"}
-                made = _sample(sampler, frame, number, source, bar.count)
+                for attempt in range(ATTEMPTS):
+                    made = _sample(sampler, frame, number + attempt * ANEW, source, bar.count)
+                    if finisher is not None:
+                        made = finisher.finish(made, number, str(source.path))
+                    found = judge.frame(made, frame, number)
+                    found_wrong = verdict(found, warmth)
+                    if worst(found_wrong) != "unusable":
+                        break
+                judgement.refuse(place, found_wrong, keep_defects=keep_defects)
+                drawn_anew += bool(attempt)
                 if sampler.settled is not None:
                     held = held + Held.of(sampler.settled)
-                if finisher is not None:
-                    made = finisher.finish(made, number, str(source.path))
-                found = judge.frame(made, frame, number)
-                judgement.refuse(place, verdict(found, warmth), keep_defects=keep_defects)
                 writer.write(made)
                 show_moved(made, frame, number)
                 figures = figures + found
@@ -266,6 +290,7 @@ def backmap(
             )  # fmt: skip
             summary = replace(
                 summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
+                drawn_anew=drawn_anew,
                 input_findings=tuple(doubts.values()),
             )  # fmt: skip
             if finisher is not None:
@@ -347,22 +372,54 @@ def _finisher(
     )  # fmt: skip
 
 
-def _refuse_kept(kept: Sequence[str], model: Path) -> None:
+def _refuse_kept(kept: Sequence[str], model: Path | None) -> None:
     """A model has learned nothing of atoms that are there already."""
     if kept:
         raise InputError(
-            f"{model}: expected a model to place every molecule, found {', '.join(kept)} kept as "
-            f"atoms, which no model sees; drop them and put them back afterwards, or take "
-            f"'baseline --method backward', which passes them through"
+            f"{model or NO_MODEL}: expected every molecule to be placed, found {', '.join(kept)} "
+            "kept as atoms, which the others would not see; drop them and put them back "
+            "afterwards, or take 'baseline --method backward', which passes them through"
         )
 
 
 def _mapping(
-    given: str | Path | Sequence[str | Path] | None, spec: ModelSpec, model: Path
+    given: str | Path | Sequence[str | Path] | None, model: Model | None, path: Path | None
 ) -> MappingFile:
     if given is not None:
         return load_mapping(given)
-    return MappingFile.from_text(spec.mapping, f"mapping of {model}")
+    if model is None:
+        raise InputError(
+            f"model {NO_MODEL}: expected a mapping (--mapping), found none; without a model "
+            "nothing else says which atoms a bead stands for"
+        )
+    return MappingFile.from_text(model.spec.mapping, f"mapping of {path}")
+
+
+def _without_model(
+    topology: Topology, system: SystemMapping, file: MappingFile, temperature: float | None
+) -> Model:
+    """What stands for a model where there is none."""
+    if temperature is None:
+        raise InputError(
+            f"model {NO_MODEL}: expected a temperature (--temperature), found none; without a "
+            "model nothing else says how hot the atoms should be"
+        )
+    if not 0 < temperature < 1e5:
+        raise InputError(
+            f"temperature: expected a positive number below 100000 K, found {temperature}"
+        )
+    require_energies(topology)
+    return no_model(topology, system, file.to_text(), temperature)
+
+
+def _way_out(path: Path | None) -> str:
+    """What to do about a topology that a model does not know."""
+    if path is None:
+        return ""
+    return (
+        f"; model {path}: train one of your own (docs/training.md), or do without: --model "
+        f"{NO_MODEL} --mapping FILE --temperature KELVIN"
+    )
 
 
 def _sample(
@@ -397,7 +454,7 @@ def _summary(
     seconds: float,
     options: SamplingOptions,
     model: Model,
-    path: Path,
+    path: Path | None,
 ) -> Summary:
     return Summary(
         frames=frames,
@@ -406,8 +463,8 @@ def _summary(
         atoms_per_second=frames * topology.n_atoms / seconds,
         figures=figures,
         seed=options.seed,
-        model=path.stem,
-        model_sha256=model_hash(path),
+        model=NO_MODEL if path is None else path.stem,
+        model_sha256="" if path is None else model_hash(path),
         method=model.spec.method,
         options=in_force(options),
         temperature=options.temperature or model.spec.temperature,

@@ -153,7 +153,12 @@ def backmap(
     *,
     topology: Topology,
     output: Annotated[Path, typer.Option("--output", "-o", help="Atoms to write.")],
-    model: Annotated[str, typer.Option(help="Model file or packaged name.")] = "default",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model file or packaged name; none: by the force field alone, for any topology."
+        ),
+    ] = "default",
     mapping: Annotated[
         list[str] | None,
         typer.Option(

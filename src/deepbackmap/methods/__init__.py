@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 METHODS = {
     "voxel": "deepbackmap.methods.voxel",
     "points": "deepbackmap.methods.points",
+    "physics": "deepbackmap.methods.physics",
 }
 """Package of each method."""
 DEFAULT_METHOD = "voxel"

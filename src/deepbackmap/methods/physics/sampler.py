@@ -16,21 +16,23 @@ from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_volume
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.mapping import SystemMapping
-from deepbackmap.mechanics.engine import Langevin, Mechanics
+from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.physics.library import (
     Library,
     candidates,
     make_library,
     mirrored,
 )
+from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import Crowd, pair_table
 from deepbackmap.methods.physics.tables import vacuum_tables
 from deepbackmap.methods.physics.vacuum import Conformations, VacuumOptions, conformations
 from deepbackmap.methods.physics.windows import Window, centres_inside, find_windows, kind_of
+from deepbackmap.methods.settling import LastSteps
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
 
-_DRAW, _CHOOSE, _THERMAL = range(32, 35)
+_DRAW, _CHOOSE = range(32, 34)
 """Streams of random numbers."""
 LIGHT = 3.0
 """u: lighter atoms are hydrogens."""
@@ -39,34 +41,14 @@ ATTEMPTS = 1
 
 
 @dataclass(frozen=True)
-class PhysicsOptions:
-    """How atoms are placed without a model."""
+class _Effort:
+    """Of the dynamics in vacuo."""
 
     temperature: float
     """K."""
-    relaxation: int = 200
-    """Steps of constrained dynamics of the whole box at the end."""
-    candidates: int = 24
-    """Conformations that each window chooses from."""
-    sweeps: int = 2
-    """Times that every window chooses, after it has been placed once without company."""
-    conformations: int = 28800
-    """Kept of each kind of window that is a whole molecule."""
-    pieces: int = 4800
-    """Kept of each kind of window that is a piece of a molecule."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.temperature < 1e5:
-            raise ValueError(
-                f"temperature: expected a number above 0 and below 100000 K, got {self.temperature}"
-            )
-        for name in ("relaxation", "sweeps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("candidates", "conformations", "pieces"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+    conformations: int
+    pieces: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -88,25 +70,26 @@ class PhysicsSampler:
     def __init__(
         self,
         mapping: SystemMapping,
-        options: PhysicsOptions,
+        options: PhysicsSamplingOptions,
+        temperature: float,
         handedness: Handedness | None = None,
-        threads: int | None = None,
     ) -> None:
         """Runs the dynamics of every kind of window.
 
         Args:
             mapping: of the system.
-            options: temperature and effort.
+            options: effort.
+            temperature: K.
             handedness: of centres, true stereocentres or any other with four branches; None: any.
-            threads: of the dynamics of the whole box; by default Numba's number.
 
         Raises:
             InputError: a molecule that dynamics cannot bring into shape.
         """
-        self.mapping, self.options = mapping, options
-        self._groups = _find_groups(mapping, options, handedness)
+        self.mapping, self.options, self._temperature = mapping, options, temperature
+        self._groups = _find_groups(mapping, options, temperature, handedness)
         self._pairs = pair_table(mapping.topology)
-        self._mechanics = Mechanics(mapping, threads=threads)
+        self.last_steps = LastSteps(mapping, options, temperature)
+        self.settled: Settled | None = None
         self._rings, self._bonds = _rings(mapping.topology)
         self._light = mapping.topology.masses() < LIGHT
         self._centres, self._signs = _wanted(handedness)
@@ -140,15 +123,16 @@ class PhysicsSampler:
             raise InputError(
                 f"frame {frame}: expected {self.mapping.n_beads} beads, found {beads.n}"
             )
+        self.last_steps.check_box(beads, frame)
         whole = whole_beads(beads.positions, beads.box, self.mapping)
         crowd = self._place(whole, beads.box, frame, progress or (lambda n: None))
-        made = self._relax(crowd.positions, whole, beads, frame)
+        made = self._relax(crowd.positions, beads, frame)
         for attempt in range(1, 1 + ATTEMPTS):
             stuck = self._stuck(made)
             if not stuck.any():
                 break
             self._sweep(crowd, self._of_molecules(stuck), whole, frame, attempt)
-            made = self._relax(crowd.positions, whole, beads, frame)
+            made = self._relax(crowd.positions, beads, frame)
         return made
 
     def place(
@@ -187,7 +171,7 @@ class PhysicsSampler:
         """First without company, then sweeps in which all others count; ``drawn``: the atoms of
         the molecules that are placed, the others stay."""
         placed = ~drawn
-        beta = 1.0 / (BOLTZMANN * self.options.temperature)
+        beta = 1.0 / (BOLTZMANN * self._temperature)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
                 part = _part(group, drawn[group.own[:, 0]])
@@ -221,23 +205,12 @@ class PhysicsSampler:
             noise.numpy().astype(np.float64), beta,
         )  # fmt: skip
 
-    def _relax(
-        self,
-        placed: Float64[np.ndarray, "n 3"],
-        whole: Float64[np.ndarray, "b 3"],
-        beads: Structure,
-        frame: int,
-    ) -> Structure:
-        """Bonds and beads exact, then steps of dynamics."""
-        positions = self._mechanics.project(placed, whole).positions
-        restore(positions, self._centres, self._signs, self._light)
-        if self.options.relaxation:
-            names = hash_counters(self.options.seed, frame, _THERMAL, torch.arange(len(placed)))
-            how = Langevin(self.options.relaxation, self.options.temperature)
-            positions = self._mechanics.run(placed, whole, beads.box, how, names.numpy()).positions
-        else:
-            positions = self._mechanics.project(placed, whole).positions
-        return Structure(positions=positions, box=beads.box, time=beads.time)
+    def _relax(self, placed: Float64[np.ndarray, "n 3"], beads: Structure, frame: int) -> Structure:
+        """Hands as they are wanted, then the last steps."""
+        start = placed.copy()
+        restore(start, self._centres, self._signs, self._light)
+        self.settled = self.last_steps(start, beads, frame)
+        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
 
     def _stuck(self, made: Structure) -> Bool[np.ndarray, " n"]:
         """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
@@ -327,7 +300,10 @@ def _rings(topology: Topology) -> tuple[tuple[np.ndarray, ...], Int64[np.ndarray
 
 
 def _find_groups(
-    mapping: SystemMapping, options: PhysicsOptions, handedness: Handedness | None
+    mapping: SystemMapping,
+    options: PhysicsSamplingOptions,
+    temperature: float,
+    handedness: Handedness | None,
 ) -> tuple[_Group, ...]:
     """Windows of all molecules, in the order in which they are drawn."""
     topology = mapping.topology
@@ -335,6 +311,7 @@ def _find_groups(
     first_atom, first_bead = topology.molecule_offsets(), mapping.bead_offsets()
     owner = np.searchsorted(first_atom, centres[:, 0], side="right") - 1
     libraries: dict[bytes, Library] = {}
+    effort = _Effort(temperature, options.conformations, options.pieces, options.seed)
     groups = []
     index = topology.molecule_type_index()
     for t in sorted(set(index.tolist())):
@@ -345,7 +322,7 @@ def _find_groups(
             patterns, member = np.unique(by_molecule[:, inside], axis=0, return_inverse=True)
             for row, pattern in enumerate(patterns):
                 chosen = molecules[member.reshape(-1) == row]
-                library = _library(mapping, options, window, local[inside], pattern, libraries)
+                library = _library(mapping, effort, window, local[inside], pattern, libraries)
                 atoms = first_atom[chosen, None] + window.atoms
                 beads = first_bead[chosen, None] + window.beads
                 own, joint = atoms[:, window.own], atoms[:, window.joint]
@@ -369,7 +346,7 @@ def _local_centres(
 
 
 def _library(
-    mapping: SystemMapping, options: PhysicsOptions, window: Window, centres: np.ndarray,
+    mapping: SystemMapping, options: _Effort, window: Window, centres: np.ndarray,
     pattern: np.ndarray, known: dict[bytes, Library],
 ) -> Library:  # fmt: skip
     """The conformations of a window with its hands; each kind is run once, mirror images never."""
@@ -385,7 +362,7 @@ def _library(
 
 
 def _run(
-    mapping: SystemMapping, options: PhysicsOptions, window: Window, centres: np.ndarray,
+    mapping: SystemMapping, options: _Effort, window: Window, centres: np.ndarray,
     signs: np.ndarray,
 ) -> Library:  # fmt: skip
     """Dynamics of one kind of window."""
