@@ -169,6 +169,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     spec = read_spec(whole / "model.safetensors")
     assert spec.handedness == ALTERNATING
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
+    assert spec.provenance["precision"] == "32-true"
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(
         "backmap",
