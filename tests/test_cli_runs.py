@@ -171,6 +171,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     assert set(spec.bead_distances) == {"A-A", "A-B"}
     assert all(0.2 < low <= high < 0.6 for low, high in spec.bead_distances.values())
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
+    assert spec.provenance["precision"] == "32-true"
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(
         "backmap",

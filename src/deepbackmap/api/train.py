@@ -72,11 +72,12 @@ def train(
     folder, method = Path(run_folder), find_method(options.method.name)
     _check_folder(folder, options)
     systems, held_out = read_systems(options.data, options.model.least_height())
-    fabric = _fabric(options.training.precision, device, devices)
+    precision = choose_precision(options.training.precision, choose_device(device))
+    fabric = _fabric(precision, device, devices)
     fabric.launch()
     if options.data.dynamics:
         systems = _with_dynamics(fabric, folder, systems, options, progress=progress)
-    spec, systems, held_out = _specification(options, method, systems, held_out)
+    spec, systems, held_out = _specification(options, method, precision, systems, held_out)
     learner = method.learner(fabric, spec, options.training)
 
     def save(learner: Learner, metrics: Metrics) -> None:
@@ -102,9 +103,7 @@ def train(
 def _fabric(precision: str, device: str, devices: int) -> Fabric:
     if devices < 1:
         raise InputError(f"devices: expected at least 1, found {devices}")
-    chosen = choose_device(device)
-    precision = choose_precision(precision, chosen)
-    accelerator = "gpu" if chosen.type == "cuda" else "cpu"
+    accelerator = "gpu" if choose_device(device).type == "cuda" else "cpu"
     try:
         return Fabric(
             accelerator=accelerator,
@@ -198,6 +197,7 @@ def _with_dynamics(
 def _specification(
     options: TrainConfig,
     method: Method,
+    precision: str,
     systems: Sequence[TrainingSystem],
     held_out: Sequence[TrainingSystem],
 ) -> tuple[ModelSpec, list[TrainingSystem], list[TrainingSystem]]:
@@ -227,6 +227,7 @@ def _specification(
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,
             "processor": platform.machine(),
+            "precision": precision,
             "topology": Path(data.topology).name,
             "trajectory": Path(data.trajectory or data.structure).name,
             "train": data.train,

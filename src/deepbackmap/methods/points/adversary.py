@@ -1,7 +1,7 @@
 """The paper's adversarial target on the point generator (for comparison, docs/design-notes.md).
 
 A critic of each bead type sees what the generator sees, and the block's whitened positions: true
-ones, or drawn in one step. Losses are those of the voxel networks (Eqs. 9 and 10, and what the critic says).
+ones, or drawn in one step. Losses are those of the voxel networks.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Adversary:
             real: one where the direction exists.
 
         Returns:
-            The generator's loss (minus what the critic says), its draw, and its first stage's answer. Noise is that of
-            PyTorch's own generator.
+            The generator's loss (minus what the critic says), its draw, and its first stage's
+            answer. Noise is that of PyTorch's own generator.
         """
         place = self._names.index(bead_type)
         critic, optimiser = self._critics[place], self._optimisers[place]
