@@ -308,7 +308,7 @@ def serve(whole: Path) -> None:
         signal.alarm(0)
         after = contents(place)
         new = sorted(name for name in after if after[name] != before.get(name))
-        found = {"code": code, "said": said[-600:], "new": new,
+        found = {"code": code, "said": said[-20_000:], "new": new,
                  "seconds": time.monotonic() - started}  # fmt: skip
         if code == 0 and case.verb == "map":
             found["off"] = _off(case, place, whole)

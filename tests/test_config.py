@@ -260,7 +260,7 @@ def test_ramps(ramp, values):
         ("method: points\nvoxel: {}", "unknown key 'voxel', expected one of the method points: "),
         ("training: {settled: 0.1}", "unknown key 'training.settled', expected one of the method"),
         ("data: {dynamics: '568'}", "data.dynamics: expected none with the method voxel"),
-        ("method: fields", "method: expected one of voxel, points, found 'fields'"),
+        ("method: fields", "method: expected one of voxel, points, physics, found 'fields'"),
     ],
 )
 def test_an_option_of_another_method_is_refused_by_name(tmp_path, text, message):
