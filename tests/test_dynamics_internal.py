@@ -108,7 +108,9 @@ def write(folder, frame, name):
     return folder / name
 
 
-@pytest.mark.parametrize("held", [(), ("--hold-beads", "--mapping", "ps-two-bead", "--beads", MELT / "cg.gro")])
+@pytest.mark.parametrize(
+    "held", [(), ("--hold-beads", "--mapping", "ps-two-bead", "--beads", MELT / "cg.gro")]
+)
 def test_finish_makes_a_melt_of_heaps(tmp_path, held):
     """All the way through the command, nothing kept that could not be used."""
     start = write(tmp_path, crude(modified=True), "crude.gro")

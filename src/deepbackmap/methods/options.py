@@ -182,8 +182,8 @@ class SettlingOptions(SamplingOptions):
     """Steps of constrained dynamics of the whole box at the end; None: until no energy drifts;
     0: none, and bonds and beads are made exact by one projection."""
     bead_tolerance: float | None = None
-    """nm: how far, as the standard deviation of a coordinate, a bead may be from where it was given;
-    0: beads are met exactly; None: from the beads themselves (``mechanics.settle``)."""
+    """nm: how far, as the standard deviation of a coordinate, a bead may be from where it was
+    given; 0: beads are met exactly; None: from the beads themselves (``mechanics.settle``)."""
     cold_start: float = ranged(1.0, 1e-6, 1.0)
     """The bath of a given number of steps begins at this part of the target temperature, so that
     it takes away what a placement left too hot; 1: at the target."""
