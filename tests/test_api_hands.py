@@ -117,7 +117,7 @@ def test_hands_read_from_beads_may_be_in_doubt():
 def test_a_structure_of_something_else_is_refused_with_its_name(sources):
     _, folder, _ = sources
     other = ps.mapping(monomers=4)
-    with pytest.raises(InputError, match="like.gro: expected the atoms of the system"):
+    with pytest.raises(InputError, match=r"like.gro: expected the atoms of the system"):
         find_hands(other, file(), spec(), like=folder / "like.gro")
 
 

@@ -48,7 +48,7 @@ def ring_of_chains(chains=6, each=8, length=0.15):
     angle = 2 * np.pi * np.arange(n) / n
     rim = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)
     wheel = np.concatenate([radius * rim, (radius + length) * rim[::each]])
-    return mapping, np.concatenate([wheel + [2.0, 2.0, 1.5 * k] for k in range(3)])
+    return mapping, np.concatenate([wheel + np.array([2.0, 2.0, 1.5 * k]) for k in range(3)])
 
 
 def bare():

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from deepbackmap.chemistry.stereo import restore
 from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.chemistry.stereo import restore
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
