@@ -1,5 +1,6 @@
 """Steps of systems of every make: constraints hold, whatever a molecule has or lacks."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from deepbackmap.mapping import map_positions
 from deepbackmap.mechanics.engine import FIRM, Langevin, Mechanics
 from deepbackmap.quantities import BOLTZMANN
+from deepbackmap.system import BondedTerms
 from test_mechanics_constraints import beads_at, beads_off, bonds_off, mixed, molecule, system
 from test_mechanics_engine import benders
 
@@ -126,6 +128,30 @@ def test_two_kinds_of_molecule_in_any_order_are_the_same_molecules():
         run = Mechanics(mapping).run(x, beads, BOX, Langevin(20, 300.0), names, 0.02)
         found.append(run.positions[np.argsort(names)])
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-9)
+
+
+BONDS = {"bond": [0.15, 1e5], "bond_g96": [0.15, 5e6], "morse": [0.15, 300.0, 20.0],
+         "bond_cubic": [0.15, 1e5, 20.0]}  # fmt: skip
+"""Of the same length: kinds that a topology may give its bonds."""
+
+
+@pytest.mark.parametrize("kind", BONDS)
+def test_bonds_of_every_kind_are_rigid_or_springs_as_asked(kind):
+    one = molecule("rod", [12.0, 14.0, 16.0])
+    bonds = BondedTerms(np.array([[0, 1], [1, 2]]), np.array([BONDS[kind]] * 2))
+    rod = dataclasses.replace(one, terms={kind: bonds}, exclusions=np.array([[0, 1], [0, 2], [1, 2]]))
+    mapping = system([(0, 5)], (rod, beads_at(3)))
+    shape = np.array([[0, 0, 0], [0.15, 0, 0], [0.3, 0.02, 0]])
+    x = np.concatenate([shape + [0, 0, 1.1 * k] for k in range(5)])
+    beads, names = np.zeros((0, 3)), np.arange(15)
+
+    def lengths(rigid):
+        run = Mechanics(mapping, rigid=rigid).run(x, beads, BOX, Langevin(30, 300.0, 0.001), names)
+        p = run.positions.reshape(-1, 3, 3)
+        return np.linalg.norm(np.diff(p, axis=1), axis=2)
+
+    np.testing.assert_allclose(lengths(True), 0.15, atol=TOLERANCE)
+    assert 1e-4 < np.abs(lengths(False) - 0.15).max() < 0.05
 
 
 # --- beads that are held more narrowly than steps can follow --------------------------------------
