@@ -139,7 +139,9 @@ BONDS = {"bond": [0.15, 1e5], "bond_g96": [0.15, 5e6], "morse": [0.15, 300.0, 20
 def test_bonds_of_every_kind_are_rigid_or_springs_as_asked(kind):
     one = molecule("rod", [12.0, 14.0, 16.0])
     bonds = BondedTerms(np.array([[0, 1], [1, 2]]), np.array([BONDS[kind]] * 2))
-    rod = dataclasses.replace(one, terms={kind: bonds}, exclusions=np.array([[0, 1], [0, 2], [1, 2]]))
+    rod = dataclasses.replace(
+        one, terms={kind: bonds}, exclusions=np.array([[0, 1], [0, 2], [1, 2]])
+    )
     mapping = system([(0, 5)], (rod, beads_at(3)))
     shape = np.array([[0, 0, 0], [0.15, 0, 0], [0.3, 0.02, 0]])
     x = np.concatenate([shape + [0, 0, 1.1 * k] for k in range(5)])
