@@ -144,7 +144,7 @@ def test_bonds_of_every_kind_are_rigid_or_springs_as_asked(kind):
     )
     mapping = system([(0, 5)], (rod, beads_at(3)))
     shape = np.array([[0, 0, 0], [0.15, 0, 0], [0.3, 0.02, 0]])
-    x = np.concatenate([shape + [0, 0, 1.1 * k] for k in range(5)])
+    x = np.concatenate([shape + np.array([0, 0, 1.1 * k]) for k in range(5)])
     beads, names = np.zeros((0, 3)), np.arange(15)
 
     def lengths(rigid):
