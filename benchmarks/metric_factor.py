@@ -115,7 +115,7 @@ def drawn(
     engine = Mechanics(system, lightest=LIGHTEST)
     beads = map_positions(system, whole)
     run = engine.run(
-        whole, beads, box, Langevin(steps, temperature, friction=10.0), np.arange(len(whole)),
+        whole, beads, box, Langevin(steps, float(temperature), friction=10.0), np.arange(len(whole)),
         every=20,
     )  # fmt: skip
     return [seen.positions for seen in run.observed[5:]]
