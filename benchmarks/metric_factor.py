@@ -114,10 +114,8 @@ def drawn(
     """Draws with the same beads."""
     engine = Mechanics(system, lightest=LIGHTEST)
     beads = map_positions(system, whole)
-    run = engine.run(
-        whole, beads, box, Langevin(steps, float(temperature), friction=10.0), np.arange(len(whole)),
-        every=20,
-    )  # fmt: skip
+    how = Langevin(steps, float(temperature), friction=10.0)
+    run = engine.run(whole, beads, box, how, np.arange(len(whole)), every=20)
     return [seen.positions for seen in run.observed[5:]]
 
 
