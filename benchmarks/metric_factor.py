@@ -36,7 +36,7 @@ LIGHTEST = 3.0
 def bond_matrix(
     molecule: MoleculeType, masses: np.ndarray, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the bonds' directions in coordinates scaled by masses, and scaled again to length 1."""
+    """Rows of the bonds' directions in coordinates scaled by masses, and the bonded atoms."""
     atoms, _ = rigid_bonds(molecule, bonds=True)
     vectors = positions[atoms[:, 0]] - positions[atoms[:, 1]]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -90,8 +90,8 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
     """Jensen-Shannon, of counts."""
     p, q = p / p.sum(), q / q.sum()
     middle = 0.5 * (p + q)
-    parts = [np.where(a > 0, a * np.log(np.where(a > 0, a, 1.0) / np.where(middle > 0, middle, 1)), 0)
-             for a in (p, q)]  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [np.where(a > 0, a * np.log(a / middle), 0.0) for a in (p, q)]
     return 0.5 * float(sum(part.sum() for part in parts))
 
 
@@ -114,10 +114,8 @@ def drawn(
     """Draws with the same beads."""
     engine = Mechanics(system, lightest=LIGHTEST)
     beads = map_positions(system, whole)
-    run = engine.run(
-        whole, beads, box, Langevin(steps, temperature, friction=10.0), np.arange(len(whole)),
-        every=20,
-    )  # fmt: skip
+    how = Langevin(steps, float(temperature), friction=10.0)
+    run = engine.run(whole, beads, box, how, np.arange(len(whole)), every=20)
     return [seen.positions for seen in run.observed[5:]]
 
 

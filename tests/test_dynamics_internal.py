@@ -192,7 +192,7 @@ def test_what_it_cannot_do_is_refused():
         engine().run(start, Dynamics(5, -1.0))
     with pytest.raises(InputError, match="tolerance: expected 0 with the engine internal"):
         engine().minimise(start, Minimisation(5, tolerance=10.0))
-    with pytest.raises(EngineError, match="box of at least 2.16 nm .* internal, found 1.40"):
+    with pytest.raises(EngineError, match=r"box of at least 2.16 nm .* internal, found 1.40"):
         engine().run(replace(start, box=0.5 * start.box), Dynamics(5, 300.0))
     without = open_engine(melt()[1].topology, name="internal", threads=1)
     with pytest.raises(InputError, match="hold: expected a mapping"):

@@ -1,4 +1,4 @@
-"""From placed atoms to a temperature: how beads are held, how many steps it takes, the same bits."""
+"""From placed atoms to a temperature: how beads are held, how many steps it takes, same bits."""
 
 import dataclasses
 import functools
@@ -114,6 +114,12 @@ def test_a_given_width_is_used_as_given(width):
     off = np.sqrt(((map_positions(melt()[0], found.positions) - melt()[2]) ** 2).mean())
     # one that is 0.02 nm wide has not yet reached all of it
     assert off < 1e-6 if width == 0.0 else 0.3 * width < off < 1.1 * width
+
+
+def test_a_width_that_steps_cannot_follow_is_exact_and_is_said_to_be():
+    found = settled(melt()[2], bead_tolerance=0.0005, steps=20)
+    assert set(found.widths.values()) == {0.0}
+    assert np.abs(map_positions(melt()[0], found.positions) - melt()[2]).max() < 1e-6
 
 
 def test_a_start_that_is_too_hot_is_not_held_exactly_from_the_start(monkeypatch):

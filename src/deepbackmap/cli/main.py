@@ -55,7 +55,8 @@ Mappings = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
 Engine = Annotated[
-    str, typer.Option(help="auto, openmm, openmm-cpu, openmm-cuda, openmm-opencl or gromacs.")
+    str,
+    typer.Option(help="auto, internal, openmm, openmm-cpu, openmm-cuda, openmm-opencl, gromacs."),
 ]
 Threads = Annotated[int | None, typer.Option(help="Of the engine; all that are there by default.")]
 Format = Annotated[
@@ -285,7 +286,7 @@ def baseline(
         typer.Option(help="template: draw at this temperature, K; lowest energy by default."),
     ] = None,
     frames: Frames = None,
-    engine: Annotated[str, typer.Option(help="auto, openmm or gromacs.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, internal, openmm or gromacs.")] = "auto",
     minimise: Annotated[
         bool, typer.Option("--minimise/--no-minimise", help="Minimise after placing.")
     ] = True,

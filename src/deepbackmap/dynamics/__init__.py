@@ -1,1 +1,1 @@
-"""Minimisation and molecular dynamics in this process, with OpenMM or GROMACS: one interface for all."""
+"""Minimisation and dynamics in this process, with OpenMM or GROMACS: one interface for all."""

@@ -61,7 +61,7 @@ def open_engine(
 
 
 def choose(name: str) -> tuple[str, str]:
-    """Engine ("internal", "openmm" or "gromacs") and platform of OpenMM that a name stands for here.
+    """Engine (internal, openmm or gromacs) and platform of OpenMM that a name stands for here.
 
     Raises:
         InputError: the name is unknown, or what it names is not installed.

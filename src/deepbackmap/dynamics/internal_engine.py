@@ -253,8 +253,9 @@ class InternalEngine:
         constant = 0.0 if hold is None else hold.constant
         bonds = Constraints.of(self._topology, bonds=True).deviations(given)
         rough = bool(np.abs(bonds).max(initial=0.0) > ROUGH)
+        at = found.positions
         return _Start(
-            given, rough, found.positions, structure.box, structure.time, rigid, beads, widths, constant
+            given, rough, at, structure.box, structure.time, rigid, beads, widths, constant
         )  # fmt: skip
 
     def _energies(

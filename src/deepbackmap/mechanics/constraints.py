@@ -19,6 +19,7 @@ from scipy.sparse.linalg import splu
 from deepbackmap.mapping import MoleculeMapping
 from deepbackmap.mechanics.lanes import compiled
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.kinds import HELD
 
 NEGLIGIBLE = 1e-12
 """Relative size of an entry that is rounding: a bond inside a bead that is weighted by mass does
@@ -71,7 +72,7 @@ def rigid_bonds(
         molecule: the molecule type.
         bonds: whether bonds are held as well, else only what the topology constrains.
     """
-    kinds = ("constraint", "bond") if bonds else ("constraint",)
+    kinds = HELD if bonds else ("constraint",)
     listed = [molecule.terms[kind] for kind in kinds if kind in molecule.terms]
     if not listed:
         return np.zeros((0, 2), dtype=np.int64), np.zeros(0)

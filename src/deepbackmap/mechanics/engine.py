@@ -194,11 +194,13 @@ class Mechanics:
             temperature: K.
             timestep: ps.
         """
-        inverse = [
-            np.bincount(m.weight_beads, m.weights**2 / np.maximum(t.masses, self.lightest)[
-                m.weight_atoms], m.n_beads)
-            for m, t in zip(self.mapping.molecules, self.mapping.topology.molecule_types, strict=True)
-        ]  # fmt: skip
+        inverse = []
+        for beads, atoms in zip(
+            self.mapping.molecules, self.mapping.topology.molecule_types, strict=True
+        ):
+            masses = np.maximum(atoms.masses, self.lightest)[beads.weight_atoms]
+            shares = beads.weights**2 / masses
+            inverse.append(np.bincount(beads.weight_beads, shares, beads.n_beads))
         index = self.mapping.topology.molecule_type_index()
         per_bead = np.concatenate([np.zeros(0), *(inverse[t] for t in index)])
         found: np.ndarray = FIRM * timestep * np.sqrt(BOLTZMANN * temperature * per_bead)
@@ -533,8 +535,8 @@ class Mechanics:
         reach = self.reach
         if heights.min() < 2.0 * reach:
             raise ValueError(
-                f"box: expected heights of at least {2.0 * reach:g} nm, twice cut-off and skin, got "
-                f"{heights.min():.4g} nm"
+                f"box: expected heights of at least {2.0 * reach:g} nm, twice cut-off and skin, "
+                f"got {heights.min():.4g} nm"
             )
         n = len(self._places.atoms)
         side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, n)) ** (1.0 / 3.0)

@@ -87,7 +87,8 @@ class SettleOptions:
     steps: int | None = None
     """Steps after the choice of widths; None: as many as it takes."""
     bead_tolerance: float | Mapping[str, float] | None = None
-    """Width of all beads, or of each bead type, nm; 0: exact; None: from the beads."""
+    """Width of all beads, or of each bead type, nm; 0: exact, and so is what is narrower than
+    ``Mechanics.firm``; None: from the beads."""
     cold_start: float = 1.0
     """Part of the temperature at which the bath begins; it rises linearly for ``WARMING`` of the
     steps where their number is given."""
@@ -203,6 +204,7 @@ class _Run:
         self._options = options
         self._positions = positions
         self._velocities: Float64[np.ndarray, "n 3"] | None = None
+        self._firm = settler.mechanics.firm(options.temperature, options.timestep)
         self._widths = dict.fromkeys(settler.bead_types, 0.0)
         self._done = 0
         self._strained = np.zeros(0, dtype=np.int64)
@@ -276,9 +278,11 @@ class _Run:
     def result(self) -> Settled:
         """Where it ended, bonds and beads exact to the last digit."""
         mechanics = self._of.mechanics
-        last = mechanics.project(self._positions, self._beads, self._per_bead())
+        held = self._per_bead()
+        last = mechanics.project(self._positions, self._beads, held)
+        widths = {t: float(held[where].max()) for t, where in self._of.bead_types.items()}
         return Settled(
-            positions=last.positions, evaluations=self._done, widths=self._widths,
+            positions=last.positions, evaluations=self._done, widths=widths,
             drifting=self._drifting, strained=last.strained,
         )  # fmt: skip
 
@@ -304,7 +308,7 @@ class _Run:
         widths = np.zeros(len(self._beads))
         for t, where in self._of.bead_types.items():
             widths[where] = self._widths[t]
-        return widths
+        return np.where(widths < self._firm, 0.0, widths)  # as steps hold them
 
     def _squares(self, seen: Observation) -> Float64[np.ndarray, "nb"]:
         off = map_positions(self._of.mapping, seen.positions) - self._beads

@@ -22,6 +22,7 @@ from deepbackmap.mechanics.constraints import Constraints, constraints_of
 from deepbackmap.mechanics.lanes import LANES
 from deepbackmap.mechanics.solver import RIDGE
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.kinds import SPRINGS
 
 
 class Tables(NamedTuple):
@@ -201,15 +202,16 @@ def _term_rows(
     """Tables of bonded terms, and those that no kernel can take."""
     rows, left = [], []
     for table in molecule_tables(molecule):
+        held = rigid and table.kind in SPRINGS
         kernel = KERNELS.get(table.kind)
         values = None if kernel is None else kernel.prepare(table.parameters.double().numpy())
         if kernel is None or values is None:
-            left.append(table)
+            left += [] if held else [table]  # at its length a bond has neither force nor energy
             continue
         atoms = 3 * LANES * table.index.numpy()
         rows.append(
             [kernel.number, packed.integer(atoms), len(atoms), packed.real(values),
-             values.shape[1], names.index(table.term), int(rigid and table.kind == "bond")]
+             values.shape[1], names.index(table.term), int(held)]
         )  # fmt: skip
     return rows, left
 

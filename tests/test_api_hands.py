@@ -1,0 +1,177 @@
+"""Hands of a system: which source is believed, and types of molecules that share their hands."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import small_polystyrene as ps
+from deepbackmap.api import hands as api_hands
+from deepbackmap.api.hands import find_hands, handedness_of
+from deepbackmap.blocks.handedness import Handedness, split_by_hands
+from deepbackmap.chemistry import hands, tacticity
+from deepbackmap.errors import InputError
+from deepbackmap.io.trajectory import atom_table, open_writer
+from deepbackmap.mapping import MappingFile, SystemMapping
+
+ALTERNATING = {"A:0": [1, -1]}
+STEREO = "\nstereo:\n  - {pattern: isotactic}\n"
+
+
+def spec(**changes):
+    return dataclasses.replace(ps.specification(), handedness=ALTERNATING, **changes)
+
+
+def file(section=""):
+    text = ps.specification().mapping
+    return MappingFile.from_text(text + section, "m.yaml")
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """All that may say something of the hands, by the word for it."""
+    system = ps.mapping()
+    frame = ps.atoms()
+    table = atom_table(system.topology)
+    with open_writer(tmp_path / "like.gro", table) as writer:
+        writer.write(dataclasses.replace(frame, box=40.0 * np.eye(3)))
+    names = [n for t in system.molecules for n in t.bead_types]
+    (tmp_path / "labels.txt").write_text(
+        "\n".join(f"{n}u" if n == "A" else n for n in names) + "\n"
+    )
+    centres = tacticity.find_centres(system)
+    read = np.resize([1, 1, -1], len(centres.atoms))
+    monkeypatch.setattr(
+        api_hands.bead_hands, "from_beads", lambda *given: hands.told(read, "beads")
+    )
+    monkeypatch.setattr(api_hands.bead_hands.BeadStatistics, "from_json", lambda given: given)
+    return system, tmp_path, frame
+
+
+WORDS = ("reference", "labels", "mapping", "beads", "assumed")
+
+
+@pytest.mark.parametrize("first", range(len(WORDS)))
+def test_the_first_source_that_knows_is_believed(first, sources):
+    """With the sources before it taken away, each gives all hands."""
+    system, folder, frame = sources
+    there = set(WORDS[first:])
+    found = find_hands(
+        system,
+        file(STEREO if "mapping" in there else ""),
+        spec(bead_hands={"some": "thing"} if "beads" in there else {}),
+        like=folder / "like.gro" if "reference" in there else None,
+        labels=folder / "labels.txt" if "labels" in there else None,
+        beads=frame,
+    )
+    count = len(found.centres.atoms)
+    assert found.hands.share() == {WORDS[first]: count}
+    assert found.words() == api_hands.SAID[WORDS[first]]
+    assert np.array_equal(found.handedness.sign.numpy(), found.hands.sign)
+    assert np.array_equal(found.known.signs, found.hands.sign)
+
+
+def test_the_reference_is_what_the_structure_has_and_labels_are_as_they_say(sources):
+    system, folder, frame = sources
+    by_structure = find_hands(system, file(), spec(), like=folder / "like.gro")
+    expected = tacticity.signs(frame, by_structure.centres)
+    assert np.array_equal(by_structure.hands.sign, expected)
+    assert (find_hands(system, file(), spec(), labels=folder / "labels.txt").hands.sign == 1).all()
+
+
+def test_a_centre_that_one_source_leaves_open_is_taken_from_the_next(sources):
+    system, folder, _ = sources
+    labels = (folder / "labels.txt").read_text().split()
+    molecule = labels[: system.molecules[0].n_beads]
+    at = molecule.index("Au")
+    # the first chain alone is labelled; bead by bead of the whole system
+    whole = molecule + ["A" if w == "Au" else w for w in molecule] * (ps.CHAINS - 1)
+    (folder / "some.txt").write_text("\n".join(whole) + "\n")
+    found = find_hands(system, file(), spec(), labels=folder / "some.txt")
+    share = found.hands.share()
+    assert set(share) == {"labels", "assumed"}
+    assert sum(share.values()) == len(found.centres.atoms)
+    assert f"({share['labels']} of {len(found.centres.atoms)})" in found.words()
+    assert at >= 0
+
+
+def test_without_any_source_nothing_is_known():
+    found = find_hands(ps.mapping(), file(), None)
+    assert found.handedness is None
+    assert found.words() == "not known"
+    assert handedness_of(ps.mapping(), {}) is None
+    assert handedness_of(ps.mapping(), ALTERNATING).sign.abs().min() == 1
+
+
+def test_hands_read_from_beads_may_be_in_doubt():
+    centres = tacticity.find_centres(ps.mapping())
+    n = len(centres.atoms)
+    read = hands.told(np.ones(n, dtype=np.int64), "beads")
+    sure = np.where(np.arange(n) == 0, 0.6, 0.99)
+    found = api_hands.FoundHands(centres, dataclasses.replace(read, sure=sure))
+    assert found.doubtful == 1
+    assert found.words() == "read from the beads; 1 of them not clear"
+
+
+def test_a_structure_of_something_else_is_refused_with_its_name(sources):
+    _, folder, _ = sources
+    other = ps.mapping(monomers=4)
+    with pytest.raises(InputError, match=r"like.gro: expected the atoms of the system"):
+        find_hands(other, file(), spec(), like=folder / "like.gro")
+
+
+# --- a type for each set of hands -----------------------------------------------------------------
+
+
+def with_signs(system, *per_molecule):
+    centres = tacticity.find_centres(system)
+    owner = hands.molecule_of(system.topology, centres)
+    sign = np.concatenate(
+        [np.resize(per_molecule[m], np.count_nonzero(owner == m))
+         for m in range(system.topology.n_molecules)]
+    )  # fmt: skip
+    return Handedness(torch.from_numpy(centres.atoms), torch.from_numpy(sign))
+
+
+def atom_names(system):
+    types = system.topology.molecule_types
+    return [types[t].atom_names for t in system.topology.molecule_type_index()]
+
+
+@pytest.mark.parametrize(
+    ("signs", "blocks"),
+    [
+        (([1], [1], [-1], [1]), ((0, 2), (1, 1), (0, 1))),
+        (([1], [-1], [1], [-1]), ((0, 1), (1, 1), (0, 1), (1, 1))),
+        (([1, -1], [-1, 1], [0], [1, -1]), ((0, 1), (1, 1), (2, 1), (0, 1))),
+    ],
+)
+def test_there_is_a_type_for_each_set_of_hands(signs, blocks):
+    system = ps.mapping(chains=4)
+    found = split_by_hands(system, with_signs(system, *signs))
+    assert found.topology.blocks == blocks
+    assert len(found.topology.molecule_types) == len({tuple(s) for s in signs})
+    assert atom_names(found) == atom_names(system)
+    assert np.array_equal(found.atom_owners(), system.atom_owners())
+    assert found.n_beads == system.n_beads
+
+
+def test_types_that_are_different_stay_so_and_ions_without_centres_too():
+    """Two kinds of chain, of which the copies of one differ."""
+    short, long = ps.mapping(chains=1), ps.mapping(monomers=4, chains=1)
+    topology = dataclasses.replace(
+        short.topology,
+        molecule_types=(short.topology.molecule_types[0], long.topology.molecule_types[0]),
+        blocks=((0, 2), (1, 2), (0, 1)),
+    )
+    system = SystemMapping(topology, (short.molecules[0], long.molecules[0]))
+    found = split_by_hands(system, with_signs(system, [1], [-1], [1], [1], [1]))
+    assert found.topology.blocks == ((0, 1), (1, 1), (2, 2), (0, 1))
+    assert atom_names(found) == atom_names(system)
+
+
+def test_copies_alike_change_nothing():
+    system = ps.mapping()
+    assert split_by_hands(system, None) is system
+    assert split_by_hands(system, with_signs(system, [1], [1], [1])) is system
