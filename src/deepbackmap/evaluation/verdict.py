@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepbackmap.evaluation.result import Estimate, Figure, Level, Sentence
+from deepbackmap.evaluation.usable import Finding
 
 FLOORS = 3.0
 """Times the floor up to which a figure cannot be told from the reference: always good."""
