@@ -17,6 +17,7 @@ import time
 
 from quality import data_folder, read_beads
 
+from deepbackmap.api.devices import choose_device
 from deepbackmap.api.hands import handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.evaluation.observables import Beads, measure
@@ -54,6 +55,7 @@ def _list(text: str) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="default")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--frames", type=int, default=2)
     parser.add_argument("--temperatures", default="568,313")
     parser.add_argument("--sweeps", default="0,1,2")
@@ -96,8 +98,9 @@ def main() -> None:
                 "steps": steps, "temperature": float(temperature),
             }  # fmt: skip
             options = kind(**{k: v for k, v in asked.items() if k in kind.names()})
+            device = choose_device(arguments.device)
             hands = handedness_of(mapping, model.spec.handedness)
-            sampler = open_sampler(model, mapping, options, "cpu", hands)
+            sampler = open_sampler(model, mapping, options, device, hands)
             start = time.perf_counter()
             made = [sampler.sample(b, frame=k) for k, b in enumerate(beads)]
             seconds = (time.perf_counter() - start) / len(beads)

@@ -1,11 +1,14 @@
 """Time, rate and memory of a training step.
 
     python benchmarks/training_step.py                       # the small preset, as trained
+    python benchmarks/training_step.py --preset adversarial-small   # beside the paper's step
     python benchmarks/training_step.py --preset paper        # the paper's networks
     python benchmarks/training_step.py --smoke               # the tiny preset, for CI
 
 The rate is that of the network arithmetic alone (counted by torch on the step itself) over the
-whole time of the step, as a fraction of torch.mm's rate in the same run.
+whole time of the step, as a fraction of torch.mm's rate in the same run. "paper's step" has five
+critic updates, each with the gradient penalty; "preset's step" as many as the preset says, with the
+penalty as rarely as it says; both on the same networks, batch for batch. Their ratio is printed.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from sampler import MELT, matrix_rate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from deepbackmap.api.devices import choose_device, choose_precision
 from deepbackmap.config import load_train_config
 from deepbackmap.data.systems import TrainingSystem, map_whole
 from deepbackmap.io.topology import read_topology
@@ -50,7 +54,7 @@ class FlopCounter(TorchDispatchMode):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--precision", default="32-true,bf16-mixed")
+    parser.add_argument("--precision", default="32-true,bf16-mixed", help="names, or auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--compile", action="store_true")
@@ -74,24 +78,35 @@ def main() -> None:
         config.training,
         adversarial=Ramp(1.0, 1.0),
         score=Ramp(),
+        density=Ramp(),
         prior=Ramp(0.01, 0.01),
+        critic_alone_from=0,
+        critic_alone_until=0,
         compile=arguments.compile,
     )
-    cases = [("adversarial", adversarial)]
-    if config.training.score.last > 0 and not arguments.smoke:
-        cases.insert(0, ("energy score", config.training))
+    cases = [("paper's step", replace(adversarial, critic_steps=5, penalty_every=1))]
+    own = (adversarial.critic_steps, adversarial.penalty_every)
+    if own != (5, 1):
+        cases.append(("preset's step", adversarial))
+    if config.training.score.first > 0 and not arguments.smoke:
+        cases.insert(0, ("energy score", replace(config.training, critic_alone_until=0)))
     print("step          precision   s/step  TFLOP/step  GFLOP/s  of torch.mm (fp32)  memory MiB")
     for precision in arguments.precision.split(","):
-        fabric = Fabric(accelerator=arguments.device, devices=1, precision=precision)
+        device = choose_device(arguments.device)
+        precision = choose_precision(precision, device)
+        accelerator = "gpu" if device.type == "cuda" else "cpu"
+        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
         on_gpu = fabric.device.type == "cuda"
         data = VoxelFrames(spec, system, fabric.device)
         rate = matrix_rate() if not on_gpu else _gpu_rate(fabric.device)
+        medians = {}
         for name, options in cases:
             learner = VoxelLearner(fabric, spec, options)
             learner.attach(data, None)
             learner.step()
             times, work = [], []
-            for _ in range(arguments.repeats):
+            for k in range(arguments.repeats):
+                learner.iteration = k  # the same batches of the generator for every case
                 # Steps differ in length; each is counted and timed on the same batch.
                 with FlopCounter() as counter:
                     learner.step()
@@ -103,6 +118,7 @@ def main() -> None:
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - start)
             speed = sum(work) / sum(times)
+            medians[name] = sum(times) / len(times)
             peak = (
                 torch.cuda.max_memory_allocated() / 2**20
                 if on_gpu
@@ -112,6 +128,11 @@ def main() -> None:
                 f"{name:13s} {precision:10s} {statistics.median(times):7.2f} "
                 f"{statistics.median(work) / 1e12:11.3f} {speed / 1e9:8.0f} {speed / rate:12.2f} "
                 f"{peak:18.0f}"
+            )
+        if "preset's step" in medians:
+            ratio = medians["paper's step"] / medians["preset's step"]
+            print(
+                f"{precision}: the paper's step takes {ratio:.2f} times the preset's (mean times)"
             )
 
 

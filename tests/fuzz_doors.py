@@ -95,13 +95,13 @@ def command_of(verb: str, victim: str, rng: random.Random) -> tuple[str, ...]:
         return ("map", *files, *top, "--mapping", "map.yaml", "-o", "out.gro", "-q")
     if verb == "backmap":
         model = ("--model", "model.safetensors", "--sweeps", "0")
-        return ("backmap", *files, *top, *model, "-o", "out.gro", "-q")
+        return ("backmap", *files, *top, *model, "-o", "out.gro", "-q", "--keep-defects")
     if verb == "baseline":
         method = ("--method", "backward")
         if victim == "templates.npz":
             method = ("--method", "template", "--templates", victim)
         return ("baseline", *files, *top, "--mapping", "map.yaml", *method, "--no-minimise",
-                "-o", "out.gro", "-q")  # fmt: skip
+                "--keep-defects", "-o", "out.gro", "-q")  # fmt: skip
     if verb == "finish":
         return ("finish", *files, *top, "--temperature", "300", "--steps", "1", "--minimise", "1",
                 "--keep-defects", "--engine", "openmm-cpu", "--threads", "1", "-o", "out.gro",
@@ -308,7 +308,7 @@ def serve(whole: Path) -> None:
         signal.alarm(0)
         after = contents(place)
         new = sorted(name for name in after if after[name] != before.get(name))
-        found = {"code": code, "said": said[-600:], "new": new,
+        found = {"code": code, "said": said[-20_000:], "new": new,
                  "seconds": time.monotonic() - started}  # fmt: skip
         if code == 0 and case.verb == "map":
             found["off"] = _off(case, place, whole)
@@ -382,7 +382,11 @@ def judge(case: Case, found: dict[str, object]) -> str:
         return f"exit {code}"
     if code == 2:
         lines = said.strip().splitlines()
-        if not lines or not all(line.startswith("deepbackmap: ") for line in lines):
+        # Behind a colon the one line may be followed by a mapping to fill in, and a topology's
+        # mistakes are all told at once, one a line.
+        several = (bool(lines) and lines[0].endswith(":")) or all(x[:2] == "  " for x in lines[1:])
+        heads = lines[:1] if several else lines
+        if not lines or not all(line.startswith("deepbackmap: ") for line in heads):
             return "refused in more than a line"
         if new:
             return f"left {new}"

@@ -223,7 +223,8 @@ def test_dropped_and_kept_molecules(mixture):
         assert np.allclose(kept[0].positions[:4], less[0].positions)
         assert np.allclose(kept[0].positions[4:], x[12:], atol=1e-6)
     options = {"topology": folder / "mix.top", "mapping": folder / "map.yaml",
-               "method": "backward", "minimise": False, "progress": False}  # fmt: skip
+               "method": "backward", "minimise": False, "progress": False,
+               "keep_defects": True}  # fmt: skip
     found = baseline(folder / "kept.gro", output=folder / "b.gro", keep=["SOL"], **options)
     assert found.atoms == 21
     with read_frames(folder / "b.gro") as back:
@@ -273,7 +274,8 @@ def test_baseline_takes_beads_by_type_and_refuses_another_order(tmp_path):
         with open_writer(swapped, replace(source.table, names=tuple(names))) as writer:
             writer.write(replace(frame, positions=across.copy()))
     options = {"topology": reference("topol.top"), "mapping": "ps-two-bead",
-               "method": "backward", "minimise": False, "progress": False}  # fmt: skip
+               "method": "backward", "minimise": False, "progress": False,
+               "keep_defects": True}  # fmt: skip
     found = baseline(typed, output=tmp_path / "a.gro", **options)
     assert found.accepted == (
         "beads of PS1 go by their numbered types: A1 for B1, B1 for S1, ...",

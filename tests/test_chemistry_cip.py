@@ -5,8 +5,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from deepbackmap.chemistry import stereo
 from deepbackmap.chemistry.cip import Priorities, sign_of_order
-from deepbackmap.evaluation import stereo
 from deepbackmap.system import Structure
 from evaluation_systems import molecule
 

@@ -97,7 +97,8 @@ def test_types_the_model_never_saw(melt, unchanged):
     assert "trained on C, C_AR, H, X" in said
     said = refused_backmap("--model", "no-sides.safetensors")
     assert "topol.top: molecule 'PS1': bead type B is unknown to the model" in said
-    assert said.endswith("no-sides.safetensors")
+    assert "no-sides.safetensors: train one of your own" in said
+    assert "--model none" in said
 
 
 def test_topology_of_another_system(melt, unchanged):
@@ -151,7 +152,7 @@ def test_box_below_twice_the_cutoff(melt, unchanged):
     rewritten(melt, "small.trr", lambda f: replace(f, box=f.box * [[1], [1], [0.55]]))
     unchanged()
     # Met after two good frames: the output that was begun is gone as well.
-    said = refused_backmap(beads=("cg.gro", "small.trr"))
+    said = refused_backmap("--keep-defects", beads=("cg.gro", "small.trr"))
     assert "small.trr frame 2: expected a box at least 1.400 nm high in every direction" in said
     assert "found 1.3" in said
 
@@ -261,8 +262,8 @@ def test_corrupt_models(melt, unchanged):
     assert "none.safetensors: expected a model file, found none" in refused_backmap(
         "--model", "none.safetensors"
     )
-    assert "model 'none': expected a file ending in .safetensors or one" in refused_backmap(
-        "--model", "none"
+    assert "model 'nothing': expected a file ending in .safetensors or one" in refused_backmap(
+        "--model", "nothing"
     )
 
 
@@ -338,7 +339,7 @@ def test_no_gpu(melt, unchanged):
 
 def test_force_replaces_only_when_all_went_well(melt):
     arguments = ("backmap", "cg.gro", "-p", "topol.top", "--model", "model.safetensors",
-                 "--sweeps", 0, "-o", "out.gro", "--force")  # fmt: skip
+                 "--sweeps", 0, "-o", "out.gro", "--force", "--keep-defects")  # fmt: skip
     (melt / "out.gro").write_text("an earlier result")
     (melt / "out.gro.json").write_text("{}")
     kept = contents(melt)

@@ -405,7 +405,7 @@ def rotation(start, end):
 def test_backmap_and_finish_in_one_go(chains):
     # the voxel model, whose bonds are off until finishing mends them
     given = ("cg.gro", "-p", "topol.top", "--model", "ps-two-bead-568K", "--sweeps", 0,
-             "--relaxation", 10)  # fmt: skip
+             "--block-relaxation", 10, "--keep-defects")  # fmt: skip
     outcome = command("backmap", *given, "-o", "out.gro", "--finish", "--finish-steps", 10,
                       "--engine", "openmm-cpu", "--temperature", 500)  # fmt: skip
     assert outcome.code == 0, outcome

@@ -18,6 +18,7 @@ from cli_systems import ALTERNATING, command, contents, write_model, write_syste
 from deepbackmap.api.train import train
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.trajectory import read_frames
+from deepbackmap.methods import find_options
 from deepbackmap.model.header import read_spec
 
 CONFIG = """preset: tiny
@@ -112,14 +113,18 @@ def test_backmap_prints_its_summary(melt, tmp_path, monkeypatch):
     monkeypatch.chdir(melt)
     arguments = ("backmap", "cg.gro", "cg.xtc", "-p", "topol.top", "--model",
                  "model.safetensors", "--sweeps", 0, "--seed", 4, "--frames", "0:3:2")  # fmt: skip
+    refused = command(*arguments, "-o", tmp_path / "refused.xtc", "--quiet")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)  # the weights are random
+    assert not list(tmp_path.glob("*refused*"))
+    arguments = (*arguments, "--keep-defects")
     done = command(*arguments, "-o", tmp_path / "aa.xtc")
     assert done.code == 0
-    assert done.err == ""
+    assert "WARNING, unusable" in done.err
     for words in ("2 frames of 150 atoms", "atoms/s", "closest contact", "of 12 inverted",
                   "bonds through rings", "re-mapped beads", "sha256", "seed 4"):  # fmt: skip
         assert words in done.out
     quiet = command(*arguments, "-o", tmp_path / "quiet.xtc", "--quiet")
-    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert (quiet.code, quiet.out, quiet.err.count("\n")) == (0, "", 1)
     assert (tmp_path / "aa.xtc").read_bytes() == (tmp_path / "quiet.xtc").read_bytes()
 
 
@@ -166,9 +171,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     assert set(spec.bead_distances) == {"A-A", "A-B"}
     assert all(0.2 < low <= high < 0.6 for low, high in spec.bead_distances.values())
     assert (spec.provenance["iteration"], spec.temperature) == (4, 500.0)
+    assert spec.provenance["precision"] == "32-true"
     trained = ("--model", whole / "model.safetensors", "--sweeps", 0)
     made = command(
-        "backmap", melt / "cg.gro", "-p", melt / "topol.top", *trained, "-o", tmp_path / "aa.gro"
+        "backmap",
+        melt / "cg.gro",
+        "-p",
+        melt / "topol.top",
+        *trained,
+        "-o",
+        tmp_path / "aa.gro",
+        "--keep-defects",
     )
     assert made.code == 0, made.err
     # A finished run writes its model anew and nothing else.
@@ -186,6 +199,56 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     refused = command("train", melt / "train.yaml", "--run", parts)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "checkpoint.pt: expected a readable checkpoint" in refused.err
+
+
+def test_a_run_begins_with_the_weights_of_a_model(melt, tmp_path):
+    """With all rates zero the model it ends with is the one it began with."""
+    still = ("training.learning_rate=0", "training.critic_learning_rate=0")
+    assert run_training(melt, tmp_path / "old", "training.seed=3", "training.iterations=1")
+    old = tmp_path / "old" / "model.safetensors"
+    start = f"training.init_from={old}"
+    assert run_training(melt, tmp_path / "new", start, "training.iterations=1", *still)
+    weights = [load_file(p) for p in (old, tmp_path / "new" / "model.safetensors")]
+    # the moving average of weights that stay where they are is where they are
+    assert weights[0].keys() == weights[1].keys()
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, atol=1e-6, rtol=1e-5)
+    fresh = tmp_path / "fresh"
+    assert run_training(melt, fresh, "training.iterations=1", *still)
+    assert not equal(weights[0], load_file(fresh / "model.safetensors"))
+    # a run that is under way goes on from its own checkpoint
+    assert run_training(melt, tmp_path / "new", "training.iterations=2", *still)
+    assert state(tmp_path / "new")["iteration"] == 2
+    for wrong, words in (
+        (["network.channels=5", start], "a model with the options of the configuration, found in"),
+        (["network.channels=5", start], "network.channels: 4 instead of 5"),
+        (["training.init_from=ps-two-bead-points"], "others (points instead of voxel)"),
+        (["training.init_from=none.safetensors"], "none.safetensors: "),
+    ):
+        given = ("train", melt / "train.yaml", "--run", tmp_path / "no", *wrong)
+        refused = command(*given)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert words in refused.err
+        assert not (tmp_path / "no").exists()
+
+
+def test_a_free_axis_brings_the_papers_ensemble(melt, tmp_path):
+    """Lowest of several orientations, no relaxation; a fixed plane brings none."""
+    for frame, expected in (
+        ("axis", {"candidates": 8, "choice": "lowest", "block_relaxation": 0}),
+        ("plane", {}),
+    ):
+        folder = tmp_path / frame
+        assert run_training(melt, folder, f"voxel.frame={frame}", "training.iterations=1")
+        spec = read_spec(folder / "model.safetensors")
+        assert spec.defaults == expected
+        method = find_options("voxel")
+        assert method.sampling_options({}, spec.defaults, "m") == method.sampling(**expected)
+    axis = read_spec(tmp_path / "axis" / "model.safetensors").defaults
+    drawn = method.sampling_options({"choice": "boltzmann"}, axis, "m")
+    assert (drawn.choice, drawn.candidates) == ("boltzmann", 8)
+    colder = method.sampling_options({"temperature": 313.0}, axis, "m")
+    assert (colder.choice, colder.candidates) == ("reweight", 16)
 
 
 def test_ctrl_c_in_training_keeps_a_checkpoint(melt, tmp_path):

@@ -68,6 +68,47 @@ def test_options_name_nested_keys(tmp_path):
     assert whole.training.prior.last == 0.25
 
 
+def test_a_number_for_a_ramp_is_a_weight_that_stays():
+    assert load_train_config("small").training.score == Ramp(1.0, 1.0)
+    config = load_train_config("small", ["training.score=0", "training.prior=0.02"])
+    assert [config.training.score.at(i) for i in (0, 10**6)] == [0.0, 0.0]
+    assert [config.training.prior.at(i) for i in (0, 10**6)] == [0.02, 0.02]
+
+
+@pytest.mark.parametrize("text", ["12:13", "0:12", "1:2", "10:20:2", "-3:60", "12:13.5"])
+def test_ranges_of_frames_are_no_numbers_to_base_60(tmp_path, text):
+    assert load_train_config("tiny", [f"data.validate={text}"]).data.validate == text
+    path = write(tmp_path, f"data: {{train: {text}}}")
+    found = load_train_config(path)
+    assert found.data.train == text
+    assert load_train_config(write(tmp_path, dump_config(found))).data.train == text
+
+
+def test_a_model_to_begin_with_is_a_file_beside_the_configuration_or_a_name(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    (folder / "old.safetensors").write_text("")
+    path = write(folder, "training: {init_from: old.safetensors}")
+    monkeypatch.chdir(tmp_path)
+    assert load_train_config(path).training.init_from == str(folder / "old.safetensors")
+    path = write(folder, "training: {init_from: ps-two-bead-568K}")
+    assert load_train_config(path).training.init_from == "ps-two-bead-568K"
+
+
+def test_phases_of_the_small_adversarial_preset():
+    """Score, then the critic alone, then critic and prior without the score."""
+    config = load_train_config("adversarial-small")
+    training, b = config.training, config.training.critic_alone_until
+    assert (config.model.voxel.frame, config.model.voxel.hidden_hydrogens) == ("axis", "adjacent")
+    assert 0 < training.critic_alone_from < b < training.iterations
+    for i in range(training.iterations):
+        weights = [r.at(i) > 0 for r in (training.score, training.adversarial)]
+        assert weights == ([True, False] if i < b else [False, True])
+        assert training.prior.at(i) == 0 or i > b
+        assert training.density.at(i) == 0 or i < b
+    assert training.prior.at(training.iterations) == 0.01
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("3", 3.0), ("0.5", 0.5), ("1E-4", 1e-4)]
 )
@@ -105,7 +146,16 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
         ("training: {penalty: true}", "'training.penalty' expected float, found True"),
         ("training: {penalty: big}", "'training.penalty' expected float, found 'big'"),
         ("training: {penalty: null}", "'training.penalty' expected float, found None"),
-        ("training: {prior: 0.01}", "'training.prior' expected a section of keys, found 0.01"),
+        ("training: {prior: low}", "'training.prior' expected a section of keys, found 'low'"),
+        (
+            "training: {prior: -1}",
+            "training.prior.first: expected a number from 0 to 1e+06, got -1",
+        ),
+        ("training: {prior: true}", "'training.prior' expected a section of keys, found True"),
+        (
+            "voxel: {hidden_hydrogens: all}",
+            "voxel.hidden_hydrogens: expected one of adjacent, chain",
+        ),
         ("data: null", "'data' expected a section of keys, found None"),
         ("data: {topology: 3}", "'data.topology' expected str, found 3"),
         (
@@ -117,7 +167,7 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
             "network: {architecture: big}",
             "network.architecture: expected one of residual, plain, got",
         ),
-        ("preset: huge", "unknown preset 'huge', expected one of authors-small, paper,"),
+        ("preset: huge", "unknown preset 'huge', expected one of adversarial-small,"),
         ("- a\n- b", "expected keys and values, found list"),
         ("a: [1\nb: 2", "not valid YAML"),
     ],
@@ -137,7 +187,7 @@ def test_a_yaml_error_names_the_line(tmp_path):
 
 
 def test_missing_file_is_refused():
-    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file, nor a preset \(authors"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml: no such file, nor a preset \(adv"):
         load_train_config("nowhere.yaml")
 
 
@@ -210,7 +260,7 @@ def test_ramps(ramp, values):
         ("method: points\nvoxel: {}", "unknown key 'voxel', expected one of the method points: "),
         ("training: {settled: 0.1}", "unknown key 'training.settled', expected one of the method"),
         ("data: {dynamics: '568'}", "data.dynamics: expected none with the method voxel"),
-        ("method: fields", "method: expected one of voxel, points, found 'fields'"),
+        ("method: fields", "method: expected one of voxel, points, physics, found 'fields'"),
     ],
 )
 def test_an_option_of_another_method_is_refused_by_name(tmp_path, text, message):

@@ -27,9 +27,10 @@ from fuzz_doors import write_whole
 RUN = "import sys; sys.path[:0] = {paths}; from deepbackmap.cli.main import run; run()"
 COMMANDS = {
     "map": "map aa.gro aa.xtc -p topol.top --mapping map.yaml -o out.xtc",
-    "backmap": "backmap cg.gro cg.xtc -p topol.top --model model.safetensors --sweeps 1 -o out.xtc",
+    "backmap": "backmap cg.gro cg.xtc -p topol.top --model model.safetensors --sweeps 1 -o out.xtc "
+    "--keep-defects",
     "baseline": "baseline cg.gro cg.xtc -p topol.top --mapping map.yaml --method backward "
-    "--no-minimise -o out.xtc",
+    "--no-minimise -o out.xtc --keep-defects",
     "finish": "finish aa.gro aa.xtc -p topol.top --temperature 300 --steps 20 --engine openmm-cpu "
     "--threads 1 --keep-defects -o out.xtc",
     "evaluate": "evaluate --reference good.xtc --generated it=aa.xtc -s aa.gro -p topol.top "
@@ -269,6 +270,8 @@ def test_sigterm_is_as_sigint_and_a_limit_is_one_line(capsys):
     from deepbackmap.cli.main import _edge
 
     def raising(error):
+        if isinstance(error, int):  # who starts the tests may have it ignored, as nohup does
+            signal.signal(error, signal.default_int_handler)
         with pytest.raises(typer.Exit) as caught, _edge():
             if isinstance(error, int):
                 os.kill(os.getpid(), error)

@@ -44,6 +44,7 @@ GROMACS = pytest.param(
     "gromacs", marks=pytest.mark.skipif(not has_gromacs(), reason="gmx is not installed")
 )
 BOTH = pytest.mark.parametrize("name", ["openmm-cpu", GROMACS])
+ALL = pytest.mark.parametrize("name", ["internal", "openmm-cpu", GROMACS])
 RULES = pytest.mark.parametrize("rule", ["", "RULE1", "RULE2"])
 """Of the mixed system: all kinds of term, a table of parameters that no rule gives."""
 
@@ -94,14 +95,14 @@ def check_terms(topology, segment, interactions=Interactions(), relative=1e-4):
 # --- energies and forces ----------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 @RULES
 def test_every_term_equals_the_force_field(name, rule):
     topology, start = system("mixed", rule)
     check_terms(topology, single_point(opened(name, "mixed", rule), start), relative=1e-5)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("epsilon", [None, float("inf"), 1.0])
 def test_every_reaction_field(name, epsilon):
     topology, start = system("mixed")
@@ -110,7 +111,7 @@ def test_every_reaction_field(name, epsilon):
     check_terms(topology, single_point(engine, start), interactions, relative=1e-5)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("kind", ["melt", "sps"])
 def test_polymer_melts(name, kind):
     topology, start = system(kind)
@@ -155,7 +156,7 @@ def test_the_fast_force_is_used_exactly_where_it_holds():
 # --- minimisation -----------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_minimisation_goes_down_and_counts_its_evaluations(name):
     topology, start = system("mixed")
     engine = opened(name, "mixed")
@@ -172,7 +173,7 @@ def test_minimisation_goes_down_and_counts_its_evaluations(name):
     assert further.energies["potential"][-1] < found.energies["potential"][-1]
 
 
-@BOTH
+@ALL
 def test_minimisation_with_the_topology_s_bonds_holds_its_constraints(name):
     topology, start = system("mixed")
     found = opened(name, "mixed").minimise(start, Minimisation(30))
@@ -203,7 +204,7 @@ def test_a_tolerance_ends_it(name):
 # --- dynamics ---------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_constraints_and_records_of_a_run(name):
     topology, _ = system("mixed")
     start = relaxed("mixed")
@@ -223,7 +224,7 @@ def test_constraints_and_records_of_a_run(name):
     np.testing.assert_allclose(found.energies["temperature"], expected, rtol=1e-4)
 
 
-@BOTH
+@ALL
 def test_the_seed_decides_and_nothing_else_does(name):
     start = relaxed("mixed")
     engine = opened(name, "mixed")
@@ -233,7 +234,7 @@ def test_the_seed_decides_and_nothing_else_does(name):
     assert np.abs(first - other).max() > 1e-3
 
 
-@BOTH
+@ALL
 def test_a_run_goes_on_from_given_velocities(name):
     start = relaxed("mixed")
     engine = opened(name, "mixed")
@@ -246,7 +247,7 @@ def test_a_run_goes_on_from_given_velocities(name):
     assert cold.energies["kinetic"][0] < 0.05 * first.energies["kinetic"][-1]
 
 
-@BOTH
+@ALL
 def test_langevin_dynamics_has_its_temperature(name):
     topology, _ = system("mixed")
     options = Dynamics(1500, 300.0, friction=50.0, seed=4)
@@ -281,7 +282,7 @@ def test_energy_is_conserved_without_a_thermostat():
     assert np.ptp(total[1:]) < 0.02 * np.ptp(moving[1:])
 
 
-@BOTH
+@ALL
 def test_held_beads_stay_and_free_ones_leave(name):
     topology, start = system("melt")
     mapping = load_mapping("ps-two-bead").resolve(topology)

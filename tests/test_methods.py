@@ -50,7 +50,7 @@ def test_a_method_is_found_by_its_name(name):
 
 
 def test_an_unknown_method_is_named_with_those_that_are_there():
-    with pytest.raises(ValueError, match="expected one of voxel, points, got 'fields'"):
+    with pytest.raises(ValueError, match="expected one of voxel, points, physics, got 'fields'"):
         find_options("fields")
 
 

@@ -84,6 +84,9 @@ class Learner:
         self.fabric, self.spec, self.options, self.iteration = fabric, spec, options, 0
         self.result = Cloud(len(spec.atom_types))
 
+    def begin(self, generator):
+        self.result.load_state_dict(generator.state_dict())
+
     def use(self, training, held_out):
         types, found = self.spec.atom_types, torch.zeros(len(self.spec.atom_types))
         for s in training:
@@ -121,6 +124,7 @@ class Sampler:
     def __init__(self, model, mapping, options):
         self.model, self.mapping, self.options = model, mapping, options
         self.placements = len(mapping.atom_owners())
+        self.settled = None
 
     def sample(self, beads, *, frame=0, progress=None):
         random = np.random.default_rng((self.options.seed, frame))
@@ -201,7 +205,7 @@ def test_a_third_method_trains_is_saved_is_loaded_and_backmaps(third, melt, tmp_
     output = tmp_path / "aa.gro"
     summary = backmap(
         melt / "cg.gro", topology=melt / "topol.top", model=run / "model.safetensors",
-        output=output, options={"spread": 0.25}, progress=False, device="cpu",
+        output=output, options={"spread": 0.25}, progress=False, device="cpu", keep_defects=True,
     )  # fmt: skip
     assert (summary.method, dict(summary.options)) == ("cloud", {"sweeps": 0, "spread": 0.25})
     record = json.loads((tmp_path / "aa.gro.json").read_text())
@@ -227,7 +231,7 @@ def test_its_options_are_its_own(third, melt, tmp_path):
         *arguments, "--option", "noise=3"
     )
     assert not (tmp_path / "x.gro").exists()
-    assert command(*arguments, "--option", "spread=2").code == 0
+    assert command(*arguments, "--option", "spread=2", "--keep-defects").code == 0
     said = refused("train", melt / "train.yaml", "--run", tmp_path / "other", "training.augment=1")
     assert "unknown key 'training.augment', expected one of the method cloud: " in said
 
@@ -236,4 +240,4 @@ def test_nothing_but_the_line_was_needed(third, monkeypatch):
     """Without it the method is not there."""
     monkeypatch.delitem(METHODS, "cloud")
     said = refused("train", "tiny", "method=cloud", "--run", "nowhere")
-    assert "method: expected one of voxel, points, found 'cloud'" in said
+    assert "method: expected one of voxel, points, physics, found 'cloud'" in said

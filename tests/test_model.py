@@ -54,6 +54,18 @@ def test_round_trip(tmp_path, voxel):
     assert torch.equal(found.generator(*arguments), model.generator(*arguments))
 
 
+def test_models_from_before_the_choice_hide_the_hydrogens_of_the_whole_chain(tmp_path):
+    """They were trained so; what is missing in the header is not the default of new models."""
+    path = tmp_path / "m.safetensors"
+    assert saved(path).spec.options.voxel.hidden_hydrogens == "adjacent"
+    assert read_spec(path).options.voxel.hidden_hydrogens == "adjacent"
+    with safe_open(path, framework="pt") as handle:
+        known = json.loads(json.loads(handle.metadata()[KEY])["spec"])
+    del known["options"]["voxel"]["hidden_hydrogens"]
+    rewrite(path, entries={"spec": json.dumps(known)})
+    assert read_spec(path).options.voxel.hidden_hydrogens == "chain"
+
+
 def test_a_loaded_model_is_for_use_not_for_training(tmp_path):
     saved(tmp_path / "m.safetensors")
     generator = load_model(tmp_path / "m.safetensors").generator

@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.chemistry.stereo import restore
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
@@ -17,7 +18,7 @@ from deepbackmap.methods.physics.fit import fit
 from deepbackmap.methods.physics.library import candidates, make_library, random_turns
 from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
-from deepbackmap.methods.physics.sampler import PhysicsSampler, restore
+from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.vacuum import Conformations
 from deepbackmap.methods.physics.windows import centres_inside, cut, find_windows, kind_of
 from deepbackmap.system import Structure

@@ -8,11 +8,19 @@ import torch
 
 from deepbackmap.blocks.index import BeadFrames, build_bead_frames, stack_frames, whole_beads
 from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.methods.voxel.environment import STAGES, Stage, gather_environment
+from deepbackmap.methods.voxel.environment import (
+    ALONE,
+    STAGES,
+    Stage,
+    gather_environment,
+    stages_of,
+)
+from deepbackmap.methods.voxel.options import VoxelOptions
 from small_polystyrene import (
     ATOMS,
     BEADS,
     SKEWED,
+    TYPES,
     atoms,
     bead_frames,
     beads,
@@ -67,14 +75,17 @@ VISIBLE = {
     HEAVY_FIRST: carbons(0, 1) + ring(0),
     # all heavy atoms, its own ring included; hydrogens of the beads before it
     LIGHT_FIRST: carbons(0, 1, 2) + ring(0, 1, 2) + hydrogens(0, 1) + [48] + ring_hydrogens(0),
-    # all heavy atoms but its own, which are the sequence
-    HEAVY_GIBBS: carbons(0, 1, 2) + ring(0, 2),
+    # all heavy atoms but its own, which are the sequence; no hydrogens of its own and of the
+    # second backbone bead, which it is bonded to
+    HEAVY_GIBBS: carbons(0, 1, 2) + ring(0, 2) + hydrogens(0, 2) + [48, 49] + ring_hydrogens(0, 2),
+    # the same without any hydrogens
+    ALONE: carbons(0, 1, 2) + ring(0, 2),
     # everything but its own hydrogens
     LIGHT_GIBBS: sorted(set(range(50)) - set(ring_hydrogens(1))),
 }
 
 
-@EACH
+@pytest.mark.parametrize("stage", [*STAGES, ALONE], ids=str)
 def test_what_a_phenyl_bead_sees_of_its_own_chain(stage):
     structure = atoms(chains=1, box=OPEN)
     env = environment(structure, stage, [3], radius=5.0)
@@ -82,6 +93,49 @@ def test_what_a_phenyl_bead_sees_of_its_own_chain(stage):
     assert bool(env.atom_same[env.atom_valid].all())
     expected = ring_hydrogens(1) if stage.light else ring(1)
     assert env.targets[0].tolist() == expected
+
+
+def test_what_a_sweep_hides_from_a_backbone_bead():
+    """The second of three is bonded to both others and to its ring: their hydrogens are hidden."""
+    structure = atoms(chains=1, box=OPEN)
+    env = environment(structure, HEAVY_GIBBS, [2], radius=5.0)
+    expected = carbons(0, 2) + ring(0, 1, 2) + ring_hydrogens(0, 2)
+    assert sorted(seen_atoms(env, structure)) == sorted(expected)
+
+
+def test_what_is_hidden_follows_from_bonds_between_atoms():
+    """Written out another way, for all beads: the owners of atoms that share a bond."""
+    structure = atoms(chains=1, box=OPEN)
+    owner = blocks(chains=1).atom_owner.numpy()
+    molecule = mapping(chains=1).topology.molecule_types[0]
+    near = np.eye(BEADS, dtype=bool)
+    for i, j in molecule.bonds.tolist():
+        near[owner[i], owner[j]] = near[owner[j], owner[i]] = True
+    for bead in range(BEADS):
+        found = np.array(
+            seen_atoms(environment(structure, HEAVY_GIBBS, [bead], radius=9.0), structure)
+        )
+        hydrogen = ~molecule.heavy
+        expected = np.flatnonzero(hydrogen & ~near[bead][owner])
+        assert sorted(found[hydrogen[found]]) == expected.tolist()
+
+
+def test_images_of_the_own_chain_hide_nothing():
+    """An image of the bead's own molecule is another molecule: its hydrogens are seen."""
+    structure = atoms()
+    env = environment(structure, HEAVY_GIBBS, list(range(3 * BEADS)), radius=1.0)
+    hydrogen = torch.isin(env.atom_type, torch.tensor([TYPES.index("H"), TYPES.index("H_AR")]))
+    seen = (hydrogen & env.atom_valid).sum()
+    alone = environment(structure, ALONE, list(range(3 * BEADS)), radius=1.0)
+    others = torch.isin(alone.atom_type, torch.tensor([TYPES.index("H"), TYPES.index("H_AR")]))
+    assert not bool((others & alone.atom_valid & alone.atom_same).any())
+    assert int(seen) > int((others & alone.atom_valid).sum()) > 0
+
+
+def test_a_model_says_which_hydrogens_are_hidden():
+    assert stages_of(VoxelOptions()) == STAGES
+    changed = stages_of(VoxelOptions(hidden_hydrogens="chain"))
+    assert changed == (HEAVY_FIRST, LIGHT_FIRST, ALONE, LIGHT_GIBBS)
 
 
 OTHERS = {

@@ -15,7 +15,13 @@ from deepbackmap.methods.voxel.block_terms import (
     internal_coordinates,
     lennard_jones_energy,
 )
-from deepbackmap.methods.voxel.environment import STAGES, WHOLE, Environment, gather_environment
+from deepbackmap.methods.voxel.environment import (
+    ALONE,
+    STAGES,
+    WHOLE,
+    Environment,
+    gather_environment,
+)
 from deepbackmap.system import Structure
 from small_polystyrene import TYPES, atoms, bead_frames, blocks, mapping, order_keys, rotation
 
@@ -118,12 +124,14 @@ def _axes(structure, bead):
     return frames.rotation[0, bead]
 
 
-def test_heavy_sweeps_leave_the_own_chains_hydrogens_out(structure):
-    """The same by loops over the topology's terms, for a bead in the middle."""
-    found = energies(structure, STAGES[2], [8])
+@pytest.mark.parametrize("stage", [STAGES[2], ALONE], ids=str)
+def test_heavy_sweeps_leave_hydrogens_out(structure, stage):
+    """The same by loops over the topology's terms, for a bead in the middle, whose neighbours by
+    bonds are the two other backbone beads and its own ring."""
+    found = energies(structure, stage, [8])
     molecule = mapping().topology.molecule_types[0]
     mine, shift = {33 - 16 + 0, 33 - 16 + 3}, 50  # CH2 and CH carbon of the second monomer
-    assert {int(a) - shift for a in setting(structure, STAGES[2], [8])[0].targets[0]} == mine
+    assert {int(a) - shift for a in setting(structure, stage, [8])[0].targets[0]} == mine
     x = structure.positions[shift : shift + 50]
     bond = sum(
         0.5 * k * (np.linalg.norm(x[i] - x[j]) - r0) ** 2
@@ -134,7 +142,9 @@ def test_heavy_sweeps_leave_the_own_chains_hydrogens_out(structure):
     )
     assert float(found["bond"]) == pytest.approx(bond, rel=1e-3)
     assert _angle_energy(molecule, x, mine) == pytest.approx(float(found["angle"]), rel=1e-3)
-    assert _heavy_lj(structure, mine, shift) == pytest.approx(float(found["lj"]), rel=1e-3)
+    rings = {7, 9, 11, 13, 15, 39, 41, 43, 45, 47}  # hydrogens of the first and the third
+    seen = set() if stage.alone else rings
+    assert _heavy_lj(structure, mine, shift, seen) == pytest.approx(float(found["lj"]), rel=1e-3)
 
 
 def _angle_energy(molecule, x, mine):
@@ -148,8 +158,9 @@ def _angle_energy(molecule, x, mine):
     return total
 
 
-def _heavy_lj(structure, mine, shift):
-    """Pairs with all other chains' atoms and the own chain's heavy atoms, and among themselves."""
+def _heavy_lj(structure, mine, shift, seen):
+    """Pairs with all other chains' atoms, the own chain's heavy atoms and the hydrogens that are
+    seen, and among themselves."""
     topology = mapping().topology
     molecule, kinds = topology.molecule_types[0], topology.atom_type_index()
     excluded = {tuple(p) for p in molecule.exclusions.tolist()}
@@ -159,7 +170,8 @@ def _heavy_lj(structure, mine, shift):
             local = j - shift
             if 0 <= local < 50:
                 twice = local in mine and local <= i
-                if not molecule.heavy[local] or twice or tuple(sorted((i, local))) in excluded:
+                hidden = not molecule.heavy[local] and local not in seen
+                if hidden or twice or tuple(sorted((i, local))) in excluded:
                     continue
             r = np.linalg.norm(structure.positions[i + shift] - structure.positions[j])
             row = kinds[i + shift], kinds[j]

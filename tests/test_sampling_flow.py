@@ -36,7 +36,7 @@ from small_polystyrene import (
 
 def sampler(model=None, **options):
     model = model or point_model()
-    options = {"sweeps": 0, "steps": 3, **options}
+    options = {"sweeps": 0, "steps": 3, "relaxation": 0, **options}
     hands = handedness_of(mapping(), model.spec.handedness)
     return PointSampler(model, mapping(), PointSamplingOptions(**options), "cpu", hands)
 
@@ -88,7 +88,7 @@ def test_without_rigid_bonds_beads_are_exact():
 
 def test_each_of_sweeps_and_relaxation_changes_something():
     assert furthest(made(), made(sweeps=1)) > 1e-3
-    assert furthest(made(), made(relaxation=4)) > 1e-3
+    assert furthest(made(), made(relaxation=4, bead_tolerance=0.0)) > 1e-3
     assert furthest(made(), made(steps=5)) > 1e-4
 
 
@@ -96,7 +96,7 @@ def test_stereocentres_have_the_hands_of_the_pattern():
     centres = tacticity.find_centres(mapping())
     wanted = tacticity.expected_signs(centres, ALTERNATING)
     assert set(wanted.tolist()) == {1, -1}
-    for options in ({}, {"sweeps": 1}, {"relaxation": 4}):
+    for options in ({}, {"sweeps": 1}, {"relaxation": 4, "bead_tolerance": 0.0}):
         assert np.array_equal(tacticity.signs(made(**options), centres), wanted)
 
 
@@ -207,16 +207,15 @@ def test_steps_of_second_order_are_nearer_to_the_path():
     assert travelled(5, True) < 0.3 * travelled(5, False)
 
 
-def test_fluctuations_grow_with_the_root_of_the_temperature(monkeypatch):
+def test_fluctuations_grow_with_the_root_of_the_temperature():
     """Where the network answers zero and only beads are held, exactly so."""
-    monkeypatch.setattr("deepbackmap.mechanics.projection.TOLERANCE", 1e-8)
     model = point_model(size=0.0)
     soft = Model(dataclasses.replace(model.spec, rigid=False), model.generator)
     low, mid, high = (
         sampler(soft, temperature=t).sample(coarse()).positions for t in (125.0, 500.0, 2000.0)
     )
     assert np.abs(mid - low).max() > 1e-3
-    np.testing.assert_allclose(high - mid, 2 * (mid - low), atol=2e-6)
+    np.testing.assert_allclose(high - mid, 2 * (mid - low), atol=1e-5)
 
 
 def test_what_the_network_is_told_stays_inside_its_training():

@@ -150,7 +150,7 @@ def test_bonds_far_longer_than_bonds_are_refused():
     words = (
         r"a\.xtc: expected bonds shorter than 0\.50 nm, found 0\.62 nm between atoms C\d and C\d"
     )
-    with pytest.raises(InputError, match=words + r"\d and C\d of molecule 2 \(M\)"):
+    with pytest.raises(InputError, match=words + r" of molecule 2 \(M\)"):
         refuse_long_bonds(x, chain, "a.xtc")
     refuse_long_bonds(10.0 * x[:4], topology((molecule("M", 4, [(0, 1), (1, 2), (2, 3)]), 1)))
     refuse_long_bonds(x, topology((molecule("A", 1, []), 8)))

@@ -493,7 +493,7 @@ class _Repeating:
         ("data.dynamics='abc'", "dynamics: expected temperatures in K with commas, got 'abc'"),
         ("data.dynamics='500,-3'", "dynamics: expected temperatures in K with commas"),
         ("data.every=0", "every: expected a positive time"),
-        ("method=pixels", "method: expected one of voxel, points, found 'pixels'"),
+        ("method=pixels", "method: expected one of voxel, points, physics, found 'pixels'"),
         ("points.depth=0", "points.depth: expected a whole number from 1 to 16, got 0"),
         ("network.width=0", "network.width: expected a whole number from 1 to 8192, got 0"),
         ("points.size=3", "unknown key 'points.size'"),

@@ -212,8 +212,8 @@ def test_a_step_moves_its_own_network_only(data):
     one = trainer(data)
     batch = draw(data, 0)
     generator, critic = weights(one.generator), weights(one.critic)
-    parts = one.critic_step(batch, seeded(0, 1))
-    assert set(parts) == {"critic", "penalty"}
+    parts = one.critic_step(batch, seeded(0, 1), penalty_weight=0.1)
+    assert {"critic", "penalty", "critic_slope", "critic_gradient"} <= set(parts)
     assert equal(weights(one.generator), generator)
     assert not equal(weights(one.critic), critic)
     critic = weights(one.critic)
@@ -268,7 +268,8 @@ def test_every_part_of_the_generators_loss_can_be_switched_off(data):
     off = dataclasses.replace(OPTIONS, adversarial=Ramp(), prior=Ramp(), average=0.0)
     one = trainer(data, off)
     critic = weights(one.critic)
-    assert set(one.step()) == {"score_position", "score_internal", "gradient"}
+    bucket = {"sequence_length", "sequence_light", "sequence_first_pass"}
+    assert set(one.step()) == {"score_position", "score_internal", "gradient"} | bucket
     assert equal(weights(one.critic), critic)  # no critic is trained while its weight is 0
     assert one.result is one.generator
 
@@ -277,7 +278,11 @@ def test_the_critic_learns_to_tell_real_from_generated(data):
     """Many steps on one batch: the Wasserstein term falls."""
     one = trainer(data, dataclasses.replace(OPTIONS, critic_learning_rate=1e-3, beta1=0.5))
     batch = draw(data, 0)
-    found = [float(one.critic_step(batch, seeded(0, 1))["critic"]) for _ in range(8)]
+
+    def step():
+        return one.critic_step(batch, seeded(0, 1), penalty_weight=0.1)
+
+    found = [float(step()["critic"]) for _ in range(8)]
     assert found[-1] < found[0] - 0.01
 
 
@@ -326,6 +331,165 @@ def test_validation_is_the_same_every_time_and_changes_nothing(data):
     assert {"validation_score_internal", "validation_prior_lj"} <= set(first)
     assert all(np.isfinite(v) for v in first.values())
     assert equal(weights(one.generator), before)
+
+
+# --- the critic's phases ----------------------------------------------------------------------
+
+
+def recorded(one):
+    """Every call of the critic's step: iteration, weight of the penalty, what it found."""
+    found, plain = [], one.critic_step
+
+    def step(batch, random, *, penalty_weight):
+        parts = plain(batch, random, penalty_weight=penalty_weight)
+        found.append((one.iteration, penalty_weight, parts))
+        return parts
+
+    one.critic_step = step
+    return found
+
+
+def test_one_in_so_many_critic_updates_has_the_penalty(data):
+    """Critic updates are counted over iterations: 2 an iteration and every third."""
+    lazy = dataclasses.replace(OPTIONS, critic_steps=2, penalty_every=3, penalty=0.5)
+    one = trainer(data, lazy)
+    calls = recorded(one)
+    lines = [one.step() for _ in range(3)]
+    # a line of the log is of one batch: that of the penalty where there was one
+    for line, (_, _, parts) in zip(lines, [calls[1], calls[2], calls[5]], strict=True):
+        assert all(line[name] is value for name, value in parts.items())
+        assert ("penalty" in line) == ("penalty" in parts)
+    assert [w for _, w, _ in calls] == [0.0, 0.0, 1.5, 0.0, 0.0, 1.5]
+    assert ["penalty" in parts for _, _, parts in calls] == [w > 0 for _, w, _ in calls]
+
+
+def test_the_lazy_penalty_is_the_penalty_where_it_is_due(data):
+    """The same batch, noise and critic: the same penalty; without it the same distance."""
+    batch, found = draw(data, 0), []
+    for weight in (0.1, 0.4, 0.0):
+        one = trainer(data)
+        found.append(one.critic_step(batch, seeded(0, 1), penalty_weight=weight))
+    assert torch.equal(found[0]["penalty"], found[1]["penalty"])
+    assert torch.equal(found[0]["critic_slope"], found[1]["critic_slope"])
+    assert torch.equal(found[0]["critic"], found[2]["critic"])
+    assert "penalty" not in found[2]
+    # and it is what moves the critic: another weight, another gradient
+    assert float(found[0]["critic_gradient"]) != float(found[2]["critic_gradient"])
+
+
+def test_a_resumed_run_has_the_penalty_at_the_same_updates(data):
+    lazy = dataclasses.replace(OPTIONS, critic_steps=1, penalty_every=3)
+    straight, parts = trainer(data, lazy), trainer(data, lazy)
+    for _ in range(4):
+        straight.step()
+    for _ in range(2):
+        parts.step()
+    resumed = trainer(data, lazy)
+    resumed.restore(parts.state())
+    calls = recorded(resumed)
+    for _ in range(2):
+        resumed.step()
+    assert [(i, w > 0) for i, w, _ in calls] == [(2, True), (3, False)]
+    assert equal(states(straight), states(resumed))
+
+
+def test_the_critic_alone_moves_nothing_else(data):
+    options = dataclasses.replace(
+        OPTIONS, adversarial=Ramp(0.0, 1.0, 3, 3), critic_alone_from=1, critic_alone_until=3
+    )
+    one, moved = trainer(data, options), []
+    for _ in range(4):
+        generator, critic = weights(one.generator), weights(one.critic)
+        parts = one.step()
+        moved.append(
+            (not equal(weights(one.generator), generator), not equal(weights(one.critic), critic))
+        )
+        assert ("critic_gradient" in parts) == moved[-1][1]
+        assert ("gradient" in parts) == moved[-1][0]
+    assert moved == [(True, False), (False, True), (False, True), (True, True)]
+
+
+def test_the_rate_falls_when_the_generator_listens(data):
+    options = dataclasses.replace(
+        OPTIONS, adversarial=Ramp(0.0, 1.0, 2, 2), adversarial_rate=0.1, decay=False
+    )
+    one, rates = trainer(data, options), []
+    for iteration in (1, 2):
+        one.iteration = iteration
+        one._set_rates()
+        rates.append(
+            [o.param_groups[0]["lr"] for o in (one.generator_optimiser, one.critic_optimiser)]
+        )
+    assert rates == [[pytest.approx(5e-5), 1e-4], [pytest.approx(5e-6), 1e-4]]
+
+
+def test_a_line_says_which_sequences_it_is_of(data):
+    one = trainer(data)
+    for seed in range(4):
+        batch = draw(data, seed)
+        parts = one.generator_step(batch, seeded(0, 2)) | one.critic_step(
+            batch, seeded(0, 1), penalty_weight=0.0
+        )
+        stage = batch.env.stage
+        for who in ("", "critic_"):
+            assert float(parts[f"{who}sequence_length"]) == batch.truth.shape[1]
+            assert float(parts[f"{who}sequence_light"]) == stage.light
+            assert float(parts[f"{who}sequence_first_pass"]) == stage.first
+
+
+def test_gradients_in_the_log_are_those_of_the_networks(data):
+    one = trainer(data, dataclasses.replace(OPTIONS, clip=0.0))
+    parts = one.critic_step(draw(data, 0), seeded(0, 1), penalty_weight=0.1)
+    parts |= one.generator_step(draw(data, 0), seeded(0, 2))
+    for name, module in (("critic_gradient", one.critic), ("gradient", one.generator)):
+        by_hand = sum(float(p.grad.square().sum()) for p in module.parameters()) ** 0.5
+        assert float(parts[name]) == pytest.approx(by_hand, rel=1e-4)
+
+
+# --- where a run begins -----------------------------------------------------------------------
+
+
+def first_densities(one, data):
+    batch = draw(data, 0)
+    noise = torch.randn(*batch.truth.shape[:2], SPEC.options.network.noise)
+    with torch.no_grad():
+        condition = one._condition(batch.env)
+        return torch.stack(one._place(one.generator, batch.env, condition, noise)[0])
+
+
+@pytest.mark.parametrize("architecture", ["plain", "residual"])
+def test_fresh_densities_can_sum_to_a_gaussians(data, architecture):
+    network = dataclasses.replace(
+        SPEC.options.network, architecture=architecture, condition_blocks=1, middle_blocks=1,
+        output_blocks=1,
+    )  # fmt: skip
+    spec = dataclasses.replace(SPEC, options=dataclasses.replace(SPEC.options, network=network))
+    # (2 pi)^(3/2) width^3 over the volume of a voxel
+    wanted = (2 * np.pi) ** 1.5 * 0.1**3 / 0.15**3
+    sums = [
+        float(first_densities(trainer(data, options, spec), data).sum(-1).mean())
+        for options in (OPTIONS, dataclasses.replace(OPTIONS, gaussian_bias=True))
+    ]
+    assert sums[0] > 20 * wanted
+    assert wanted / 3 < sums[1] < 3 * wanted
+
+
+def test_a_learner_begins_with_the_weights_of_another(data):
+    torch.manual_seed(0)
+    before = trainer(data, dataclasses.replace(OPTIONS, seed=5))
+    torch.manual_seed(1)
+    after = trainer(data, dataclasses.replace(OPTIONS, gaussian_bias=True))
+    after.begin(before.generator)
+    assert equal(weights(after.generator), weights(before.generator))
+    assert equal(weights(after.average), weights(before.generator))
+    torch.manual_seed(2)
+    one = first_densities(before, data)
+    torch.manual_seed(2)
+    assert torch.equal(first_densities(after, data), one)
+    # they are its own: training moves them and not those of the other
+    kept = weights(before.generator)
+    after.step()
+    assert equal(weights(before.generator), kept)
 
 
 # --- resuming ---------------------------------------------------------------------------------
@@ -400,6 +564,22 @@ def test_lines_beyond_the_checkpoint_are_dropped(data, tmp_path):
     run(one, tmp_path, on_checkpoint=lambda t, m: None, progress=False)
     lines = [json.loads(s) for s in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [v["iteration"] for v in lines] == [0, 1]
+
+
+def test_checkpoints_by_the_clock(data, tmp_path):
+    """A checkpoint after every iteration that takes longer than the limit, none by the count."""
+    for minutes, expected in ((1e-9, [1, 2, 3, 4]), (1e5, [4]), (0.0, [4])):
+        options = dataclasses.replace(
+            OPTIONS, checkpoint_every=1000, checkpoint_minutes=minutes, validate_every=1000
+        )
+        saved = []
+        run(
+            trainer(data, options),
+            tmp_path,
+            on_checkpoint=lambda t, m, saved=saved: saved.append(t.iteration),
+            progress=False,
+        )
+        assert saved == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -61,7 +61,8 @@ def test_gradient_penalty_of_a_linear_critic(length):
     critic = Linear(length * weight / weight.norm())
     real, fake = torch.randn(2, 3, 2, 3, 3, 3, generator=random)
     used = torch.tensor([True, False, True])
-    penalty = gradient_penalty(critic, real, fake, used, torch.tensor([0.2, 0.5, 0.9]))
+    penalty, slope = gradient_penalty(critic, real, fake, used, torch.tensor([0.2, 0.5, 0.9]))
+    assert float(slope) == pytest.approx(length, abs=1e-5)
     assert float(penalty.detach()) == pytest.approx((length - 1) ** 2, abs=1e-5)
     # and it moves the critic: d (|w| - 1)^2 / dw = 2 (|w| - 1) w / |w|
     (gradient,) = torch.autograd.grad(penalty, critic.weight)
@@ -74,11 +75,12 @@ def test_gradient_penalty_is_taken_between_the_samples():
     real, fake = torch.zeros(2, 2, 1, 2, 2, 2).unbind(0)
     real[:, 0, 0, 0, 0], fake[:, 0, 0, 0, 0] = 3.0, 1.0
     mix = torch.tensor([1.0, 0.25])  # 3 and 1.5
-    penalty = gradient_penalty(
+    penalty, slope = gradient_penalty(
         lambda x: 0.5 * x.square().sum((1, 2, 3, 4)), real, fake, torch.tensor([True, True]), mix
     )
     assert float(penalty.detach()) == pytest.approx((2.0**2 + 0.5**2) / 2)
-    only = gradient_penalty(
+    assert float(slope) == pytest.approx((3.0 + 1.5) / 2)
+    only, _ = gradient_penalty(
         lambda x: 0.5 * x.square().sum((1, 2, 3, 4)), real, fake, torch.tensor([False, True]), mix
     )
     assert float(only.detach()) == pytest.approx(0.5**2)

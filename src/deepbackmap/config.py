@@ -82,9 +82,24 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+class _Loader(yaml.SafeLoader):
+    """Without numbers to base 60, as YAML 1.2: 12:13 is a text (a range of frames), not 733."""
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> object:
+    if ":" in node.value:
+        return node.value
+    integer = node.tag.endswith("int")
+    return loader.construct_yaml_int(node) if integer else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -129,7 +144,15 @@ def _absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     mapping = data.get("mapping")
     if isinstance(mapping, str) and (folder / mapping).is_file():
         data["mapping"] = str((folder / mapping).resolve())
-    return {**values, "data": data} if data else values
+    training = dict(values["training"]) if isinstance(values.get("training"), dict) else {}
+    start = training.get("init_from")
+    if isinstance(start, str) and (folder / start).is_file():
+        training["init_from"] = str((folder / start).resolve())
+    return {
+        **values,
+        **({"data": data} if data else {}),
+        **({"training": training} if training else {}),
+    }
 
 
 def load_train_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

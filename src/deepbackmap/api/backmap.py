@@ -24,7 +24,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.plausible import BeadBonds
-from deepbackmap.evaluation.usable import Finding, ordered, verdict
+from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
@@ -39,6 +39,10 @@ from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.topology import require_energies
 
+ATTEMPTS = 3
+"""Times that a frame is drawn, until it can be used."""
+ANEW = 1 << 40
+"""Added to the number of a frame that is drawn anew, for other random numbers."""
 NO_MODEL = "none"
 """Name of the route that needs no model: topology, mapping, beads and physics."""
 
@@ -65,6 +69,8 @@ class Summary:
     """Target temperature, K."""
     accepted: tuple[str, ...] = ()
     """What was accepted of the input though the names are not the mapping's, as sentences."""
+    drawn_anew: int = 0
+    """Frames that could not be used as they were drawn first."""
     hands: str = "not known"
     """Where the hands of the stereocentres are known from."""
     held: Held = field(default_factory=Held)
@@ -100,6 +106,8 @@ class Summary:
                 ),
             ),
         ]
+        if self.drawn_anew:
+            rows.append(("drawn anew", f"{self.drawn_anew} frames, until they could be used"))
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += judgement.to_lines(self.findings)
         lines += [f"{'accepted':<20} {note}" for note in self.accepted]
@@ -242,7 +250,7 @@ def backmap(
             raise InputError(f"{topology}: {error}{_way_out(path)}") from error
         warmth = chosen.temperature or loaded.spec.temperature
         judge = Judge(atoms, system, hands=hands.known)
-        figures, held = Figures(), Held()
+        figures, held, drawn_anew = Figures(), Held(), 0
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
         finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
@@ -260,13 +268,18 @@ def backmap(
                 seen = judgement.of_input(system, frame, bonds, loaded.spec, warmth)
                 judgement.refuse(place, seen, keep_defects=keep_defects)
                 doubts |= {f.sentence: f for f in seen if f.severity != "fine"}
-                made = _sample(sampler, frame, number, source, bar.count)
+                for attempt in range(ATTEMPTS):
+                    made = _sample(sampler, frame, number + attempt * ANEW, source, bar.count)
+                    if finisher is not None:
+                        made = finisher.finish(made, number, str(source.path))
+                    found = judge.frame(made, frame, number)
+                    found_wrong = verdict(found, warmth)
+                    if worst(found_wrong) != "unusable":
+                        break
+                judgement.refuse(place, found_wrong, keep_defects=keep_defects)
+                drawn_anew += bool(attempt)
                 if sampler.settled is not None:
                     held = held + Held.of(sampler.settled)
-                if finisher is not None:
-                    made = finisher.finish(made, number, str(source.path))
-                found = judge.frame(made, frame, number)
-                judgement.refuse(place, verdict(found, warmth), keep_defects=keep_defects)
                 writer.write(made)
                 show_moved(made, frame, number)
                 figures = figures + found
@@ -277,6 +290,7 @@ def backmap(
             )  # fmt: skip
             summary = replace(
                 summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
+                drawn_anew=drawn_anew,
                 input_findings=tuple(doubts.values()),
             )  # fmt: skip
             if finisher is not None:

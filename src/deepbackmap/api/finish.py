@@ -164,11 +164,11 @@ def finish(
     friction: float = FinishOptions.friction,
     frames: str | None = None,
     until_settled: bool = False,
-    max_steps: int = FinishOptions.max_steps,
+    max_steps: int | None = None,
     hold_beads: bool = False,
     mapping: str | Path | None = None,
     beads: str | Path | None = None,
-    hold_constant: float = HOLD_CONSTANT,
+    hold_constant: float | None = None,
     reference: str | Path | None = None,
     engine: str = "auto",
     threads: int | None = None,
@@ -196,11 +196,11 @@ def finish(
         friction: of the dynamics, 1/ps.
         frames: which frames, "A:B:C"; all by default.
         until_settled: whether to go on until every term of the energy has settled.
-        max_steps: most steps then.
+        max_steps: most steps then; ``FinishOptions.max_steps`` by default.
         hold_beads: whether to hold the beads where they are.
         mapping: mapping file or packaged name, with ``hold_beads``.
         beads: where the beads are held, frame by frame; where the atoms have them by default.
-        hold_constant: of that, kJ mol-1 nm-2.
+        hold_constant: of that, kJ mol-1 nm-2; ``HOLD_CONSTANT`` by default.
         reference: structure whose stereocentres are right; without it, what most molecules of a
             type have counts as right.
         engine: as ``dynamics.engines.open_engine`` knows them.
@@ -218,11 +218,15 @@ def finish(
         InputError: an input is wrong or does not fit the others, or a structure cannot be finished;
             then no output is left.
     """
+    if max_steps is not None and not until_settled:
+        raise InputError("max-steps: expected until-settled with it, found it alone")
+    most = FinishOptions.max_steps if max_steps is None else max_steps
     options = finish_options(temperature, steps=steps, minimise=minimise, friction=friction,
-        until_settled=until_settled, max_steps=max_steps)  # fmt: skip
+        until_settled=until_settled, max_steps=most)  # fmt: skip
     atoms = read_topology(topology)
     record = Path(f"{output}.json")
-    system = _held(hold_beads, mapping, beads, atoms)
+    system = _held(hold_beads, mapping, beads, hold_constant, atoms)
+    hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
     with read_frames(structure, trajectory, frames=frames) as source:
         check_atoms(atoms, source.table, str(structure))
         writer = open_writer(output, atom_table(atoms), force=force)
@@ -472,13 +476,17 @@ class _Bar:
 
 
 def _held(
-    hold_beads: bool, mapping: str | Path | None, beads: str | Path | None, topology: Topology
+    hold_beads: bool,
+    mapping: str | Path | None,
+    beads: str | Path | None,
+    constant: float | None,
+    topology: Topology,
 ) -> SystemMapping | None:
     """The mapping of the beads that are held, if they are."""
     if not hold_beads:
-        if beads is not None or mapping is not None:
-            given = "mapping" if beads is None else "beads"
-            raise InputError(f"{given}: expected hold-beads with it, found it alone")
+        for name, given in (("beads", beads), ("mapping", mapping), ("hold-constant", constant)):
+            if given is not None:
+                raise InputError(f"{name}: expected hold-beads with it, found it alone")
         return None
     if mapping is None:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 from lightning_fabric import Fabric
 
 import deepbackmap
-from deepbackmap.api.devices import choose_device
+from deepbackmap.api.devices import choose_device, choose_precision
 from deepbackmap.api.hands import handedness_of
+from deepbackmap.api.models import find_model
 from deepbackmap.chemistry import bead_hands, tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.data.frames import read_systems
@@ -27,7 +28,7 @@ from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
 from deepbackmap.methods.options import Metrics
 from deepbackmap.methods.spec import ModelSpec
-from deepbackmap.model.file import save_model
+from deepbackmap.model.file import load_model, save_model
 from deepbackmap.training.checkpoints import restore_checkpoint
 from deepbackmap.training.log import last_metrics
 from deepbackmap.training.run import run
@@ -71,11 +72,12 @@ def train(
     folder, method = Path(run_folder), find_method(options.method.name)
     _check_folder(folder, options)
     systems, held_out = read_systems(options.data, options.model.least_height())
-    fabric = _fabric(options.training.precision, device, devices)
+    precision = choose_precision(options.training.precision, choose_device(device))
+    fabric = _fabric(precision, device, devices)
     fabric.launch()
     if options.data.dynamics:
         systems = _with_dynamics(fabric, folder, systems, options, progress=progress)
-    spec, systems, held_out = _specification(options, method, systems, held_out)
+    spec, systems, held_out = _specification(options, method, precision, systems, held_out)
     learner = method.learner(fabric, spec, options.training)
 
     def save(learner: Learner, metrics: Metrics) -> None:
@@ -88,6 +90,8 @@ def train(
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         restore_checkpoint(learner, checkpoint)
+    elif options.training.init_from:
+        learner.begin(_start(options.training.init_from, spec).generator)
     learner.use(systems, held_out)
     if fabric.is_global_zero:
         _write_config(folder, options)
@@ -111,6 +115,34 @@ def _fabric(precision: str, device: str, devices: int) -> Fabric:
             f"expected a precision and a number of devices that Lightning Fabric can use, found "
             f"training.precision {precision} on {devices} of {accelerator}: {error}"
         ) from error
+
+
+def _start(name: str, spec: ModelSpec) -> Model:
+    """The model that a run begins with.
+
+    Raises:
+        InputError: it is missing or damaged, or of other options or types than the run's.
+    """
+    model = load_model(find_model(name))
+    for part in ("method", "options", "atom_types", "bead_types"):
+        found, wanted = getattr(model.spec, part), getattr(spec, part)
+        if found != wanted:
+            raise InputError(
+                f"training.init_from: expected a model with the {part.replace('_', ' ')} of the "
+                f"configuration, found in {name} others ({_difference(found, wanted)})"
+            )
+    return model
+
+
+def _difference(found: object, wanted: object) -> str:
+    """The first field in which two options differ, or both values."""
+    if is_dataclass(found) and type(found) is type(wanted):
+        for f in fields(found):
+            one, other = getattr(found, f.name), getattr(wanted, f.name)
+            if one != other:
+                inner = _difference(one, other)
+                return f"{f.name}.{inner}" if is_dataclass(one) else f"{f.name}: {inner}"
+    return f"{found} instead of {wanted}"
 
 
 def _check_folder(folder: Path, options: TrainConfig) -> None:
@@ -165,6 +197,7 @@ def _with_dynamics(
 def _specification(
     options: TrainConfig,
     method: Method,
+    precision: str,
     systems: Sequence[TrainingSystem],
     held_out: Sequence[TrainingSystem],
 ) -> tuple[ModelSpec, list[TrainingSystem], list[TrainingSystem]]:
@@ -194,6 +227,7 @@ def _specification(
             "trained_by": f"deepbackmap {deepbackmap.__version__} train",
             "torch": torch.__version__,
             "processor": platform.machine(),
+            "precision": precision,
             "topology": Path(data.topology).name,
             "trajectory": Path(data.trajectory or data.structure).name,
             "train": data.train,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from deepbackmap.chemistry.stereo import volumes
 from deepbackmap.mapping import SystemMapping
 
 
@@ -19,6 +20,15 @@ class Handedness:
     """The centre and its four branches, atoms of the system."""
     sign: Int64[Tensor, "c"]
     """Wanted sign of (b - a) x (c - a) . (d - a) of the branches a, b, c, d; 0: any."""
+
+    def any_wrong(self, positions: Float64[np.ndarray, "n 3"]) -> bool:
+        """Whether a centre has the other hand.
+
+        Args:
+            positions: nm, molecules whole.
+        """
+        found = volumes(positions, self.atoms.cpu().numpy())
+        return bool((found * self.sign.cpu().numpy() < 0).any())
 
 
 def split_by_hands(mapping: SystemMapping, handedness: Handedness | None) -> SystemMapping:

@@ -38,6 +38,7 @@ class Blocks:
     light: Int64[Tensor, "kb l"]
     axis: Int64[Tensor, "kb 3"]
     rank: Int64[Tensor, "kb"]
+    adjacent: Int64[Tensor, "kb d"]
     atom_type: Int64[Tensor, "ka"]
     atom_heavy: Bool[Tensor, "ka"]
     bead_type: Int64[Tensor, "kb"]
@@ -82,6 +83,7 @@ def build_blocks(plan: BlockPlan, mapping: SystemMapping, device: torch.device) 
         light=put(plan.light),
         axis=put(plan.axis),
         rank=put(plan.rank),
+        adjacent=put(plan.adjacent),
         atom_type=put(plan.atom_type),
         atom_heavy=put(plan.atom_heavy),
         bead_type=put(plan.bead_type),
@@ -144,7 +146,7 @@ def build_bead_frames(
 
     Args:
         plane: fix the angle about z by the third bead of ``BlockPlan.axis``; otherwise the
-            minimal rotation, with the angle left free (II D 1).
+            minimal rotation, with the angle left free (II C 1).
     """
     n = len(positions)
     whole = whole_beads(positions, box, mapping)

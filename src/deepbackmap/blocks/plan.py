@@ -60,6 +60,8 @@ class BlockPlan:
     the plane where a representation asks for one. -1: none."""
     rank: Int64[np.ndarray, "kb"]
     """Place of each bead in the order S of its molecule."""
+    adjacent: Int64[np.ndarray, "kb d"]
+    """Local beads that each bead is bonded to, the bead itself first."""
     role_key: Int64[np.ndarray, "r"]
     """Sorted keys (atom kind of the first) * stride + (local index of the second)."""
     role_bits: UInt8[np.ndarray, "r"]
@@ -203,12 +205,15 @@ def build_plan(
     heavy: list[list[int]] = []
     light: list[list[int]] = []
     axes, ranks, keys, bits = [], [], [], []
+    adjacent: list[list[int]] = []
     atom_type: list[int] = []
     bead_type: list[int] = []
     for t, (molecule, beads) in enumerate(zip(types, mapping.molecules, strict=True)):
         o, h, li, axis, rank = _molecule_tables(molecule, beads)
         owned, heavy, light = owned + o, heavy + h, light + li
         axes.append(axis)
+        bonded = adjacency(beads.n_beads, beads.bead_bonds)
+        adjacent += [[bead, *found] for bead, found in enumerate(bonded)]
         ranks.append(rank)
         first, second, b = _roles(molecule)
         keys.append((first + atom_kinds[t]) * stride + second)
@@ -230,6 +235,7 @@ def build_plan(
         light=_pad(light),
         axis=np.concatenate(axes),
         rank=np.concatenate(ranks),
+        adjacent=_pad(adjacent),
         role_key=key.astype(np.int64),
         role_bits=merged,
         stride=stride,

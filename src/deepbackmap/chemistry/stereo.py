@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float64, Int64, Num
+from jaxtyping import Bool, Float64, Int64, Num
 
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import MoleculeType, Structure
@@ -114,6 +114,49 @@ def handedness(structure: Structure, centres: Int64[np.ndarray, "k 5"]) -> Int64
     """
     light, a, b, c = (_arms(structure, centres[:, 0], centres[:, k]) for k in (1, 2, 3, 4))
     return _sign_of_triple_product(a - light, b - light, c - light)
+
+
+def restore(
+    positions: Float64[np.ndarray, "n 3"],
+    centres: Int64[np.ndarray, "c 5"],
+    signs: Int64[np.ndarray, " c"],
+    light: Bool[np.ndarray, " n"],
+) -> None:
+    """Turns centres of the wrong hand that have one light branch inside out, in place.
+
+    The centre and its hydrogen are reflected in the plane of the other three branches: bonds to
+    these and angles between them stay. Centres without such a branch are left alone.
+
+    Args:
+        positions: nm, molecules whole.
+        centres: each with its four branches.
+        signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
+        light: which atoms are hydrogens.
+    """
+    wrong = volumes(positions, centres) * signs < 0
+    for centre, *branches in centres[wrong].tolist():
+        moved = [centre, *(a for a in branches if light[a])]
+        if len(moved) != 2:
+            continue
+        p, q, r = (positions[a] for a in branches if not light[a])
+        normal = np.cross(q - p, r - p)
+        normal /= max(float(np.linalg.norm(normal)), 1e-9)
+        for atom in moved:
+            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
+
+
+def volumes(
+    positions: Float64[np.ndarray, "n 3"], centres: Int64[np.ndarray, "c 5"]
+) -> Float64[np.ndarray, " c"]:
+    """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3.
+
+    Args:
+        positions: nm, molecules whole.
+        centres: each with its four branches.
+    """
+    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
+    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
+    return found
 
 
 def seen_from_the_centre(

@@ -337,7 +337,9 @@ def finish_(
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="Go on until every term's energy has settled.")
     ] = False,
-    max_steps: Annotated[int, typer.Option(help="Most steps, with --until-settled.")] = 20_000,
+    max_steps: Annotated[
+        int | None, typer.Option(help="Most steps, with --until-settled; 20000 by default.")
+    ] = None,
     hold_beads: Annotated[
         bool, typer.Option("--hold-beads", help="Hold the beads of --mapping where they are.")
     ] = False,
@@ -347,7 +349,9 @@ def finish_(
     beads: Annotated[
         Path | None, typer.Option(help="Where beads are held; where the atoms have them else.")
     ] = None,
-    hold_constant: Annotated[float, typer.Option(help="Of the hold, kJ mol-1 nm-2.")] = 100_000.0,
+    hold_constant: Annotated[
+        float | None, typer.Option(help="Of the hold, kJ mol-1 nm-2; 100000 by default.")
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="Structure whose stereocentres are right; else the majority is."),

@@ -1,1 +1,1 @@
-"""Minimisation and molecular dynamics with OpenMM or GROMACS, one interface for both."""
+"""Minimisation and molecular dynamics in this process, with OpenMM or GROMACS: one interface for all."""

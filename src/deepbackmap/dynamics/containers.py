@@ -101,7 +101,7 @@ class Engine(Protocol):
     """
 
     name: str
-    """openmm or gromacs, with the platform."""
+    """internal, gromacs, or openmm with the platform."""
 
     def minimise(
         self, structure: Structure, options: Minimisation, hold: Hold | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepbackmap.dynamics.containers import Engine, Interactions
 from deepbackmap.dynamics.gromacs_engine import GromacsEngine, find_gromacs
+from deepbackmap.dynamics.internal_engine import InternalEngine
 from deepbackmap.dynamics.openmm_engine import OpenmmEngine, best_gpu, platform_names
 from deepbackmap.errors import InputError
 from deepbackmap.io.tables import ParticleTable, atom_table
@@ -15,7 +16,7 @@ from deepbackmap.system import Topology
 
 PLATFORMS = {"openmm-cpu": "CPU", "openmm-cuda": "CUDA", "openmm-opencl": "OpenCL"}
 """Name of an engine → platform of OpenMM."""
-ENGINES = ("auto", "openmm", *PLATFORMS, "gromacs")
+ENGINES = ("auto", "internal", "openmm", *PLATFORMS, "gromacs")
 """Names that ``open_engine`` takes."""
 
 
@@ -33,7 +34,7 @@ def open_engine(
 
     ``auto`` takes a GPU platform of OpenMM where there is one, else GROMACS where ``gmx`` is
     installed, else OpenMM's CPU platform: the order that docs/engines.md measured. ``Engine.name``
-    says which it was.
+    says which it was. ``internal`` is the dynamics of this process: it parts any start.
 
     Args:
         topology: what is simulated.
@@ -52,19 +53,23 @@ def open_engine(
     if threads < 1:
         raise InputError(f"threads: expected a whole number above 0, found {threads}")
     engine, platform = choose(name)
+    if engine == "internal":
+        return InternalEngine(topology, interactions, threads, mapping)
     if engine == "gromacs":
         return GromacsEngine(topology, table, interactions, threads, scratch, mapping)
     return OpenmmEngine(topology, table, interactions, threads, platform, mapping)
 
 
 def choose(name: str) -> tuple[str, str]:
-    """Engine ("openmm" or "gromacs") and platform of OpenMM that a name stands for here.
+    """Engine ("internal", "openmm" or "gromacs") and platform of OpenMM that a name stands for here.
 
     Raises:
         InputError: the name is unknown, or what it names is not installed.
     """
     if name not in ENGINES:
         raise InputError(f"engine: expected one of {', '.join(ENGINES)}, found '{name}'")
+    if name == "internal":
+        return "internal", ""
     if name == "gromacs":
         find_gromacs()
         return "gromacs", ""

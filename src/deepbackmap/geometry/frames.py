@@ -12,7 +12,7 @@ def _unit(v: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 def axis_frame(axis: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """Minimal rotation R with R axis = |axis| z (II D 1); rows are the local axes.
+    """Minimal rotation R with R axis = |axis| z (II C 1); rows are the local axes.
 
     A zero axis (molecule of one bead) gives the identity; an axis along -z is turned
     about x, where the minimal rotation is not unique.

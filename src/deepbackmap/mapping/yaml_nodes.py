@@ -27,7 +27,7 @@ class YamlReader:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f" line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or str(error)
+            problem = " ".join((getattr(error, "problem", None) or str(error)).split())
             raise InputError(f"{self.source}{line}: expected YAML, found: {problem}") from error
         if node is None:
             raise InputError(f"{self.source}: expected a mapping, found an empty file")

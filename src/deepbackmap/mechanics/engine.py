@@ -34,6 +34,8 @@ CLOSEST = 0.05
 """nm: pairs without a sigma exert no more force below that."""
 LIGHTEST = 3.0
 """u: hydrogens count as that heavy."""
+FIRM = 2.0
+"""A soft bead whose width is below so many thermal moves of a step is held exactly."""
 ON_THE_WAY = 1e-6
 """nm: how far bonds and beads may be off between two steps; ten times as much lets the energy of a
 box without a bath drift four times as fast."""
@@ -181,6 +183,27 @@ class Mechanics:
         """Pairs are listed up to this distance, nm; boxes are at least twice as high."""
         return self.cutoff + self.skin
 
+    def firm(self, temperature: float, timestep: float) -> Float64[np.ndarray, "nb"]:
+        """The narrowest width of each bead that steps can follow, nm.
+
+        ``FIRM`` times dt sqrt(kT/m), m the mass that a force on the bead moves: a bead that is held
+        more narrowly would swing faster than steps resolve, and in the end without bound. Where
+        it is held exactly instead, it is off by less than one step moves it.
+
+        Args:
+            temperature: K.
+            timestep: ps.
+        """
+        inverse = [
+            np.bincount(m.weight_beads, m.weights**2 / np.maximum(t.masses, self.lightest)[
+                m.weight_atoms], m.n_beads)
+            for m, t in zip(self.mapping.molecules, self.mapping.topology.molecule_types, strict=True)
+        ]  # fmt: skip
+        index = self.mapping.topology.molecule_type_index()
+        per_bead = np.concatenate([np.zeros(0), *(inverse[t] for t in index)])
+        found: np.ndarray = FIRM * timestep * np.sqrt(BOLTZMANN * temperature * per_bead)
+        return found
+
     # --- what is asked for ------------------------------------------------------------------------
 
     def project(
@@ -257,7 +280,8 @@ class Mechanics:
             options: temperature, number and kind of steps.
             names: keys of the random numbers of each atom.
             widths: of the beads, nm: 0 for those that are held exactly, infinite for those that
-                are free; others are held by kT/2 (distance/width)^2.
+                are free; others are held by kT/2 (distance/width)^2, or exactly where that is
+                narrower than ``firm``.
             velocities: nm/ps, of atoms as heavy as they count here; drawn if there are none.
             every: observe after that many steps; 0 for not at all.
             observe: called with each observation; the run ends when it returns True. What it has
@@ -267,10 +291,12 @@ class Mechanics:
             LostError: positions that are not finite.
         """
         with _Threads(self.threads):
-            work = self._work(positions, beads, widths, names)
+            warmth = options.temperatures()
+            firm = self.firm(float(warmth.max()), options.timestep)
+            work = self._work(positions, beads, np.where(firm > widths, 0.0, widths), names)
             work.box = np.ascontiguousarray(box, dtype=np.float64)
             start = self._project(work, TOLERANCE)
-            warmth = BOLTZMANN * options.temperatures()
+            warmth = BOLTZMANN * warmth
             self._set_velocities(work, velocities, options, float(warmth[0]))
             kinetic, seen = self._steps(work, options, warmth, every, observe)
             return Trajectory(
@@ -504,11 +530,11 @@ class Mechanics:
         state, box = work.state, work.box
         inverse = np.linalg.inv(box)
         heights = 1.0 / np.linalg.norm(inverse, axis=0)
-        reach = self.cutoff + self.skin
-        if heights.min() < reach:
+        reach = self.reach
+        if heights.min() < 2.0 * reach:
             raise ValueError(
-                f"box: expected heights of at least {reach:g} nm, cut-off and skin, got "
-                f"{heights.tolist()}"
+                f"box: expected heights of at least {2.0 * reach:g} nm, twice cut-off and skin, got "
+                f"{heights.min():.4g} nm"
             )
         n = len(self._places.atoms)
         side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, n)) ** (1.0 / 3.0)

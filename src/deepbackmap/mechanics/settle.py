@@ -50,11 +50,12 @@ SMALL = 0.012
 """nm: beads whose widths come out smaller may be exact all the same."""
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
-LEARN = 40
+LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
 ESTIMATES = 4
-STRIDE = 2.0
-"""Exponent of the change that one estimate asks for."""
+STRIDE = 1.4
+"""Exponent of the change that one estimate asks for: between one, the plain iteration, which is
+slow where beads are soft, and two, which does not come to rest where they are stiff."""
 LARGEST_STRIDE = 2.0
 """No estimate changes a width by a larger factor."""
 NARROWEST, WIDEST = 0.002, 0.06
@@ -63,7 +64,7 @@ EVERY = 4
 """Steps between two observations."""
 WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
-FEWEST, MOST = 120, 400
+FEWEST, MOST = 120, 240
 """Steps that follow the choice of widths, where their number is not given."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
@@ -85,8 +86,8 @@ class SettleOptions:
     """K."""
     steps: int | None = None
     """Steps after the choice of widths; None: as many as it takes."""
-    bead_tolerance: float | None = None
-    """Width of all beads, nm; 0: exact; None: from the beads."""
+    bead_tolerance: float | Mapping[str, float] | None = None
+    """Width of all beads, or of each bead type, nm; 0: exact; None: from the beads."""
     cold_start: float = 1.0
     """Part of the temperature at which the bath begins; it rises linearly for ``WARMING`` of the
     steps where their number is given."""
@@ -150,8 +151,11 @@ class Settler:
             options: temperature, and what is not to be found out.
         """
         run = _Run(self, positions, beads, box, names, options)
-        if options.bead_tolerance is not None:
-            run.hold(dict.fromkeys(self.bead_types, options.bead_tolerance))
+        given = options.bead_tolerance
+        if isinstance(given, Mapping):
+            run.hold(given)
+        elif given is not None:
+            run.hold(dict.fromkeys(self.bead_types, given))
         elif run.hot():
             run.learn()
             run.fit_again()

@@ -28,13 +28,17 @@ def gradient_penalty(
     fake: Float[Tensor, "n *d"],
     used: Tensor,
     mix: Float[Tensor, "n"],
-) -> Tensor:
-    """Mean of (|grad C| - 1)^2 between real and generated samples, conditions included (Eq. 10)."""
+) -> tuple[Tensor, Tensor]:
+    """Gradient penalty between real and generated samples, conditions included (Eq. 10).
+
+    Returns:
+        Mean of (|grad C| - 1)^2, and the mean of |grad C| to watch.
+    """
     t = mix.view(-1, *[1] * (real.dim() - 1))
     between = (t * real + (1 - t) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     length = (gradient.float().square().flatten(1).sum(1) + 1e-12).sqrt()
-    return masked_mean((length - 1).square(), used)
+    return masked_mean((length - 1).square(), used), masked_mean(length, used).detach()
 
 
 class Frozen:

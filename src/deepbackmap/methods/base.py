@@ -77,6 +77,14 @@ class Learner(Protocol):
         """The generator to save."""
         ...
 
+    def begin(self, generator: nn.Module) -> None:
+        """Begin with another model's weights, before ``use``.
+
+        Args:
+            generator: of a model of the same options and types.
+        """
+        ...
+
     def use(self, training: Sequence[TrainingSystem], held_out: Sequence[TrainingSystem]) -> None:
         """The frames to train on, and those to validate on (none: an empty sequence)."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from deepbackmap.errors import InputError
@@ -24,7 +24,8 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 
 def compose(cls: type[T], values: object, where: str, key: str = "", method: str = "") -> T:
-    """An instance of a frozen dataclass; fields that are dataclasses are sections.
+    """An instance of a frozen dataclass; fields that are dataclasses are sections, or a number
+    where the class has ``from_number``.
 
     Args:
         cls: of the instance.
@@ -36,6 +37,9 @@ def compose(cls: type[T], values: object, where: str, key: str = "", method: str
     Raises:
         InputError: a key that is no field, a value of another type or out of its range.
     """
+    from_number = getattr(cls, "from_number", None)
+    if from_number and isinstance(values, (int, float)) and not isinstance(values, bool):
+        return _made(from_number, {"value": float(values)}, where, key)
     if not isinstance(values, Mapping):
         raise InputError(f"{where}: '{key}' expected a section of keys, found {values!r}")
     known = fields_of(cls)
@@ -49,8 +53,13 @@ def compose(cls: type[T], values: object, where: str, key: str = "", method: str
             arguments[name] = compose(known[name], value, where, full, method)
         else:
             arguments[name] = _scalar(known[name], value, where, full)
+    return _made(cls, arguments, where, key)
+
+
+def _made(make: Callable[..., T], arguments: Mapping[str, Any], where: str, key: str) -> T:
+    """What is made of arguments, with the key in messages about their ranges."""
     try:
-        return cls(**arguments)
+        return make(**arguments)
     except ValueError as error:
         raise InputError(f"{where}: {key + '.' if key else ''}{error}") from error
 

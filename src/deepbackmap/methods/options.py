@@ -89,6 +89,11 @@ class Ramp:
     def __post_init__(self) -> None:
         check_ranges(self)
 
+    @classmethod
+    def from_number(cls, value: float) -> Ramp:
+        """A weight that stays: ``training.score=0`` switches a part of the loss off."""
+        return cls(value, value)
+
     def at(self, iteration: int) -> float:
         """The weight at an iteration (constant before ``start`` and from ``end`` on)."""
         if iteration >= self.end:
@@ -125,11 +130,17 @@ class TrainingOptions:
     """Largest norm of the generator's gradient; 0: no limit."""
     seed: int = ranged(0, 0, 2**62)
     precision: str = "32-true"
-    """As Lightning Fabric names it: ``32-true``, ``bf16-mixed``, ``16-mixed``."""
+    """As Lightning Fabric names it: ``32-true``, ``bf16-mixed``, ``16-mixed``; or ``auto``:
+    ``bf16-mixed`` where the hardware has it, else ``32-true``."""
+    init_from: str = ""
+    """A model, by name or file, whose weights a new run begins with; empty: fresh weights."""
     log_every: int = ranged(50, 1, MOST)
     checkpoint_every: int = ranged(500, 1, MOST)
     validate_every: int = ranged(500, 1, MOST)
     """Iterations between logs, checkpoints and validations."""
+    checkpoint_minutes: float = ranged(0.0, 0.0, 1e6)
+    """A checkpoint also when this many minutes have gone by since the last one; 0: by iterations
+    alone."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

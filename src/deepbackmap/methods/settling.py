@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float64
@@ -10,11 +13,15 @@ from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
-from deepbackmap.mapping import SystemMapping
+from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions
 from deepbackmap.system import Structure
 
+AGAIN = 2
+"""Times that atoms are placed anew where something wrong stays."""
+ANEW = 1 << 41
+"""Added to the number of a frame for other random numbers."""
 _THERMAL = 18
 """Stream of random numbers."""
 
@@ -58,8 +65,41 @@ class LastSteps:
                 "relaxation 0 does without"
             )
 
+    def until_right(
+        self,
+        place: Callable[[Structure, int], Float64[np.ndarray, "n 3"]],
+        wrong: Callable[[Float64[np.ndarray, "n 3"]], bool],
+        beads: Structure,
+        frame: int,
+    ) -> Settled:
+        """The atoms of a frame, placed anew where the last steps leave something that stays wrong.
+
+        Beads that no atoms can have mislead a placement: some centre may come out with the wrong
+        hand. Settled atoms have beads that atoms can have, near those that were given, and what is
+        placed on these comes out right; it is then held to the beads that were given.
+
+        Args:
+            place: makes atoms for beads; the number tells one attempt's random numbers from
+                another's.
+            wrong: whether positions hold what dynamics never mends.
+            beads: as given.
+            frame: its number.
+        """
+        made = self(place(beads, 0), beads, frame)
+        for attempt in range(1, 1 + AGAIN):
+            if not wrong(made.positions):
+                break
+            near = replace(beads, positions=map_positions(self._mapping, made.positions))
+            again = self(place(near, attempt), beads, frame + attempt * ANEW, made.widths)
+            made = replace(again, evaluations=made.evaluations + again.evaluations)
+        return made
+
     def __call__(
-        self, positions: Float64[np.ndarray, "n 3"], beads: Structure, frame: int
+        self,
+        positions: Float64[np.ndarray, "n 3"],
+        beads: Structure,
+        frame: int,
+        widths: Mapping[str, float] | None = None,
     ) -> Settled:
         """The atoms of a frame.
 
@@ -67,6 +107,7 @@ class LastSteps:
             positions: as placed, nm, molecules whole.
             beads: as given.
             frame: its number, which names the random numbers together with the seed.
+            widths: of the bead types, nm, where they are known already.
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
@@ -74,7 +115,8 @@ class LastSteps:
             return Settled(made.positions, 0, strained=made.strained)
         atoms = torch.arange(len(positions))
         names = hash_counters(self._options.seed, frame, _THERMAL, atoms).numpy()
-        return self._settler.settle(positions, whole, beads.box, names, self._settle)
+        how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
+        return self._settler.settle(positions, whole, beads.box, names, how)
 
 
 def words(settled: Settled) -> str:

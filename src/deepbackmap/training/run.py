@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from deepbackmap.methods.base import Learner
@@ -38,6 +39,15 @@ def _stop_on_signal() -> Iterator[list[bool]]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def _agreed(fabric: Fabric, *wishes: bool) -> list[bool]:
+    """What any worker wishes: all must save, and leave the loop, at the same iteration."""
+    if fabric.world_size == 1:
+        return list(wishes)
+    found = fabric.all_reduce(torch.tensor(wishes, dtype=torch.float32), reduce_op="sum")
+    assert isinstance(found, torch.Tensor)
+    return [bool(x) for x in found.tolist()]
 
 
 def run(
@@ -65,6 +75,7 @@ def run(
     log = Log(folder, learner.iteration) if main else None
     latest: Metrics = {}
     started, since = time.perf_counter(), time.perf_counter()
+    saved = started
     bar = tqdm(
         total=options.iterations,
         initial=learner.iteration,
@@ -96,15 +107,13 @@ def run(
                     log.write(i, found)
                     latest.update(found)
                     bar.set_postfix(validation=f"{found['validation_main']:.4f}")
-                late = stop_after is not None and time.perf_counter() - started > stop_after
-                # Every worker must leave the loop at the same iteration.
-                stop = bool(
-                    fabric.all_reduce(torch.tensor(float(bool(wish) or late)), reduce_op="sum")
-                    if fabric.world_size > 1
-                    else bool(wish) or late
-                )
-                if stop or i % options.checkpoint_every == 0 or i == options.iterations:
+                now = time.perf_counter()
+                late = stop_after is not None and now - started > stop_after
+                old = 0 < options.checkpoint_minutes <= (now - saved) / 60
+                stop, old = _agreed(fabric, bool(wish) or late, old)
+                if stop or old or i % options.checkpoint_every == 0 or i == options.iterations:
                     checkpoint()
+                    saved = time.perf_counter()
                 if stop:
                     return learner.iteration >= options.iterations
         finally:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.chemistry.rings import find_rings, pierced_rings
+from deepbackmap.chemistry.stereo import restore, volumes
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_volume
 from deepbackmap.geometry.counter_random import hash_counters, uniform
@@ -28,7 +29,7 @@ from deepbackmap.methods.physics.packing import Crowd, pair_table
 from deepbackmap.methods.physics.tables import vacuum_tables
 from deepbackmap.methods.physics.vacuum import Conformations, VacuumOptions, conformations
 from deepbackmap.methods.physics.windows import Window, centres_inside, find_windows, kind_of
-from deepbackmap.methods.settling import LastSteps
+from deepbackmap.methods.settling import ANEW, LastSteps
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
 
@@ -36,8 +37,6 @@ _DRAW, _CHOOSE = range(32, 34)
 """Streams of random numbers."""
 LIGHT = 3.0
 """u: lighter atoms are hydrogens."""
-ATTEMPTS = 1
-"""Times that rings with a bond through them and centres of the wrong hand are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,8 @@ class PhysicsSampler:
     ) -> Structure:
         """Atoms for one frame of beads; molecules are whole.
 
-        Molecules with a bond through a ring in the end, or with a centre of the wrong hand, are
-        placed anew among the others as they had been placed, and the dynamics made once more.
+        Where a bond goes through a ring in the end, or a centre has the wrong hand, all are placed
+        anew on the beads of what was made.
 
         Args:
             beads: positions of the beads in the order of the mapping.
@@ -124,16 +123,25 @@ class PhysicsSampler:
                 f"frame {frame}: expected {self.mapping.n_beads} beads, found {beads.n}"
             )
         self.last_steps.check_box(beads, frame)
+        report = progress or (lambda n: None)
+        self.settled = self.last_steps.until_right(
+            lambda near, attempt: self._start(near, frame + attempt * ANEW, report),
+            self._any_stuck(beads), beads, frame,
+        )  # fmt: skip
+        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
+
+    def _start(
+        self, beads: Structure, frame: int, report: Callable[[int], None]
+    ) -> Float64[np.ndarray, "n 3"]:
+        """Conformations set onto beads, hands as they are wanted."""
         whole = whole_beads(beads.positions, beads.box, self.mapping)
-        crowd = self._place(whole, beads.box, frame, progress or (lambda n: None))
-        made = self._relax(crowd.positions, beads, frame)
-        for attempt in range(1, 1 + ATTEMPTS):
-            stuck = self._stuck(made)
-            if not stuck.any():
-                break
-            self._sweep(crowd, self._of_molecules(stuck), whole, frame, attempt)
-            made = self._relax(crowd.positions, beads, frame)
-        return made
+        placed = self._place(whole, beads.box, frame, report).positions
+        restore(placed, self._centres, self._signs, self._light)
+        return placed
+
+    def _any_stuck(self, beads: Structure) -> Callable[[Float64[np.ndarray, "n 3"]], bool]:
+        """Whether rings with a bond through them or centres of the wrong hand are among atoms."""
+        return lambda x: bool(self._stuck(Structure(positions=x, box=beads.box)).any())
 
     def place(
         self, whole: Float64[np.ndarray, "b 3"], box: Float64[np.ndarray, "3 3"], frame: int
@@ -153,34 +161,17 @@ class PhysicsSampler:
     def _place(
         self, whole: np.ndarray, box: np.ndarray, frame: int, progress: Callable[[int], None]
     ) -> Crowd:
-        """All molecules."""
+        """All molecules: first without company, then in sweeps in which all others count."""
         n = self.mapping.topology.n_atoms
         crowd = Crowd(n, box, self._pairs, n / cell_volume(box))
-        self._sweep(crowd, np.ones(n, dtype=bool), whole, frame, 0, progress)
-        return crowd
-
-    def _sweep(
-        self,
-        crowd: Crowd,
-        drawn: Bool[np.ndarray, " n"],
-        whole: Float64[np.ndarray, "b 3"],
-        frame: int,
-        attempt: int,
-        progress: Callable[[int], None] = lambda n: None,
-    ) -> None:
-        """First without company, then sweeps in which all others count; ``drawn``: the atoms of
-        the molecules that are placed, the others stay."""
-        placed = ~drawn
+        placed = np.zeros(n, dtype=bool)
         beta = 1.0 / (BOLTZMANN * self._temperature)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
-                part = _part(group, drawn[group.own[:, 0]])
-                if not len(part.own):
-                    continue
-                turn = (frame, attempt * (1 + self.options.sweeps) + sweep)
-                self._draw(crowd, part, placed, whole, turn, beta if sweep else 0.0)
-                placed[part.own] = True
-                progress(len(part.own))
+                self._draw(crowd, group, placed, whole, (frame, sweep), beta if sweep else 0.0)
+                placed[group.own] = True
+                progress(len(group.own))
+        return crowd
 
     def _draw(
         self,
@@ -205,75 +196,17 @@ class PhysicsSampler:
             noise.numpy().astype(np.float64), beta,
         )  # fmt: skip
 
-    def _relax(self, placed: Float64[np.ndarray, "n 3"], beads: Structure, frame: int) -> Structure:
-        """Hands as they are wanted, then the last steps."""
-        start = placed.copy()
-        restore(start, self._centres, self._signs, self._light)
-        self.settled = self.last_steps(start, beads, frame)
-        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
-
     def _stuck(self, made: Structure) -> Bool[np.ndarray, " n"]:
         """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
         hand."""
         stuck = np.zeros(made.n, dtype=bool)
-        wrong = _volumes(made.positions, self._centres) * self._signs < 0
+        wrong = volumes(made.positions, self._centres) * self._signs < 0
         stuck[self._centres[wrong].ravel()] = True
         for rings in self._rings:
             found = pierced_rings(made, rings, self._bonds)
             stuck[rings[found[:, 0]].ravel()] = True
             stuck[self._bonds[found[:, 1]].ravel()] = True
         return stuck
-
-    def _of_molecules(self, atoms: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """All atoms of the molecules that some belong to."""
-        offsets = self.mapping.topology.molecule_offsets()
-        molecule = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        return np.isin(molecule, molecule[atoms])
-
-
-def _part(group: _Group, rows: Bool[np.ndarray, " m"]) -> _Group:
-    """Some molecules of a group."""
-    if rows.all():
-        return group
-    return _Group(
-        group.library, group.beads[rows], group.atoms[rows], group.own[rows], group.joint[rows]
-    )
-
-
-def restore(
-    positions: Float64[np.ndarray, "n 3"],
-    centres: Int64[np.ndarray, "c 5"],
-    signs: Int64[np.ndarray, " c"],
-    light: Bool[np.ndarray, " n"],
-) -> None:
-    """Turns centres of the wrong hand that have one light branch inside out, in place.
-
-    The centre and its hydrogen are reflected in the plane of the other three branches: bonds to
-    these and angles between them stay. Centres without such a branch are left alone.
-
-    Args:
-        positions: nm, molecules whole.
-        centres: each with its four branches.
-        signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
-        light: which atoms are hydrogens.
-    """
-    wrong = _volumes(positions, centres) * signs < 0
-    for centre, *branches in centres[wrong].tolist():
-        moved = [centre, *(a for a in branches if light[a])]
-        if len(moved) != 2:
-            continue
-        p, q, r = (positions[a] for a in branches if not light[a])
-        normal = np.cross(q - p, r - p)
-        normal /= max(float(np.linalg.norm(normal)), 1e-9)
-        for atom in moved:
-            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
-
-
-def _volumes(positions: np.ndarray, centres: np.ndarray) -> Float64[np.ndarray, " c"]:
-    """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3."""
-    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
-    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
-    return found
 
 
 def _wanted(

@@ -1,7 +1,7 @@
 """The paper's adversarial target on the point generator (for comparison, docs/design-notes.md).
 
 A critic of each bead type sees what the generator sees, and the block's whitened positions: true
-ones, or drawn in one step. Losses are those of the voxel networks (Eqs. 9, 10 and 12).
+ones, or drawn in one step. Losses are those of the voxel networks.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Adversary:
             real: one where the direction exists.
 
         Returns:
-            The generator's loss (Eq. 12), its draw, and its first stage's answer. Noise is that of
-            PyTorch's own generator.
+            The generator's loss (minus what the critic says), its draw, and its first stage's
+            answer. Noise is that of PyTorch's own generator.
         """
         place = self._names.index(bead_type)
         critic, optimiser = self._critics[place], self._optimisers[place]
@@ -88,7 +88,7 @@ class Adversary:
             with torch.no_grad():
                 fake = drawn()[0]
             on_real, on_fake = critic(torch.cat([end * real, fake]), fixed, seen).chunk(2)
-            penalty = gradient_penalty(
+            penalty, _ = gradient_penalty(
                 lambda x: critic(x, fixed, seen), end * real, fake, used,
                 torch.rand(len(end), device=end.device),
             )  # fmt: skip

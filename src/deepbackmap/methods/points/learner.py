@@ -46,6 +46,7 @@ class PointLearner:
         self.paths = options.target == "flow"
         self.measure = path_loss if self.paths else draw_loss
         self.iteration = 0
+        self._begun = False
         self._beside = ThreadPoolExecutor(1)
         self._ahead: Future[tuple[dict[str, Samples], torch.Generator]] | None = None
         torch.manual_seed(options.seed)
@@ -90,6 +91,12 @@ class PointLearner:
         """The generator to save: its moving average where one is kept."""
         return self.average if self.options.average > 0 else self.generator
 
+    def begin(self, generator: nn.Module) -> None:
+        """Begin with the weights and the statistics of another model's generator."""
+        for mine in (self.generator, self.average):
+            mine.load_state_dict(generator.state_dict())
+        self._begun = True
+
     def use(self, training: Sequence[TrainingSystem], held_out: Sequence[TrainingSystem]) -> None:
         """The frames to train on and to validate on; a fresh generator takes its statistics from
         the former.
@@ -106,7 +113,7 @@ class PointLearner:
     def attach(self, data: PointFrames, held_out: PointFrames | None) -> None:
         """As ``use``, with frames that are on the device."""
         self.data, self.held_out, self._ahead = data, held_out, None
-        if self.iteration == 0:
+        if self.iteration == 0 and not self._begun:
             data.fit(self.generator)
             self.average.load_state_dict(self.generator.state_dict())
         else:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -35,7 +36,7 @@ from deepbackmap.methods.points.slots import (
     mirrored_frames,
     name_kinds,
 )
-from deepbackmap.methods.settling import LastSteps
+from deepbackmap.methods.settling import ANEW, LastSteps
 from deepbackmap.system import Structure
 
 _COLOUR, _NOISE = range(16, 18)
@@ -98,7 +99,7 @@ class PointSampler:
         self.device = torch.device(device)
         # What follows is made once a molecule type and depends on hands.
         split = split_by_hands(mapping, handedness)
-        self._split = split
+        self._split, self._handedness = split, handedness
         plan = build_plan(split, spec.atom_types, spec.bead_types)
         self.blocks = build_blocks(plan, split, self.device)
         names = name_kinds(split, plan, self.points, bead_signs(split, handedness))
@@ -137,24 +138,29 @@ class PointSampler:
                 f"frame {frame}: expected {len(self.blocks.bead_kind)} beads, found {beads.n}"
             )
         self.last_steps.check_box(beads, frame)
+        report = progress or (lambda n: None)
+        self.settled = self.last_steps.until_right(
+            lambda near, attempt: self._drawn(near, frame + attempt * ANEW, report),
+            self._any_wrong, beads, frame,
+        )  # fmt: skip
+        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
+
+    def _any_wrong(self, positions: np.ndarray) -> bool:
+        """Whether a stereocentre has the other hand."""
+        return self._handedness is not None and self._handedness.any_wrong(positions)
+
+    def _drawn(self, beads: Structure, frame: int, report: Progress) -> np.ndarray:
+        """Positions (n, 3) as the network draws them, nm. Who is near whom is the most of what a
+        large box holds, and is gone when they are returned."""
         whole = torch.as_tensor(
             whole_beads(beads.positions, beads.box, self.mapping), device=self.device
         )
-        drawn = self._drawn(beads, whole, frame, progress or (lambda n: None))
-        self.settled = self.last_steps(drawn.cpu().numpy(), beads, frame)
-        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
-
-    def _drawn(
-        self, beads: Structure, whole: Float[Tensor, "nb 3"], frame: int, report: Progress
-    ) -> Float[Tensor, "n 3"]:
-        """Positions as the network draws them. Who is near whom is the most of what a large box
-        holds, and is gone when they are returned."""
         at = self._look(beads, frame)
         states = self._flow(at, report)
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, report)
         relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
-        return whole[self.tables.atom_owner[:-1]] + relative.double()
+        return (whole[self.tables.atom_owner[:-1]] + relative.double()).cpu().numpy()
 
     def _look(self, beads: Structure, frame: int) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""

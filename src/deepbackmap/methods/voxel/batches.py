@@ -31,7 +31,7 @@ from deepbackmap.methods.voxel.block_terms import (
     batch_terms,
     build_block_terms,
 )
-from deepbackmap.methods.voxel.environment import STAGES, Environment, Stage, gather_environment
+from deepbackmap.methods.voxel.environment import Environment, Stage, gather_environment, stages_of
 from deepbackmap.methods.voxel.options import VoxelModelOptions
 
 
@@ -145,7 +145,7 @@ class VoxelFrames:
     def _sort_into_buckets(self) -> list[tuple[Stage, Tensor]]:
         """Beads with sequences of one length, by stage: no slot of a batch is wasted."""
         buckets = []
-        for stage in STAGES:
+        for stage in stages_of(self.voxel):
             length = (self.blocks.sequence(stage.light) >= 0).sum(1)[self.blocks.bead_kind]
             for n in length.unique().tolist():
                 if n > 0:

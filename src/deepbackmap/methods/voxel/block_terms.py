@@ -19,7 +19,7 @@ from deepbackmap.blocks.plan import EXCLUDED
 from deepbackmap.forcefield import terms as physics
 from deepbackmap.forcefield.nonbonded import LennardJonesTable
 from deepbackmap.mapping import SystemMapping
-from deepbackmap.methods.voxel.environment import STAGES, WHOLE, Environment, Stage
+from deepbackmap.methods.voxel.environment import ALONE, STAGES, WHOLE, Environment, Stage
 from deepbackmap.system.kinds import KINDS
 from deepbackmap.system.topology import require_energies
 
@@ -31,7 +31,7 @@ GROUPS = {
         ("dihedral", ("proper", "improper")),
     )
 }
-"""Kinds of term by the groups of the prior (Eq. 14). Tabulated terms are left out."""
+"""Kinds of term by the groups of the prior (II D). Tabulated terms are left out."""
 
 SOFT_FRACTION = 0.6
 """Below this fraction of sigma the LJ distance is compressed, so that a clash costs a lot but
@@ -75,14 +75,19 @@ def _bead_rows(
 
 
 def _stage_visible(
-    stage: Stage, heavy: np.ndarray, rank_of_atom: np.ndarray, rank: int, sequence: list[int]
+    stage: Stage,
+    heavy: np.ndarray,
+    rank_of_atom: np.ndarray,
+    rank: int,
+    hidden: np.ndarray,
+    sequence: list[int],
 ) -> np.ndarray:
     """Atoms of the molecule that a bead's sequence sees; the sequence counts as seen."""
     earlier = rank_of_atom < rank
     if stage.first:
         seen = (heavy | earlier) if stage.light else (heavy & earlier)
     else:
-        seen = heavy | stage.light
+        seen = heavy | stage.light | ~hidden
     seen = seen.copy()
     seen[sequence] = True
     return seen
@@ -101,8 +106,9 @@ def _stage_terms(blocks: Blocks, mapping: SystemMapping, stage: Stage) -> StageT
         for bead in range(mapping.molecules[t].n_beads):
             row = (plan.owned if stage.whole else plan.sequence(stage.light))[b0 + bead]
             sequence = row[row >= 0].tolist()
+            hidden = np.isin(owner, plan.adjacent[b0 + bead]) | stage.alone
             visible = _stage_visible(
-                stage, heavy, rank_of_atom, int(plan.rank[b0 + bead]), sequence
+                stage, heavy, rank_of_atom, int(plan.rank[b0 + bead]), hidden, sequence
             )
             context: dict[int, int] = {}
             for kind in kinds:
@@ -162,7 +168,7 @@ def build_block_terms(
     )
     tables = (t[row][:, row].to(blocks.device) for t in (full.c6, full.c12, full.sigma))
     return BlockTerms(
-        stages={s: _stage_terms(blocks, mapping, s) for s in (*STAGES, WHOLE)},
+        stages={s: _stage_terms(blocks, mapping, s) for s in (*STAGES, ALONE, WHOLE)},
         lennard_jones=LennardJonesTable(*tables),
     )
 
@@ -286,7 +292,7 @@ def lennard_jones_energy(
 def block_energies(
     terms: BlockTerms, batch: BatchTerms, env: Environment, placed: Float[Tensor, "B T 3"]
 ) -> dict[str, Float[Tensor, "B"]]:
-    """Energies of each sequence by bond, angle, dihedral and LJ in kJ/mol (Eq. 14)."""
+    """Energies of each sequence by bond, angle, dihedral and LJ in kJ/mol (II D)."""
     energies = bonded_energies(batch, placed)
     energies["lj"] = lennard_jones_energy(terms.lennard_jones, env, placed)
     return energies

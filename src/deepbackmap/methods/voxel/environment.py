@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepbackmap.blocks.index import BeadFrames, Blocks
 from deepbackmap.blocks.plan import ANGLE, BOND, EXCLUDED, TORSION
+from deepbackmap.methods.voxel.options import VoxelOptions
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,23 @@ class Stage:
     """First placement, or else Gibbs refinement."""
     whole: bool = False
     """All atoms of the block at once, seeing everything around it: for its relaxation."""
+    alone: bool = False
+    """Of a sweep's heavy atoms: whether they see no hydrogen of their molecule at all, instead of
+    those of the bead and of the beads it is bonded to (``VoxelOptions.hidden_hydrogens``)."""
 
 
 WHOLE = Stage(light=True, first=False, whole=True)
 
 STAGES = (Stage(False, True), Stage(True, True), Stage(False, False), Stage(True, False))
+"""As the paper has them."""
+
+ALONE = Stage(light=False, first=False, alone=True)
+
+
+def stages_of(options: VoxelOptions) -> tuple[Stage, ...]:
+    """The four situations of a model, in the order in which they come."""
+    alone = options.hidden_hydrogens == "chain"
+    return tuple(ALONE if alone and s == Stage(False, False) else s for s in STAGES)
 
 
 @dataclass(frozen=True)
@@ -90,17 +103,26 @@ def role_bits(blocks: Blocks, kind: Int64[Tensor, "..."], local: Int64[Tensor, "
     return torch.where(blocks.role_key[at] == key, blocks.role_bits[at], 0)
 
 
-def _visible(stage: Stage, heavy: Tensor, same: Tensor, earlier: Tensor) -> Tensor:
-    """Which atoms a target may see (spec of the passes, II B).
+def adjacent_beads(
+    blocks: Blocks, bead: Int64[Tensor, "B"], others: Int64[Tensor, "B K"]
+) -> Bool[Tensor, "B K"]:
+    """Whether beads of the same molecule are the bead itself or bonded to it."""
+    local = others - blocks.bead_first_bead[bead][:, None]
+    bonded = blocks.adjacent[blocks.bead_kind[bead]]
+    return (local[..., None] == bonded[:, None]).any(-1)
 
-    In a first pass the atoms placed so far; heavy targets never see hydrogens of their own
-    molecule, so that these can follow.
+
+def _visible(stage: Stage, heavy: Tensor, hidden: Tensor, earlier: Tensor) -> Tensor:
+    """Which atoms a target may see (the passes of II B).
+
+    In a first pass the atoms placed so far. In a sweep heavy targets see no hydrogens of beads
+    that are ``hidden``: these follow the heavy atoms, and would hold them where they were.
     """
     if stage.first:
         placed = (heavy | earlier) if stage.light else (heavy & earlier)
     else:
         placed = torch.ones_like(heavy)
-    return placed if stage.light else placed & (heavy | ~same)
+    return placed if stage.light else placed & (heavy | ~hidden)
 
 
 def gather_environment(
@@ -142,7 +164,8 @@ def gather_environment(
     heavy = blocks.atom_heavy[blocks.atom_kind[atom]]
     same = same_bead[..., None].expand(b, k, m)
     earlier = (keys < keys[:, :1])[..., None].expand(b, k, m)
-    seen = exists & _visible(stage, heavy, same, earlier)
+    hidden = same_bead if stage.alone else same_bead & adjacent_beads(blocks, bead, beads)
+    seen = exists & _visible(stage, heavy, hidden[..., None].expand(b, k, m), earlier)
     # The sequence itself is handled slot by slot.
     seen[:, 0] &= (heavy[:, 0] == stage.light) & (not stage.whole)
     position = vectors[:, :, None] + relative[frame[:, None, None], atom]

@@ -18,7 +18,7 @@ from deepbackmap.methods.options import Metrics
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.methods.voxel.batches import Batch, VoxelFrames
 from deepbackmap.methods.voxel.environment import Environment
-from deepbackmap.methods.voxel.fresh import fresh_critic, fresh_generator
+from deepbackmap.methods.voxel.fresh import fresh_critic, fresh_generator, start_gaussian
 from deepbackmap.methods.voxel.grid import VoxelCondition, gaussian_basis
 from deepbackmap.methods.voxel.losses import (
     critic_inputs,
@@ -31,6 +31,16 @@ from deepbackmap.methods.voxel.options import VoxelModelOptions, VoxelTrainingOp
 from deepbackmap.methods.voxel.unroll import place_sequence
 
 
+def _bucket(batch: Batch) -> dict[str, Tensor]:
+    """Which sequences a batch is of, for the log: their length, and the stage as zeros and ones."""
+    stage = batch.env.stage
+    return {
+        "sequence_length": torch.tensor(float(batch.env.targets.shape[1])),
+        "sequence_light": torch.tensor(float(stage.light)),
+        "sequence_first_pass": torch.tensor(float(stage.first)),
+    }
+
+
 class VoxelLearner:
     """Networks, optimisers and the two steps that move them."""
 
@@ -41,6 +51,8 @@ class VoxelLearner:
         self.iteration = 0
         torch.manual_seed(options.seed)
         generator = fresh_generator(spec)
+        if options.gaussian_bias:
+            start_gaussian(generator, self.voxel)
         critic = fresh_critic(spec)
         # Convolutions on a channels-last grid are up to twice as fast on CPUs and on tensor cores.
         layout = torch.channels_last_3d
@@ -81,6 +93,11 @@ class VoxelLearner:
         self.average.load_state_dict(state["average"])
         self.generator_optimiser.load_state_dict(state["generator_optimiser"])
         self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+
+    def begin(self, generator: nn.Module) -> None:
+        """Begin with the weights of another model's generator; the critic stays fresh."""
+        for mine in (self.generator, self.average):
+            mine.load_state_dict(generator.state_dict())
 
     @property
     def result(self) -> nn.Module:
@@ -128,8 +145,16 @@ class VoxelLearner:
 
     # -- the two steps -----------------------------------------------------------------------
 
-    def critic_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
-        """One update of the critic (Eqs. 9, 10)."""
+    def critic_step(
+        self, batch: Batch, random: torch.Generator, *, penalty_weight: float
+    ) -> dict[str, Tensor]:
+        """One update of the critic (Eqs. 9, 10).
+
+        Args:
+            batch: to judge.
+            random: for noise and for the mixing.
+            penalty_weight: of the gradient penalty; 0: it is not computed.
+        """
         used = flat_slots(batch.env.target_valid)
         condition = self._condition(batch.env)
         with torch.no_grad():
@@ -140,16 +165,38 @@ class VoxelLearner:
             real = self._critic_samples(batch.env, self._real_densities(batch), condition)
         with self.fabric.autocast():
             scores = self._judge(torch.cat([real, fake]))
-            mix = torch.rand(len(real), generator=random).to(real.device)
-            penalty = gradient_penalty(self._judge, real, fake, used, mix)
         on_real, on_fake = scores.chunk(2)
-        wasserstein = critic_loss(on_real, on_fake, used, self.options.drift)
-        loss = wasserstein + self.options.penalty * penalty
-        apply_gradients(self.fabric, loss, self.critic, self.critic_optimiser, 0.0)
-        return {"critic": wasserstein.detach(), "penalty": penalty.detach()}
+        loss = critic_loss(on_real, on_fake, used, self.options.drift)
+        parts = {"critic": loss.detach()}
+        if penalty_weight > 0:
+            mix = torch.rand(len(real), generator=random).to(real.device)
+            with self.fabric.autocast():
+                penalty, slope = gradient_penalty(self._judge, real, fake, used, mix)
+            loss = loss + penalty_weight * penalty
+            parts |= {"penalty": penalty.detach(), "critic_slope": slope}
+        norm = apply_gradients(self.fabric, loss, self.critic, self.critic_optimiser, 0.0)
+        bucket = {f"critic_{k}": v for k, v in _bucket(batch).items()}
+        return parts | {"critic_gradient": norm} | bucket
+
+    def _critic_steps(self, random: torch.Generator) -> dict[str, Tensor]:
+        """The critic's updates of one iteration; every ``penalty_every``-th has the penalty, with
+        as many times its weight. Which ones hangs on the iteration alone, so that a resumed run
+        goes on as one that was not interrupted.
+
+        Returns:
+            What the last update with a penalty found, else the last: all of one batch.
+        """
+        o = self.options
+        parts: dict[str, Tensor] = {}
+        for k in range(o.critic_steps):
+            due = (self.iteration * o.critic_steps + k + 1) % o.penalty_every == 0
+            weight = o.penalty * o.penalty_every if due else 0.0
+            found = self.critic_step(self._draw(random), random, penalty_weight=weight)
+            parts = found if due or "penalty" not in parts else parts
+        return parts
 
     def generator_step(self, batch: Batch, random: torch.Generator) -> dict[str, Tensor]:
-        """One update of the generator (Eqs. 11 to 15)."""
+        """One update of the generator (II D, up to Eq. 15)."""
         o, i = self.options, self.iteration
         adversarial, prior, score = o.adversarial.at(i), o.prior.at(i), o.score.at(i)
         copies = 2 if score > 0 else 1
@@ -185,7 +232,7 @@ class VoxelLearner:
             loss = loss + shape * parts["density"]
         norm = apply_gradients(self.fabric, loss, self.generator, self.generator_optimiser, o.clip)
         follow(self.average, self.generator, o.average, self.iteration)
-        return {k: v.detach() for k, v in parts.items()} | {"gradient": norm}
+        return {k: v.detach() for k, v in parts.items()} | {"gradient": norm} | _bucket(batch)
 
     def _prior(self, batch: Batch, placed: Tensor) -> dict[str, Tensor]:
         masses = (
@@ -199,8 +246,9 @@ class VoxelLearner:
     def _set_rates(self) -> None:
         o = self.options
         share = rate_share(o, self.iteration)
+        listens = o.adversarial.at(self.iteration) > 0
         for optimiser, rate in (
-            (self.generator_optimiser, o.learning_rate),
+            (self.generator_optimiser, o.learning_rate * (o.adversarial_rate if listens else 1.0)),
             (self.critic_optimiser, o.critic_learning_rate),
         ):
             for group in optimiser.param_groups:
@@ -233,15 +281,16 @@ class VoxelLearner:
         return nullcontext()
 
     def step(self) -> dict[str, Tensor]:
-        """One iteration: the critic's updates, then the generator's."""
+        """One iteration: the critic's updates, then the generator's (or the former alone)."""
         o = self.options
         random = seeded(o.seed, self.iteration, self.fabric.global_rank)
         self._set_rates()
         parts: dict[str, Tensor] = {}
-        if o.adversarial.at(self.iteration) > 0:
-            for _ in range(o.critic_steps):
-                parts |= self.critic_step(self._draw(random), random)
-        parts |= self.generator_step(self._draw(random), random)
+        alone = o.critic_alone_from <= self.iteration < o.critic_alone_until
+        if alone or o.adversarial.at(self.iteration) > 0:
+            parts |= self._critic_steps(random)
+        if not alone:
+            parts |= self.generator_step(self._draw(random), random)
         self.iteration += 1
         return parts
 

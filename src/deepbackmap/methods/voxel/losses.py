@@ -32,8 +32,8 @@ def physical_prior(
     truth: Float[Tensor, "B T 3"],
     masses: Float[Tensor, "B T"],
 ) -> dict[str, Tensor]:
-    """Phi by part (Eqs. 13, 14): mean |E_ref - E_gen| by group of terms in kJ/mol, and the
-    distance of the centres of mass in nm."""
+    """Phi by part (II D, the terms of Eq. 15): mean |E_ref - E_gen| by group of terms in kJ/mol,
+    and the distance of the centres of mass in nm."""
     reference = block_energies(terms, batch, env, truth)
     energies = block_energies(terms, batch, env, placed)
     parts = {k: (reference[k] - energies[k]).abs().mean() for k in energies}

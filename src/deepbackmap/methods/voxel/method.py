@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from lightning_fabric import Fabric
@@ -16,8 +17,16 @@ from deepbackmap.methods.options import SamplingOptions, TrainingOptions
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.methods.voxel.fresh import fresh_generator
 from deepbackmap.methods.voxel.learner import VoxelLearner
-from deepbackmap.methods.voxel.options import OPTIONS, VoxelSamplingOptions, VoxelTrainingOptions
+from deepbackmap.methods.voxel.options import (
+    OPTIONS,
+    VoxelModelOptions,
+    VoxelSamplingOptions,
+    VoxelTrainingOptions,
+)
 from deepbackmap.methods.voxel.sampler import VoxelSampler
+
+AXIS_DEFAULTS = {"candidates": 8, "choice": "lowest", "block_relaxation": 0}
+"""Sampling of a new model whose frame leaves the angle about z free: the paper's (II D 3)."""
 
 
 class VoxelMethod:
@@ -26,8 +35,10 @@ class VoxelMethod:
     options = OPTIONS
 
     def completed(self, spec: ModelSpec, systems: Sequence[TrainingSystem]) -> ModelSpec:
-        """Nothing is learned from the data before training."""
-        return spec
+        """Nothing is learned from the data before training; a free axis brings an ensemble."""
+        assert isinstance(spec.options, VoxelModelOptions)
+        free = spec.options.voxel.frame == "axis"
+        return replace(spec, defaults=dict(AXIS_DEFAULTS)) if free else spec
 
     def generator(self, spec: ModelSpec) -> nn.Module:
         """A generator with fresh weights."""

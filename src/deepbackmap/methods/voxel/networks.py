@@ -53,7 +53,7 @@ class Residual(nn.Module):
 
 
 class Generator(nn.Module):
-    """Condition, noise and target type to the density of the target (Eq. 7): residual network."""
+    """Condition, noise and target type to the density of the target (II D): residual network."""
 
     def __init__(self, channels_in: int, types: int, options: NetworkOptions) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepbackmap.methods.options import (
+    MOST,
     MethodOptions,
     ModelOptions,
     Ramp,
@@ -19,6 +20,7 @@ from deepbackmap.methods.options import (
 
 FRAMES = ("axis", "plane")
 ARCHITECTURES = ("residual", "plain")
+HIDDEN = ("adjacent", "chain")
 CHOICES = ("lowest", "boltzmann", "reweight")
 ENSEMBLE = 16
 """Candidates where a temperature is asked for and their number is not: to choose by weight needs
@@ -42,10 +44,14 @@ class VoxelOptions:
     fixes that angle as well."""
     same_molecule_beads: bool = False
     """One more channel for the beads of the target's own molecule."""
+    hidden_hydrogens: str = "adjacent"
+    """Hydrogens that heavy atoms do not see when a sweep places them anew: ``adjacent``: those of
+    the bead and of the beads it is bonded to (the paper); ``chain``: all of the molecule."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
         check_choice("frame", self.frame, FRAMES)
+        check_choice("hidden_hydrogens", self.hidden_hydrogens, HIDDEN)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,15 @@ class VoxelModelOptions(ModelOptions):
     voxel: VoxelOptions = field(default_factory=VoxelOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
 
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], where: str) -> ModelOptions:
+        """As ``ModelOptions.from_values``; models made before there was a choice of the hydrogens
+        that heavy atoms do not see were trained without those of the whole molecule."""
+        voxel = values.get("voxel", {})
+        if isinstance(voxel, Mapping):
+            values = {**values, "voxel": {"hidden_hydrogens": "chain", **voxel}}
+        return super().from_values(values, where)
+
     def bead_cutoff(self, reach: float) -> float:
         """Beads within this distance may see each other's atoms, nm."""
         return self.voxel.radius + reach
@@ -107,6 +122,18 @@ class VoxelTrainingOptions(TrainingOptions):
     critic_learning_rate: float = ranged(1e-4, 0.0, 10.0)
     penalty: float = ranged(0.1, 0.0, 1e6)
     """Weight of the gradient penalty (Eq. 10)."""
+    penalty_every: int = ranged(1, 1, 1000)
+    """Critic updates of which one has the penalty, with as many times its weight; 1: all have it
+    (the paper)."""
+    critic_alone_from: int = ranged(0, 0, MOST)
+    critic_alone_until: int = ranged(0, 0, MOST)
+    """Iterations, from the first on and before the second, in which the critic alone is trained,
+    so that it knows what the generator makes before the generator listens to it."""
+    adversarial_rate: float = ranged(1.0, 0.0, 1.0)
+    """Part of the generator's learning rate that is left while the critic weighs in."""
+    gaussian_bias: bool = False
+    """Begin with an output bias with which a fresh density sums to about what a Gaussian sums to,
+    instead of half the grid."""
     drift: float = ranged(0.0, 0.0, 1e6)
     """Weight of the critic's squared output on real samples (0.001 in the authors' code)."""
     adversarial: Ramp = field(default_factory=lambda: Ramp(1.0, 1.0))

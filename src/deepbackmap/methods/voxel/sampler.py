@@ -21,11 +21,11 @@ from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.base import Model, Progress
 from deepbackmap.methods.voxel.block_terms import batch_terms, block_energies, build_block_terms
 from deepbackmap.methods.voxel.environment import (
-    STAGES,
     WHOLE,
     Environment,
     Stage,
     gather_environment,
+    stages_of,
 )
 from deepbackmap.methods.voxel.grid import VoxelCondition
 from deepbackmap.methods.voxel.options import VoxelModelOptions, VoxelSamplingOptions
@@ -138,7 +138,7 @@ class VoxelSampler:
         orders = {True: list(levels(neighbours, first)), False: list(levels(neighbours, sweep))}
         for number in range(1 + self.options.sweeps):
             keys = first if number == 0 else sweep
-            for stage in (s for s in STAGES if s.first == (number == 0)):
+            for stage in (s for s in stages_of(self.voxel) if s.first == (number == 0)):
                 for ready in orders[stage.first]:
                     self._place_level(
                         frames, relative, ready, stage, keys, (frame, number), progress

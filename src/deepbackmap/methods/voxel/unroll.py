@@ -1,4 +1,4 @@
-"""The recurrent unrolling of a sequence: each atom conditional on those before it (Eq. 6)."""
+"""The recurrent unrolling of a sequence: each atom conditional on those before it (II D)."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from deepbackmap.evaluation.warmth import AngleFreedom
 
+from deepbackmap.chemistry.warmth import AngleFreedom
 from deepbackmap.io.topology import read_topology
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import BondedTerms
