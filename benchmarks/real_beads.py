@@ -106,7 +106,7 @@ class Row:
             self.name,
             f"{self.monomers.mean():.1f} / {np.percentile(self.monomers, 99):.0f}",
             f"{100 * np.mean(self.monomers > ABOVE):.2f} %",
-            f"{100 * blocks.hotter_than(HELD_MELT) / max(1, blocks.count):.2f} %",
+            f"{100 * blocks.hotter_than(float(HELD_MELT)) / max(1, blocks.count):.2f} %",
             str(self.figures.contacts.clashes),
             f"{hands.by_side} / {hands.by_order} of {hands.known}",
             self.labelled,

@@ -16,7 +16,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.system import Structure
 
-FILES = {"metrics.json", "metrics.csv", "report.html"}
+FILES = {"metrics.json", "metrics.csv", "report.html", "record.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -328,3 +328,44 @@ def test_a_failure_at_the_end_leaves_nothing(folder, monkeypatch):
         command(*call, "--force")
     assert contents(folder / "out") == before
     assert [p.name for p in folder.iterdir() if "out" in p.name] == ["out"]
+
+
+def test_what_frames_show_by_themselves_is_said_everywhere(folder):
+    """One hand turned over and some noise: figures, finding, verdict, page, record, one line."""
+    frames = noisy(folder, 0.02)
+    turned = replace(frames[0], positions=frames[0].positions * [1.0, 1.0, -1.0],
+                     box=frames[0].box * [[1, 1, -1], [1, 1, -1], [-1, -1, 1]])  # fmt: skip
+    write(folder, "bad.xtc", [turned, *frames[1:]])
+    call = arguments(folder, ("same", "aa.xtc"), ("bad", "bad.xtc"))
+    outcome = command(*call, "--temperature", 300, "-q")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.startswith("deepbackmap: WARNING, unusable: ")
+    assert outcome.err.count("\n") == 1
+    content = json.loads((folder / "out" / "metrics.json").read_text())
+    jsonschema.validate(content, metrics_schema())
+    same, bad = content["methods"]
+    table = {f["name"]: f["methods"] for f in content["figures"]}
+    for method in (same, bad):
+        found, frames = method["figures"], method["n_frames"]
+        assert found["frames"] == frames
+        inverted = table["inverted stereocentres"][method["name"]]["value"]
+        assert 100 * found["hands"]["by_order"] / found["hands"]["known"] == pytest.approx(inverted)
+        clashes = table["pairs closer than 0.6 sigma"][method["name"]]["value"]
+        assert found["contacts"]["clashes"] / frames == pytest.approx(clashes)
+    assert same["figures"]["hands"]["wrong"] == 0
+    assert bad["figures"]["hands"]["wrong"] >= same["figures"]["hands"]["known"] / 3
+    hands = [f for f in bad["findings"] if "stereocentre" in f["sentence"]]
+    assert [f["severity"] for f in hands] == ["unusable"]
+    assert any(hands[0]["sentence"] in s["text"] for s in bad["verdict"])
+    assert "Not usable: expected every stereocentre" in (folder / "out/report.html").read_text()
+    record = json.loads((folder / "out" / "record.json").read_text())
+    assert record["input"]["generated"]["bad"]["sha256"]
+    assert record["summary"]["bad"]["findings"] == bad["findings"]
+    assert record["options"]["temperature"] == 300
+
+
+def test_frames_that_are_fine_are_not_spoken_of(folder):
+    outcome = command(*arguments(folder, ("same", "aa.xtc")), "-q")
+    content = json.loads((folder / "out" / "metrics.json").read_text())
+    grave = [f for f in content["methods"][0]["findings"] if f["severity"] != "fine"]
+    assert bool(outcome.err) == bool(grave), outcome.err

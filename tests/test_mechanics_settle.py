@@ -216,8 +216,9 @@ def test_a_frame_is_the_same_alone_and_after_another():
 
 def test_next_width_on_hand_values():
     assert next_width(0.02, 0.02**2) == pytest.approx(0.02)
-    # the stride squares the ratio of standard deviations
-    assert next_width(0.02, (0.9 * 0.02) ** 2) == pytest.approx(0.81 * 0.02)
+    # the stride goes farther than the ratio of standard deviations
+    assert next_width(0.02, (0.9 * 0.02) ** 2) == pytest.approx(0.9**settle.STRIDE * 0.02)
+    assert 1.0 < settle.STRIDE < 2.0
     # and is bounded
     assert next_width(0.02, 1.0) == pytest.approx(0.04)
     assert next_width(0.02, 1e-12) == pytest.approx(0.01)

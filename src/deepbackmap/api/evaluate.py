@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import deepbackmap
 from deepbackmap.api.files import check_folder, new_folder, open_atoms, open_beads
+from deepbackmap.api.record import make_record
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import (
     Beads,
@@ -78,8 +79,9 @@ def evaluate(
     """Compares generated structures with reference structures of the same system.
 
     The output is a folder with ``metrics.json`` (everything, docs/evaluation.md), ``metrics.csv``
-    (the figures), ``report.html`` (a page) and, with a structure map, ``chemiscope.json.gz``. It
-    appears when all of them are there.
+    (the figures), ``report.html`` (a page), ``record.json`` (inputs with their hashes, options,
+    versions) and, with a structure map, ``chemiscope.json.gz``. It appears when all of them are
+    there.
 
     Args:
         reference: frames that are right.
@@ -136,8 +138,33 @@ def evaluate(
         found = _map(atoms, source, methods, options) if options else _Map(None, "")
         if found.note:
             evaluation = _with_note(evaluation, found.note)
-        _write(output, force, evaluation, found)
+        inputs = {
+            "reference": reference, "generated": dict(generated), "structure": structure,
+            "topology": topology, "beads": beads, "mapping": mapping,
+        }  # fmt: skip
+        chosen = {
+            "frames": frames, "reference_frames": reference_frames, "bead_frames": bead_frames,
+            "temperature": temperature, "structure_map": structure_map,
+            "map_centres": map_centres, "map_unit": map_unit,
+        }  # fmt: skip
+        record = make_record(
+            "evaluate", inputs=inputs, output=output, options=chosen, seed=seed,
+            threads=workers or _cores(), summary=_summary(evaluation),
+        )  # fmt: skip
+        _write(output, force, evaluation, found, record)
     return evaluation
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Scores and findings of the methods; everything else is in ``metrics.json``."""
+    return {
+        method.name: {
+            "frames": method.n_frames,
+            "score": method.score.value if math.isfinite(method.score.value) else None,
+            "findings": [asdict(finding) for finding in method.findings],
+        }
+        for method in evaluation.methods
+    }
 
 
 @dataclass(frozen=True)
@@ -358,7 +385,7 @@ def _with_note(evaluation: Evaluation, note: str) -> Evaluation:
     return replace(evaluation, notes=(*evaluation.notes, note))
 
 
-def _write(output: Path, force: bool, evaluation: Evaluation, found: _Map) -> None:
+def _write(output: Path, force: bool, evaluation: Evaluation, found: _Map, record: str) -> None:
     """Fills the folder."""
     from deepbackmap.report import render_report
 
@@ -366,6 +393,7 @@ def _write(output: Path, force: bool, evaluation: Evaluation, found: _Map) -> No
     contents = {
         METRICS: metrics_json(evaluation, found.content, program),
         "metrics.csv": metrics_csv(evaluation),
+        "record.json": record,
         "report.html": render_report(evaluation, found.content),
     }
     with new_folder(output, force, METRICS) as folder:
