@@ -93,8 +93,8 @@ def gromacs_step(source: Path, threads: int, count: int) -> float | None:
         subprocess.run(prepare.split(), cwd=there, check=True, capture_output=True)
         run = f"gmx -quiet mdrun -deffnm run -ntmpi 1 -ntomp {threads} -resethway -noconfout"
         # the number of threads is given here, and GROMACS wants no other one in the environment
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    subprocess.run(run.split(), cwd=there, check=True, capture_output=True, env=environment)
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        subprocess.run(run.split(), cwd=there, check=True, capture_output=True, env=environment)
         text = (there / "run.log").read_text()
     found = re.search(r"^\s+Time:\s+[\d.]+\s+([\d.]+)", text, re.MULTILINE)
     assert found is not None
