@@ -170,7 +170,7 @@ def backmap(
     Args:
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
-        topology: GROMACS topology of the atoms.
+        topology: of the atoms, in any format that ``io.topology`` reads.
         output: structure or trajectory of the atoms to write.
         model: file, or the name of a packaged model; ``none``: conformations of single molecules,
             by the force field alone, for any topology (needs ``mapping`` and ``temperature``).

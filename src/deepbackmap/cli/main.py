@@ -35,7 +35,8 @@ mapping_app = typer.Typer(help="Mapping files.", no_args_is_help=True, rich_mark
 app.add_typer(mapping_app, name="mapping")
 
 Topology = Annotated[
-    Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
+    Path,
+    typer.Option("--topology", "-p", help="Of the atoms: .top, or LAMMPS, Amber, CHARMM, OpenMM."),
 ]
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
 ByOrder = Annotated[
