@@ -331,6 +331,35 @@ def test_wrong_options(melt, unchanged):
     assert "cg.xtc: expected frames 7: to choose some of its 3" in refused_backmap("--frames", "7:")
 
 
+def test_wrong_hands_are_a_matter_of_their_file_not_of_the_model(melt, unchanged):
+    (melt / "few.txt").write_text("1 A1u\n")
+    unchanged()
+    said = refused_backmap("--labels", "few.txt")
+    assert said.startswith("few.txt: expected a label for each bead") and "model" not in said
+    said = refused_backmap("--labels", "none.txt")
+    assert said == "none.txt: expected labels as text, found No such file or directory"
+    said = refused_backmap("--like", "cg.gro")
+    assert said.startswith("cg.gro: expected the atoms of the system") and "model" not in said
+
+
+def test_moved_beads_spare_what_is_there(melt, unchanged):
+    shutil.copy(melt / "cg.gro", melt / "moved.pdb")
+    unchanged()
+    assert "moved.pdb: expected no file of that name" in refused_backmap("--moved", "moved.pdb")
+    said = refused_backmap("--moved", "moved.pdb", "--labels", "moved.pdb", "--force")
+    assert "moved.pdb: expected an output that is none of the inputs" in said
+    said = refused_backmap("--moved", "out.pdb", output="out.pdb")
+    assert said == "out.pdb: expected another file than the output, found the same"
+
+
+def test_options_of_finishing_without_it(melt, unchanged):
+    unchanged()
+    said = refused_backmap("--finish-steps", 5)
+    assert said == "finish-steps: expected --finish with it, found it alone"
+    said = refused_backmap("--engine", "internal")
+    assert said == "engine: expected --finish with it, found it alone"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(melt, unchanged):
     unchanged()

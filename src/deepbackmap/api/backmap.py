@@ -170,7 +170,7 @@ def backmap(
     Args:
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
-        topology: GROMACS topology of the atoms.
+        topology: of the atoms, in any format that ``io.topology`` reads.
         output: structure or trajectory of the atoms to write.
         model: file, or the name of a packaged model; ``none``: conformations of single molecules,
             by the force field alone, for any topology (needs ``mapping`` and ``temperature``).
@@ -240,11 +240,11 @@ def backmap(
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
+        hands = find_hands(
+            system, file, loaded.spec, like=like, labels=labels,
+            beads=source[0] if len(source) else None,
+        )  # fmt: skip
         try:
-            hands = find_hands(
-                system, file, loaded.spec, like=like, labels=labels,
-                beads=source[0] if len(source) else None,
-            )  # fmt: skip
             sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}{_way_out(path)}") from error
@@ -258,7 +258,7 @@ def backmap(
         with (
             beside(record) as part,
             writer,
-            moved_beads(moved, judge, system) as show_moved,
+            moved_beads(moved, judge, system, force) as show_moved,
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):

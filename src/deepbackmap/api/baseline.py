@@ -138,7 +138,7 @@ def baseline(
     Args:
         beads: structure with the names of the beads, in the topology's order.
         trajectory: frames of it; None takes the frames of the structure file.
-        topology: GROMACS topology of the atoms.
+        topology: of the atoms, in any format that ``io.topology`` reads.
         mapping: mapping file or packaged name, or several of them.
         output: structure or trajectory of the atoms to write.
         method: ``backward`` or ``template``.
@@ -257,7 +257,7 @@ def learn(
     Args:
         structure: atoms with names, in the topology's order.
         trajectory: frames of them; None takes those of the structure file.
-        topology: GROMACS topology of the atoms.
+        topology: of the atoms, in any format that ``io.topology`` reads.
         mapping: mapping file or packaged name.
         output: .npz file to write.
         temperature: of the simulation, K, if known.

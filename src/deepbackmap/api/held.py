@@ -91,7 +91,9 @@ class Held:
 
 
 @contextmanager
-def moved_beads(path: str | Path | None, judge: Judge, system: SystemMapping) -> Iterator[Shown]:
+def moved_beads(
+    path: str | Path | None, judge: Judge, system: SystemMapping, force: bool = False
+) -> Iterator[Shown]:
     """Writes how far every bead was moved, frame by frame, for a viewer to colour by.
 
     Args:
@@ -99,9 +101,10 @@ def moved_beads(path: str | Path | None, judge: Judge, system: SystemMapping) ->
             written.
         judge: of the system.
         system: the beads' names.
+        force: whether to replace an existing file.
 
     Raises:
-        InputError: another ending than .pdb.
+        InputError: another ending than .pdb, or the file is there.
     """
     if path is None:
         yield lambda made, beads, number: None
@@ -111,6 +114,8 @@ def moved_beads(path: str | Path | None, judge: Judge, system: SystemMapping) ->
             f"{path}: expected a file that ends in .pdb, whose temperature factors say how far "
             f"beads were moved, found '{Path(path).suffix}'"
         )
+    if Path(path).exists() and not force:
+        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
     with new_file(Path(path)) as aside:
         writer = PdbWriter(aside, bead_table(system))
         try:

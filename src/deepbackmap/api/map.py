@@ -40,7 +40,7 @@ def map_trajectory(
     Args:
         structure: atoms with names, in the topology's order.
         trajectory: frames of it; None maps the frames of the structure file.
-        topology: GROMACS topology of the atoms.
+        topology: of the atoms, in any format that ``io.topology`` reads.
         mapping: mapping file, or the name of a packaged one, or several of them.
         output: bead structure or trajectory to write.
         frames: which frames, "A:B:C"; all by default.

@@ -125,7 +125,7 @@ def _terms(molecule: MoleculeType) -> Iterator[tuple[str, list[int], list[float]
 def _energy(
     kind: str, angles: Float64[np.ndarray, " a"], row: list[float]
 ) -> Float64[np.ndarray, " a"]:
-    """Energy of a torsion in kJ/mol, as ``system.topology.TERM_COLUMNS`` defines it."""
+    """Energy of a torsion in kJ/mol, as ``system.kinds.KINDS`` defines it."""
     if kind == "proper":
         phase, k, multiplicity = row
         return k * (1.0 + np.cos(multiplicity * angles - phase))

@@ -157,8 +157,10 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected labels as text, found {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: expected labels as text, found {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected labels as text, found other bytes") from error
     labels = []
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].split()

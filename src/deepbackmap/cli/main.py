@@ -35,7 +35,8 @@ mapping_app = typer.Typer(help="Mapping files.", no_args_is_help=True, rich_mark
 app.add_typer(mapping_app, name="mapping")
 
 Topology = Annotated[
-    Path, typer.Option("--topology", "-p", help="GROMACS topology of the atoms (.top).")
+    Path,
+    typer.Option("--topology", "-p", help="Of the atoms: .top, or LAMMPS, Amber, CHARMM, OpenMM."),
 ]
 Frames = Annotated[str | None, typer.Option(help="Which frames, A:B:C; all by default.")]
 ByOrder = Annotated[
@@ -227,7 +228,9 @@ def backmap(
     finish: Annotated[
         bool, typer.Option("--finish", help="Equilibrate afterwards, as the verb finish does.")
     ] = False,
-    finish_steps: Annotated[int, typer.Option(help="Of dynamics, with --finish.")] = 100,
+    finish_steps: Annotated[
+        int | None, typer.Option(help="Of dynamics, with --finish; 100 by default.")
+    ] = None,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
     format: Format = None,
@@ -240,7 +243,11 @@ def backmap(
 ) -> None:
     """Put the atoms back into beads."""
     with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, model, *(mapping or ()), like, labels)
+        inputs = (beads, trajectory, topology, model, *(mapping or ()), like, labels)
+        _spare(output, *inputs)
+        if moved is not None:
+            _spare_beside(moved, output, *inputs)
+        steps_after = _finishing(finish, finish_steps, engine)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
         summary = run_backmapping(
@@ -250,7 +257,7 @@ def backmap(
             block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
             bead_tolerance=bead_tolerance, like=like, labels=labels, moved=moved,
             options=_options_of_method(option), device=device,
-            finish_steps=finish_steps if finish else None, keep_defects=keep_defects,
+            finish_steps=steps_after, keep_defects=keep_defects,
             engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
             progress=_progress(quiet),
         )  # fmt: skip
@@ -545,6 +552,25 @@ def _spare(output: Path, *inputs: str | Path | None) -> None:
 
     refuse_inputs(output, *inputs)
     refuse_inputs(f"{output}.json", *inputs)
+
+
+def _spare_beside(moved: Path, output: Path, *inputs: str | Path | None) -> None:
+    """Refuses a second output that is the first one or one of the inputs."""
+    from deepbackmap.io.atomic import refuse_inputs
+
+    if moved.resolve() == output.resolve():
+        raise InputError(f"{moved}: expected another file than the output, found the same")
+    refuse_inputs(moved, *inputs)
+
+
+def _finishing(finish: bool, steps: int | None, engine: str) -> int | None:
+    """Steps of finishing; None: without. Options of it do nothing without it and are refused."""
+    if finish:
+        return 100 if steps is None else steps
+    given = {"finish-steps": steps is not None, "engine": engine != "auto"}
+    for name in (name for name, there in given.items() if there):
+        raise InputError(f"{name}: expected --finish with it, found it alone")
+    return None
 
 
 def _files_of(given: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Terms of one kind are worked through one after the other, each for ``LANES`` copies of a molecule
 type at once. A kind is one function from an internal coordinate and the term's parameters to its
-energy and slope; ``KERNELS`` says which, and how the columns of ``system.topology.TERM_COLUMNS``
+energy and slope; ``KERNELS`` says which, and how the columns of ``system.kinds.KINDS``
 become the parameters that it takes. Kinds that are not there go through ``forcefield.terms`` and
 automatic differentiation: slow, but right.
 """
