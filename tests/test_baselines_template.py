@@ -13,7 +13,7 @@ from deepbackmap.baselines import surroundings
 from deepbackmap.baselines.joints import find_joints, joint_energies
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
 from deepbackmap.baselines.sites import find_sites
-from deepbackmap.baselines.superposition import random_turns, superpose
+from deepbackmap.baselines.superposition import superpose
 from deepbackmap.baselines.templates import (
     Fragments,
     learn_templates,
@@ -24,6 +24,7 @@ from deepbackmap.baselines.templates import (
 from deepbackmap.chemistry import tacticity
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image, neighbour_pairs, wrap
+from deepbackmap.geometry.turns import random_turns
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions

@@ -13,9 +13,10 @@ from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.chemistry.stereo import restore
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.geometry.turns import random_turns
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.methods.physics.fit import fit
-from deepbackmap.methods.physics.library import candidates, make_library, random_turns
+from deepbackmap.methods.physics.library import candidates, make_library
 from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
 from deepbackmap.methods.physics.sampler import PhysicsSampler

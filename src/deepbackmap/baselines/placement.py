@@ -24,10 +24,11 @@ from jaxtyping import Float64, Int64
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.joints import Joints, find_joints, inner_energies, joint_energies
 from deepbackmap.baselines.sites import Site, find_sites
-from deepbackmap.baselines.superposition import nearest_by_distances, random_turns, superpose
+from deepbackmap.baselines.superposition import nearest_by_distances, superpose
 from deepbackmap.baselines.surroundings import Crowd, Surroundings
 from deepbackmap.baselines.templates import Fragments, TemplateSet, match_site
 from deepbackmap.geometry.counter_random import hash_counters, uniform
+from deepbackmap.geometry.turns import random_turns
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure

@@ -207,7 +207,6 @@ class _Run:
         self._firm = settler.mechanics.firm(options.temperature, options.timestep)
         self._widths = dict.fromkeys(settler.bead_types, 0.0)
         self._done = 0
-        self._strained = np.zeros(0, dtype=np.int64)
         self._drifting: tuple[str, ...] = ()
 
     def hold(self, widths: Mapping[str, float]) -> None:
