@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from deepbackmap.chemistry import double_bonds, rings, stereo
 from deepbackmap.chemistry.tacticity import KnownHands
@@ -303,7 +303,7 @@ class Judge:
         self._strain = np.bincount(owner, freedom.strain, minlength=many)
         self._real = np.flatnonzero(self._degrees > 0.1)
         kinds, place = np.unique(self._degrees[self._real].round(3), return_inverse=True)
-        self._edge = chi2.ppf(1.0 - RARE, kinds)[place.reshape(-1)]
+        self._edge = chdtri(kinds, RARE)[place.reshape(-1)]
 
     def _contacts_of(self, look: Look, number: int) -> Contacts:
         if not len(look.near.pairs):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from deepbackmap.blocks.handedness import Handedness
@@ -19,6 +18,10 @@ from deepbackmap.methods import find_method
 from deepbackmap.methods.options import MethodOptions, Metrics, SamplingOptions, TrainingOptions
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.system import Structure
+
+if TYPE_CHECKING:
+    # For trainings only, and it takes seconds to import.
+    from lightning_fabric import Fabric
 
 Progress = Callable[[int], None]
 """Called with the number of blocks placed since the last call."""

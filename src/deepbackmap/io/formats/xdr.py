@@ -11,10 +11,9 @@ import os
 import struct
 from abc import abstractmethod
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.xtc_stream import PackedFrame, unpack
@@ -216,7 +215,7 @@ class XtcWriter(FrameWriter):
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
         self._path = path
-        self._file = XTCFile(str(path), "w")
+        self._file: Any = None
         self._count = 0
 
     def write(self, structure: Structure, index: int) -> None:
@@ -228,13 +227,25 @@ class XtcWriter(FrameWriter):
                 f"write .trr"
             )
         try:
-            self._file.write(x, box, index, structure.time, 1000.0)
+            self._open().write(x, box, index, structure.time, 1000.0)
         except OSError as error:
             raise FormatError(f"to write a frame, found: {error}") from error
         self._count += 1
 
+    def _open(self) -> Any:
+        """The encoder, from the first frame on."""
+        if self._file is None:
+            # Here, because MDAnalysis takes most of a second, which nobody waits for before
+            # there is something to write.
+            from MDAnalysis.lib.formats.libmdaxdr import XTCFile
+
+            self._file = XTCFile(str(self._path), "w")
+        return self._file
+
     def close(self) -> None:
         """Finishes the file, and looks whether all of it came to the disk."""
+        if self._file is None:
+            return
         try:
             self._file.close()
         except OSError as error:

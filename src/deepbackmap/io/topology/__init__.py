@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.gromacs import read_gromacs
 from deepbackmap.io.topology.lammps import read_lammps
-from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
 __all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "read_topology"]
 
 _HEAD = 4096
 """Bytes from which a format is recognised."""
+
+
+def _by_openmm(name: str) -> Callable[[Path, TopologyOptions], Topology]:
+    """A reader that needs OpenMM, which is imported when such a file is read."""
+
+    def read(path: Path, options: TopologyOptions) -> Topology:
+        found: Topology = getattr(import_module("deepbackmap.io.topology.openmm"), name)(
+            path, options
+        )
+        return found
+
+    return read
 
 
 def _is_gromacs(head: str) -> bool:
@@ -34,13 +46,19 @@ FORMATS: tuple[TopologyFormat, ...] = (
         "an Amber topology",
         (".prmtop", ".parm7"),
         lambda head: head.lstrip().startswith("%VERSION"),
-        read_amber,
+        _by_openmm("read_amber"),
     ),
     TopologyFormat(
-        "a CHARMM or X-PLOR psf", (".psf",), lambda head: head.startswith("PSF"), read_charmm
+        "a CHARMM or X-PLOR psf",
+        (".psf",),
+        lambda head: head.startswith("PSF"),
+        _by_openmm("read_charmm"),
     ),
     TopologyFormat(
-        "an OpenMM System", (), lambda head: "<System" in head and "openmm" in head, read_system
+        "an OpenMM System",
+        (),
+        lambda head: "<System" in head and "openmm" in head,
+        _by_openmm("read_system"),
     ),
     TopologyFormat(
         "a GROMACS run input",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from deepbackmap.blocks.handedness import Handedness
@@ -22,6 +22,9 @@ from deepbackmap.methods.physics.options import (
 from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.system import Topology
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class PhysicsMethod:

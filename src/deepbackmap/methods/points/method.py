@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from deepbackmap.blocks.handedness import Handedness
@@ -16,7 +17,6 @@ from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.base import Learner, Method, Model, Sampler
 from deepbackmap.methods.options import SamplingOptions, TrainingOptions
 from deepbackmap.methods.points.generator import fresh_generator
-from deepbackmap.methods.points.learner import PointLearner
 from deepbackmap.methods.points.options import (
     NEW_MODEL,
     OPTIONS,
@@ -27,6 +27,9 @@ from deepbackmap.methods.points.options import (
 from deepbackmap.methods.points.sampler import PointSampler
 from deepbackmap.methods.points.slots import bead_signs, collect_vocabulary, name_kinds
 from deepbackmap.methods.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class PointMethod:
@@ -51,7 +54,10 @@ class PointMethod:
     def learner(self, fabric: Fabric, spec: ModelSpec, options: TrainingOptions) -> Learner:
         """A learner with a fresh generator."""
         assert isinstance(options, PointTrainingOptions)
-        return PointLearner(fabric, spec, options)
+        # Here, because it brings Lightning, which takes seconds, and nobody samples with it.
+        found = import_module("deepbackmap.methods.points.learner")
+        learner: Learner = found.PointLearner(fabric, spec, options)
+        return learner
 
     def sampler(
         self,

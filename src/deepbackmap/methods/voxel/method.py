@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from deepbackmap.blocks.handedness import Handedness
@@ -16,7 +17,6 @@ from deepbackmap.methods.base import Learner, Method, Model, Sampler
 from deepbackmap.methods.options import SamplingOptions, TrainingOptions
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.methods.voxel.fresh import fresh_generator
-from deepbackmap.methods.voxel.learner import VoxelLearner
 from deepbackmap.methods.voxel.options import (
     OPTIONS,
     VoxelModelOptions,
@@ -24,6 +24,9 @@ from deepbackmap.methods.voxel.options import (
     VoxelTrainingOptions,
 )
 from deepbackmap.methods.voxel.sampler import VoxelSampler
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 AXIS_DEFAULTS = {"candidates": 8, "choice": "lowest", "block_relaxation": 0}
 """Sampling of a new model whose frame leaves the angle about z free: the paper's (II D 3)."""
@@ -47,7 +50,10 @@ class VoxelMethod:
     def learner(self, fabric: Fabric, spec: ModelSpec, options: TrainingOptions) -> Learner:
         """A learner with a fresh generator."""
         assert isinstance(options, VoxelTrainingOptions)
-        return VoxelLearner(fabric, spec, options)
+        # Here, because it brings Lightning, which takes seconds, and nobody samples with it.
+        found = import_module("deepbackmap.methods.voxel.learner")
+        learner: Learner = found.VoxelLearner(fabric, spec, options)
+        return learner
 
     def sampler(
         self,
