@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cli_systems import command, contents, refused
-from deepbackmap.api.finish import Finisher, finish_options
+from deepbackmap.api.finish import FinishTotals
+from deepbackmap.api.finisher import Finisher, finish_options
 from deepbackmap.api.record import file_hash
 from deepbackmap.dynamics.finishing import Finished
 from deepbackmap.errors import InputError
@@ -343,7 +344,7 @@ def test_a_defect_that_finishing_makes_is_refused_unless_it_is_to_be_kept(chains
         mirror_one_centre(positions, topology)
         return Finished(replace(structure, positions=positions), 21, 11, 10, 1, {}, {})
 
-    module = importlib.import_module("deepbackmap.api.finish")  # the package shows the function
+    module = importlib.import_module("deepbackmap.api.finisher")
     monkeypatch.setattr(module, "finish_structure", turned)
     monkeypatch.setattr(module, "BONDS_OFF", 1.0)
     options = finish_options(300.0)
@@ -351,8 +352,9 @@ def test_a_defect_that_finishing_makes_is_refused_unless_it_is_to_be_kept(chains
     with pytest.raises(InputError, match=r"no defect from finishing, found 1 new, .*stereocentre"):
         strict.finish(frame, 4, "x.gro")
     kept = Finisher(topology, options, engine="openmm-cpu", keep_defects=True)
-    kept.finish(frame, 4, "x.gro")
-    summary = kept.summary()
+    totals = FinishTotals(topology.n_atoms, options)
+    totals.add(kept.finish(frame, 4, "x.gro"))
+    summary = totals.summary()
     assert len(summary.new) == 1
     assert "frame 4" in summary.new[0]
     assert "WARNING, new: stereocentre" in summary.to_text()

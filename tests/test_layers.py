@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "deepbackmap"
 FOR_ALL = {"errors", "quantities"}
-OPTIONAL = {"cgsmiles", "gsd", "MDAnalysis", "matplotlib"}
+OPTIONAL = {"cgsmiles", "gsd", "MDAnalysis", "matplotlib", "dask_jobqueue", "distributed"}
 """Third parties that a function may import for itself: not installed, or slow, for most users."""
 
 

@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.backmapping import BackmappedFrame, BackmapTask, FinishPlan
+from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
-from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
+from deepbackmap.api.finish import FinishSummary, FinishTotals
+from deepbackmap.api.finisher import finish_options
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
-from deepbackmap.api.record import make_record
+from deepbackmap.api.record import content_hash, identity, make_record
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.plausible import BeadBonds
-from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
+from deepbackmap.evaluation.usable import Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
+from deepbackmap.jobs.journal import open_journal
+from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
-from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods import find_options
-from deepbackmap.methods.base import Model, Sampler, open_sampler
+from deepbackmap.methods.base import Model
 from deepbackmap.methods.options import SamplingOptions
 from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
-from deepbackmap.system import Structure, Topology
+from deepbackmap.system import Topology
 from deepbackmap.system.topology import require_energies
 
-ATTEMPTS = 3
-"""Times that a frame is drawn, until it can be used."""
-ANEW = 1 << 40
-"""Added to the number of a frame that is drawn anew, for other random numbers."""
 NO_MODEL = "none"
 """Name of the route that needs no model: topology, mapping, beads and physics."""
 
@@ -157,6 +155,9 @@ def backmap(
     by_order: bool = False,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> Summary:
@@ -207,6 +208,10 @@ def backmap(
             where they are called by type, distances of bonded beads are checked.
         drop: residues of molecules that the beads leave out; so does the output.
         keep: residues of molecules whose beads are their atoms.
+        workers: processes that share the frames; the result does not depend on it.
+        scheduler: of a Dask cluster that shares them instead: address, file, or the kind of a
+            batch system, which is asked for ``workers`` jobs (docs/scale.md).
+        resume: whether to go on from what an interrupted run has left.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -217,122 +222,160 @@ def backmap(
         InputError: an input is wrong or does not fit the others, or an option is not one of the
             model's method; then no output is left.
     """
-    where = choose_device(device)
-    record = Path(f"{output}.json")
     asked = {
         "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
         "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
         "batch": batch, "temperature": temperature, "seed": seed,
         "bead_tolerance": bead_tolerance, **(options or {}),
     }  # fmt: skip
-    path = None if str(model) == NO_MODEL else find_model(model)
-    trained = None if path is None else load_model(path)
-    file = _mapping(mapping, trained, path).with_selection(drop, keep)
-    atoms, left_out = file.without_dropped(read_topology(topology))
-    _refuse_kept(file.kept(atoms), path)
-    system = file.resolve(atoms)
-    loaded = _without_model(atoms, system, file, temperature) if trained is None else trained
-    named = NO_MODEL if path is None else path.stem
-    chosen = sampling_options(loaded.spec, named, asked)
+    inputs = {
+        "beads": beads, "trajectory": trajectory, "topology": topology,
+        "mapping": mapping_words(mapping), "like": like, "labels": labels,
+    }  # fmt: skip
+    where = choose_device(device)
+    system = _System.of(topology, model, mapping, drop, keep, temperature, asked)
+    record = Path(f"{output}.json")
     with read_frames(beads, trajectory, frames=frames) as source:
-        match = check_beads(system, source.table, str(beads), by_order=by_order)
-        order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force)
+        match = check_beads(system.beads, source.table, str(beads), by_order=by_order)
+        writer = open_writer(output, atom_table(system.atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         hands = find_hands(
-            system, file, loaded.spec, like=like, labels=labels,
+            system.beads, system.file, system.model.spec, like=like, labels=labels,
             beads=source[0] if len(source) else None,
         )  # fmt: skip
-        try:
-            sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
-        except InputError as error:  # a type that the model never saw
-            raise InputError(f"{topology}: {error}{_way_out(path)}") from error
-        warmth = chosen.temperature or loaded.spec.temperature
-        judge = Judge(atoms, system, hands=hands.known)
-        figures, held, drawn_anew = Figures(), Held(), 0
-        bonds = BeadBonds.of(system)
-        doubts: dict[str, Finding] = {}
-        finisher = _finisher(atoms, finish_steps, chosen, loaded, engine, keep_defects)
-        started = time.perf_counter()
+        finish = None if finish_steps is None else FinishPlan(finish_steps, engine)
+        task = BackmapTask(
+            system.atoms, system.beads, system.model, system.options, where.type,
+            hands.handedness, hands.known, str(source.path), _way_out(system.path),
+            not match.certain, keep_defects, finish,
+        )  # fmt: skip
+        totals = _Totals(system, task, source, threads=torch.get_num_threads())
+        judge = None if moved is None else Judge(system.atoms, system.beads)
+        used = asdict(system.options) | {"frames": frames}
+        run = identity("backmap", inputs, used | {"finish": finish, "device": where.type})
+        run |= {"atoms": content_hash(system.atoms), "model": system.sha256}
         with (
+            open_pool(task, workers, scheduler) as pool,
+            open_journal(output, run, resume=resume, frames=len(source)) as journal,
             beside(record) as part,
             writer,
-            moved_beads(moved, judge, system, force) as show_moved,
-            _Bar(sampler, len(source), system.n_beads, progress) as bar,
+            moved_beads(moved, judge, system.beads, force) as show_moved,
+            FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress) as bar,
         ):
-            for number, frame in zip(source.frames.tolist(), source, strict=True):
-                if order is not None:
-                    order.check(frame, f"{source.path} frame {number}")
-                place = f"{source.path} frame {number}"
-                seen = judgement.of_input(system, frame, bonds, loaded.spec, warmth)
-                judgement.refuse(place, seen, keep_defects=keep_defects)
-                doubts |= {f.sentence: f for f in seen if f.severity != "fine"}
-                for attempt in range(ATTEMPTS):
-                    made = _sample(sampler, frame, number + attempt * ANEW, source, bar.count)
-                    if finisher is not None:
-                        made = finisher.finish(made, number, str(source.path))
-                    found = judge.frame(made, frame, number)
-                    found_wrong = verdict(found, warmth)
-                    if worst(found_wrong) != "unusable":
-                        break
-                judgement.refuse(place, found_wrong, keep_defects=keep_defects)
-                drawn_anew += bool(attempt)
-                if sampler.settled is not None:
-                    held = held + Held.of(sampler.settled)
-                writer.write(made)
-                show_moved(made, frame, number)
-                figures = figures + found
+            jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+            for job, done in in_order(pool, jobs, journal, bar.count):
+                writer.write(done.structure)
+                show_moved(done.structure, job.content, job.number)
+                totals.add(done)
                 bar.next_frame()
-            summary = _summary(
-                figures, len(source), atoms, time.perf_counter() - started, chosen,
-                loaded, path,
-            )  # fmt: skip
-            summary = replace(
-                summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
-                drawn_anew=drawn_anew,
-                input_findings=tuple(doubts.values()),
-            )  # fmt: skip
-            if finisher is not None:
-                summary = replace(summary, finish=finisher.summary())
+            summary = totals.summary((*system.left_out, *match.notes), hands.words())
             # Inside, so that a record that cannot be written leaves no output either.
-            inputs = {
-                "beads": beads, "trajectory": trajectory, "topology": topology,
-                "mapping": mapping_words(mapping), "like": like, "labels": labels,
-            }  # fmt: skip
-            text = _record(summary, chosen, inputs, output, frames, where)
-            part.write_text(text, encoding="utf-8")
+            part.write_text(
+                make_record(
+                    "backmap", inputs=inputs, output=output, options=used,
+                    seed=system.options.seed, device=where.type,
+                    threads=torch.get_num_threads(), summary=summary.to_dict(),
+                    engine=None if summary.finish is None else summary.finish.engine,
+                ),
+                encoding="utf-8",
+            )  # fmt: skip
     return summary
 
 
-class _Bar:
-    """One bar over all frames that counts beads."""
+@dataclass(frozen=True)
+class _System:
+    """What atoms are put back into which beads, and by what."""
 
-    def __init__(self, sampler: Sampler, frames: int, beads: int, show: bool) -> None:
-        self._per_bead = max(1, sampler.placements // max(1, beads))
-        self._beads, self._frames, self._frame, self._count = beads, frames, 0, 0
-        self._bar = tqdm(total=frames * beads, unit="bead", disable=not show)
-        self._label()
+    atoms: Topology
+    beads: SystemMapping
+    file: MappingFile
+    model: Model
+    path: Path | None
+    """Of the model; None: there is none."""
+    options: SamplingOptions
+    left_out: tuple[str, ...]
+    """Molecules that the beads leave out, as sentences."""
 
-    def __enter__(self) -> _Bar:
-        return self
+    @classmethod
+    def of(
+        cls,
+        topology: str | Path,
+        model: str | Path,
+        mapping: str | Path | Sequence[str | Path] | None,
+        drop: Sequence[str],
+        keep: Sequence[str],
+        temperature: float | None,
+        asked: Mapping[str, Any],
+    ) -> _System:
+        """Reads model, mapping and topology; for the arguments see ``backmap``."""
+        path = None if str(model) == NO_MODEL else find_model(model)
+        trained = None if path is None else load_model(path)
+        file = _mapping(mapping, trained, path).with_selection(drop, keep)
+        atoms, left_out = file.without_dropped(read_topology(topology))
+        _refuse_kept(file.kept(atoms), path)
+        beads = file.resolve(atoms)
+        loaded = _without_model(atoms, beads, file, temperature) if trained is None else trained
+        chosen = sampling_options(loaded.spec, NO_MODEL if path is None else path.stem, asked)
+        return cls(atoms, beads, file, loaded, path, chosen, tuple(left_out))
 
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return NO_MODEL if self.path is None else self.path.stem
 
-    def _label(self) -> None:
-        self._bar.set_description(f"frame {min(self._frame + 1, self._frames)}/{self._frames}")
+    @property
+    def sha256(self) -> str:
+        """Of the model's file; empty where there is none."""
+        return "" if self.path is None else model_hash(self.path)
 
-    def count(self, sequences: int) -> None:
-        """Some sequences were placed; a bead is done when all of its sequences are."""
-        self._count += sequences
-        done = self._frame * self._beads + self._count // self._per_bead
-        self._bar.update(done - self._bar.n)
 
-    def next_frame(self) -> None:
-        """A frame is complete."""
-        self._frame, self._count = self._frame + 1, 0
-        self._label()
+class _Totals:
+    """What many frames come to, one after another; their structures are let go."""
+
+    def __init__(
+        self, system: _System, task: BackmapTask, source: FrameSource, threads: int
+    ) -> None:
+        self._system, self._task, self._frames = system, task, len(source)
+        self._figures, self._held, self._anew = Figures(), Held(), 0
+        self._doubts: dict[str, Finding] = {}
+        self._finish: FinishTotals | None = None
+        if task.finish is not None:
+            how = finish_options(task.temperature, steps=task.finish.steps)
+            self._finish = FinishTotals(system.atoms.n_atoms, how, seed=system.options.seed)
+        self._started = time.perf_counter()
+
+    def add(self, done: BackmappedFrame) -> None:
+        """One more frame."""
+        self._figures = self._figures + done.figures
+        self._held = self._held + done.held
+        self._anew += done.attempts > 1
+        self._doubts |= {f.sentence: f for f in done.doubts}
+        if self._finish is not None and done.finished is not None:
+            self._finish.add(done.finished)
+
+    def summary(self, accepted: tuple[str, ...], hands: str) -> Summary:
+        """Of all frames."""
+        seconds, system = time.perf_counter() - self._started, self._system
+        return Summary(
+            frames=self._frames,
+            atoms=system.atoms.n_atoms,
+            seconds=seconds,
+            atoms_per_second=self._frames * system.atoms.n_atoms / seconds,
+            figures=self._figures,
+            seed=system.options.seed,
+            model=system.name,
+            model_sha256=system.sha256,
+            method=system.model.spec.method,
+            options=in_force(system.options),
+            temperature=self._task.temperature,
+            accepted=accepted,
+            drawn_anew=self._anew,
+            hands=hands,
+            held=self._held,
+            input_findings=tuple(self._doubts.values()),
+            finish=None if self._finish is None else self._finish.summary(),
+        )
 
 
 def sampling_options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> SamplingOptions:
@@ -352,24 +395,6 @@ def sampling_options(spec: ModelSpec, source: str, given: Mapping[str, Any]) -> 
 def in_force(options: SamplingOptions) -> dict[str, Any]:
     """Options that say how atoms are placed; seed and temperature stand for themselves."""
     return {k: v for k, v in asdict(options).items() if k not in ("seed", "temperature", "batch")}
-
-
-def _finisher(
-    topology: Topology,
-    steps: int | None,
-    options: SamplingOptions,
-    model: Model,
-    engine: str,
-    keep_defects: bool,
-) -> Finisher | None:
-    """What finishes the sampled structures, if that is asked for."""
-    if steps is None:
-        return None
-    temperature = options.temperature or model.spec.temperature
-    return Finisher(
-        topology, finish_options(temperature, steps=steps), engine=engine, seed=options.seed,
-        keep_defects=keep_defects,
-    )  # fmt: skip
 
 
 def _refuse_kept(kept: Sequence[str], model: Path | None) -> None:
@@ -420,68 +445,3 @@ def _way_out(path: Path | None) -> str:
         f"; model {path}: train one of your own (docs/training.md), or do without: --model "
         f"{NO_MODEL} --mapping FILE --temperature KELVIN"
     )
-
-
-def _sample(
-    sampler: Sampler,
-    frame: Structure,
-    number: int,
-    source: FrameSource,
-    progress: Callable[[int], None],
-) -> Structure:
-    try:
-        made = sampler.sample(frame, frame=number, progress=progress)
-    except InputError as error:
-        raise InputError(f"{source.path} {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"{source.path} frame {number}: expected the batch to fit the device's memory, found "
-            f"it full with batch {sampler.options.batch}; give a smaller one"
-        ) from error
-    bad = np.flatnonzero(~np.isfinite(made.positions).all(axis=1))
-    if len(bad):
-        raise InputError(
-            f"{source.path} frame {number}: expected finite coordinates from the model, found "
-            f"{made.positions[bad[0]].tolist()} for atom {bad[0] + 1}; is the model trained?"
-        )
-    return made
-
-
-def _summary(
-    figures: Figures,
-    frames: int,
-    topology: Topology,
-    seconds: float,
-    options: SamplingOptions,
-    model: Model,
-    path: Path | None,
-) -> Summary:
-    return Summary(
-        frames=frames,
-        atoms=topology.n_atoms,
-        seconds=seconds,
-        atoms_per_second=frames * topology.n_atoms / seconds,
-        figures=figures,
-        seed=options.seed,
-        model=NO_MODEL if path is None else path.stem,
-        model_sha256="" if path is None else model_hash(path),
-        method=model.spec.method,
-        options=in_force(options),
-        temperature=options.temperature or model.spec.temperature,
-    )
-
-
-def _record(
-    summary: Summary,
-    options: SamplingOptions,
-    inputs: Mapping[str, object],
-    output: str | Path,
-    frames: str | None,
-    device: torch.device,
-) -> str:
-    return make_record(
-        "backmap", inputs=inputs, output=output, options=asdict(options) | {"frames": frames},
-        seed=options.seed, device=device.type, threads=torch.get_num_threads(),
-        engine=None if summary.finish is None else summary.finish.engine,
-        summary=summary.to_dict(),
-    )  # fmt: skip

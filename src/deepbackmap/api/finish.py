@@ -6,45 +6,29 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.files import beside, open_atoms, open_beads
-from deepbackmap.api.record import make_record
-from deepbackmap.dynamics.containers import Hold
-from deepbackmap.dynamics.finishing import (
-    CannotFinish,
-    Finished,
-    FinishOptions,
-    finish_structure,
-    seed_from,
-)
+from deepbackmap.api.finisher import HOLD_CONSTANT, FinishedFrame, FinishTask, finish_options
+from deepbackmap.api.record import content_hash, identity, make_record
+from deepbackmap.dynamics.finishing import FinishOptions
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import NAMED, Deviation, Figures
-from deepbackmap.evaluation.judge import Judge, Look
 from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.trajectory import (
-    FrameSource,
-    atom_table,
-    open_writer,
-    read_frames,
-)
-from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
+from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
+from deepbackmap.jobs.journal import open_journal
+from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.task import Job
+from deepbackmap.mapping import SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_atoms
 from deepbackmap.system import Structure, Topology
-from deepbackmap.system.whole import BondTree, bond_trees, make_whole
-
-HOLD_CONSTANT = 100_000.0
-"""kJ mol-1 nm-2: at 568 K a bead then stays within about 0.01 nm of where it is held."""
-BONDS_OFF = 0.002
-"""nm: a constrained bond that is farther from its length means that the engine failed."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +159,9 @@ def finish(
     seed: int = 0,
     strict: bool = False,
     keep_defects: bool = False,
+    workers: int = 1,
+    scheduler: str | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> FinishSummary:
@@ -208,6 +195,9 @@ def finish(
         seed: of all random numbers.
         strict: whether to refuse what is suspicious as well.
         keep_defects: whether to write structures that cannot be used.
+        workers: processes that share the frames; the result does not depend on it.
+        scheduler: of a Dask cluster that shares them instead (docs/scale.md).
+        resume: whether to go on from what an interrupted run has left.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -227,32 +217,39 @@ def finish(
     record = Path(f"{output}.json")
     system = _held(hold_beads, mapping, beads, hold_constant, atoms)
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
+    given = {"structure": structure, "trajectory": trajectory, "topology": topology,
+             "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
+    used = asdict(options) | {"hold_beads": hold_beads, "hold_constant": hold_constant,
+        "strict": strict, "keep_defects": keep_defects, "frames": frames}  # fmt: skip
     with read_frames(structure, trajectory, frames=frames) as source:
         check_atoms(atoms, source.table, str(structure))
         writer = open_writer(output, atom_table(atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
-        finisher = Finisher(
-            atoms, options, engine=engine, threads=threads, seed=seed, hold=system,
-            hold_constant=hold_constant, reference=_reference(reference, atoms), strict=strict,
-            keep_defects=keep_defects,
+        task = FinishTask(
+            atoms, options, str(source.path), engine=engine, threads=threads, seed=seed,
+            hold=system, hold_constant=hold_constant, reference=_reference(reference, atoms),
+            strict=strict, keep_defects=keep_defects,
         )  # fmt: skip
+        totals = FinishTotals(atoms.n_atoms, options, threads=threads, seed=seed)
+        run = identity("finish", given, used | {"seed": seed, "engine": engine})
         with (
+            open_pool(task, workers, scheduler) as pool,
+            open_journal(
+                output, run | {"atoms": content_hash(atoms)}, resume=resume, frames=len(source)
+            ) as journal,
             _beads_of(beads, system, source) as held,
             beside(record) as part,
             writer,
-            _Bar(len(source), options, progress) as bar,
-        ):
-            for number, frame in zip(source.frames.tolist(), source, strict=True):
-                where = None if held is None else held[number]
-                writer.write(finisher.finish(frame, number, str(source.path), where, bar))
+            FrameBar(len(source), options.steps, "step", progress) as bar,
+        ):  # fmt: skip
+            for _, done in in_order(pool, _jobs(source, held), journal, bar.count):
+                assert done.structure is not None
+                writer.write(done.structure)
+                totals.add(done)
                 bar.next_frame()
-            summary = finisher.summary()
-            given = {"structure": structure, "trajectory": trajectory, "topology": topology,
-                     "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
+            summary = totals.summary()
             # Inside, so that a record that cannot be written leaves no output either.
-            used = asdict(options) | {"hold_beads": hold_beads, "hold_constant": hold_constant,
-                "strict": strict, "keep_defects": keep_defects, "frames": frames}  # fmt: skip
             text = make_record(
                 "finish", inputs=given, output=output, options=used, seed=seed, threads=threads,
                 engine=summary.engine, summary=summary.to_dict(),
@@ -261,218 +258,64 @@ def finish(
     return summary
 
 
-def finish_options(temperature: float | None, **values: Any) -> FinishOptions:
-    """Options of finishing as a user gave them.
-
-    Raises:
-        InputError: one cannot be, or there is no temperature.
-    """
-    if temperature is None:
-        raise InputError("temperature: expected one in K, since none can be guessed, found none")
-    try:
-        return FinishOptions(temperature=temperature, **values)
-    except ValueError as error:
-        raise InputError(str(error).replace(", got ", ", found ")) from error
+def _jobs(source: FrameSource, held: FrameSource | None) -> Iterator[Job]:
+    """Every frame, with the beads that are held."""
+    for index, number in enumerate(source.frames.tolist()):
+        yield Job(index, number, (source[index], None if held is None else held[number]))
 
 
-class Finisher:
-    """Finishes frames of one system one by one and keeps the figures only."""
+class FinishTotals:
+    """What many frames come to, one after another; their structures are let go."""
 
     def __init__(
-        self,
-        topology: Topology,
-        options: FinishOptions,
-        *,
-        engine: str = "auto",
-        threads: int | None = None,
-        seed: int = 0,
-        hold: SystemMapping | None = None,
-        hold_constant: float = HOLD_CONSTANT,
-        reference: Structure | None = None,
-        strict: bool = False,
-        keep_defects: bool = False,
+        self, atoms: int, options: FinishOptions, *, threads: int | None = None, seed: int = 0
     ) -> None:
-        """Prepares the engine.
+        """Begins with no frame.
 
         Args:
-            topology: of the system.
-            options: how.
-            engine: which.
-            threads: of it.
-            seed: of all random numbers, at least 0.
-            hold: maps the beads that are held.
-            hold_constant: kJ mol-1 nm-2.
-            reference: a structure whose stereocentres are right.
-            strict: whether what is suspicious is an error as well.
-            keep_defects: whether structures that cannot be used are wanted.
-
-        Raises:
-            InputError: the topology cannot be run, or there is no such engine here.
+            atoms: in each frame.
+            options: how they are finished.
+            threads: of the engine.
+            seed: of all random numbers.
         """
-        if seed < 0:
-            raise InputError(f"seed: expected a whole number from 0, found {seed}")
-        if not (math.isfinite(hold_constant) and hold_constant > 0.0):
-            raise InputError(f"hold_constant: expected a number above 0, found {hold_constant}")
-        if not (topology.c12 > 0.0).any():
-            raise InputError(
-                f"{topology.source}: expected Lennard-Jones parameters, found none above 0, so "
-                "that nothing would keep atoms apart"
-            )
-        self._topology, self._options, self._seed = topology, options, seed
-        self._hold, self._constant = hold, hold_constant
-        self._strict, self._keep, self._threads = strict, keep_defects, threads
-        self._trees: tuple[BondTree, ...] = bond_trees(topology)
-        self._judge = Judge(topology, hold, reference=reference)
-        # Here, so that verbs that run no engine need not wait for OpenMM.
-        from deepbackmap.dynamics.engines import open_engine
-
-        self._engine = open_engine(
-            topology, atom_table(topology), name=engine, threads=threads, mapping=hold
-        )
-        self._before, self._after, self._held = Figures(), Figures(), Deviation()
-        self._new: list[str] = []
-        self._done: list[Finished] = []
+        self._atoms, self._options, self._threads, self._seed = atoms, options, threads, seed
+        self._before, self._after = Figures(), Figures()
+        self._new: tuple[str, ...] = ()
+        self._minimisation, self._dynamics, self._engine = 0, 0, ""
+        self._steps: list[int] = []
+        self._settled: list[Mapping[str, Any]] = []
         self._started = time.perf_counter()
 
-    def finish(
-        self,
-        frame: Structure,
-        number: int,
-        source: str,
-        beads: Structure | None = None,
-        progress: _Bar | None = None,
-    ) -> Structure:
-        """Finishes one frame.
-
-        Args:
-            frame: molecules need not be whole.
-            number: of the frame in its file.
-            source: the file, for messages.
-            beads: where beads are held; None: where the frame has them.
-            progress: a bar.
-
-        Raises:
-            InputError: it cannot be finished, or what came out has a defect that is not to be.
-        """
-        where = f"{source} frame {number}"
-        whole = replace(
-            frame,
-            positions=make_whole(
-                frame.positions, frame.box, self._topology, trees=self._trees, source=where
-            ),
-        )
-        hold = self._hold_of(whole, beads)
-        before = self._judge.look(whole)
-        try:
-            done = finish_structure(
-                self._engine, self._judge.contacts, whole, self._options,
-                seed=seed_from(self._seed, number), hold=hold,
-                progress=(lambda steps: None) if progress is None else progress.count,
-            )  # fmt: skip
-        except CannotFinish as error:
-            raise InputError(f"{where}: {self._sentence(error)}") from error
-        self._judge_frame(whole, before, done, hold, number, where)
-        return replace(done.structure, time=frame.time)
+    def add(self, done: FinishedFrame) -> None:
+        """One more frame."""
+        self._before, self._after = self._before + done.before, self._after + done.after
+        self._new = (self._new + done.new)[:NAMED]
+        self._minimisation += done.minimisation
+        self._dynamics += done.dynamics
+        self._steps.append(done.steps)
+        self._settled.append(done.settled)
+        self._engine = done.engine
 
     def summary(self) -> FinishSummary:
         """The figures of all frames so far."""
         return FinishSummary(
-            frames=len(self._done),
-            atoms=self._topology.n_atoms,
+            frames=len(self._steps),
+            atoms=self._atoms,
             seconds=time.perf_counter() - self._started,
-            engine=self._engine.name,
+            engine=self._engine,
             temperature=self._options.temperature,
-            minimisation=sum(d.minimisation for d in self._done),
-            dynamics=sum(d.dynamics for d in self._done),
-            steps=tuple(d.steps for d in self._done),
+            minimisation=self._minimisation,
+            dynamics=self._dynamics,
+            steps=tuple(self._steps),
             before=self._before,
             after=self._after,
-            new=tuple(self._new[:NAMED]),
+            new=self._new,
             findings=verdict(self._after, self._options.temperature),
-            settled=_settled([d.settled for d in self._done]),
+            settled=_settled(self._settled),
             threads=self._threads,
-            held=self._held,
+            held=self._after.beads,
             seed=self._seed,
         )
-
-    def _hold_of(self, whole: Structure, beads: Structure | None) -> Hold | None:
-        if self._hold is None:
-            return None
-        at = map_positions(self._hold, whole.positions) if beads is None else beads.positions
-        return Hold(at, self._constant)
-
-    def _judge_frame(
-        self,
-        start: Structure,
-        before: Look,
-        done: Finished,
-        hold: Hold | None,
-        number: int,
-        where: str,
-    ) -> None:
-        """Keeps the figures of a frame, or refuses it."""
-        after = self._judge.look(done.structure, before)
-        held = None if hold is None else Structure(hold.beads, done.structure.box)
-        first = self._judge.figures(before, start, held, number)
-        last = self._judge.figures(after, done.structure, held, number)
-        if last.bonds.largest > BONDS_OFF:
-            raise InputError(
-                f"{where}: expected bonds at their lengths after dynamics, found one "
-                f"{last.bonds.largest:.4f} nm off ({self._engine.name})"
-            )
-        new = self._judge.new_defects(after, before)
-        if new and not self._keep:
-            raise InputError(
-                f"{where}: expected no defect from finishing, found {len(new)} new, the first "
-                f"{new[0]}; keep-defects writes the structure all the same"
-            )
-        judgement.refuse(
-            where, verdict(last, self._options.temperature),
-            keep_defects=self._keep, strict=self._strict,
-        )  # fmt: skip
-        self._new += [f"{text}, frame {number}" for text in new]
-        self._before, self._after = self._before + first, self._after + last
-        self._held = self._held + last.beads
-        # The series are long, and only what they say is reported.
-        self._done.append(replace(done, energies={}))
-
-    def _sentence(self, error: CannotFinish) -> str:
-        if error.contact is None:
-            return str(error)
-        return f"{error}; closest are {self._judge.name_contact(error.contact)}"
-
-
-class _Bar:
-    """One bar over all frames that counts steps of dynamics."""
-
-    def __init__(self, frames: int, options: FinishOptions, show: bool) -> None:
-        self._frames, self._frame, self._steps = frames, 0, options.steps
-        self._bar = tqdm(total=frames * options.steps, unit="step", disable=not show)
-        self._label()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.close()
-
-    def _label(self) -> None:
-        self._bar.set_description(f"frame {min(self._frame + 1, self._frames)}/{self._frames}")
-
-    def count(self, steps: int) -> None:
-        """So many steps are done; a run that goes on until settled takes more than planned."""
-        self._bar.total = max(self._bar.total or 0, self._bar.n + steps)
-        self._bar.update(steps)
-
-    def next_frame(self) -> None:
-        """A frame is complete."""
-        self._frame += 1
-        self._label()
 
 
 def _held(

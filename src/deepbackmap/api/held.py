@@ -92,14 +92,14 @@ class Held:
 
 @contextmanager
 def moved_beads(
-    path: str | Path | None, judge: Judge, system: SystemMapping, force: bool = False
+    path: str | Path | None, judge: Judge | None, system: SystemMapping, force: bool = False
 ) -> Iterator[Shown]:
     """Writes how far every bead was moved, frame by frame, for a viewer to colour by.
 
     Args:
         path: .pdb whose temperature factors are the distances in Angstrom; None: nothing is
             written.
-        judge: of the system.
+        judge: of the system; None only without a file.
         system: the beads' names.
         force: whether to replace an existing file.
 
@@ -116,6 +116,7 @@ def moved_beads(
         )
     if Path(path).exists() and not force:
         raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+    assert judge is not None
     with new_file(Path(path)) as aside:
         writer = PdbWriter(aside, bead_table(system))
         try:

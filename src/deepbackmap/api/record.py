@@ -9,11 +9,14 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import deepbackmap
 
@@ -22,6 +25,8 @@ PACKAGES = {
     "openmm": "OpenMM",
 }  # fmt: skip
 """Name in a package registry → name in the record."""
+REFUSALS = ("keep_defects", "strict")
+"""Options that decide which results are refused, and change none."""
 READ = 1 << 20
 """Bytes of a file that are hashed at once."""
 
@@ -67,6 +72,23 @@ def make_record(
         "summary": dict(summary),
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def identity(
+    verb: str, inputs: Mapping[str, object], options: Mapping[str, Any]
+) -> dict[str, object]:
+    """What decides about the results of a run, by name: two runs that agree in it make the same.
+
+    Files count by what is in them. What only decides which results are refused is left out.
+
+    Args:
+        verb: of the command line.
+        inputs: what was given, by name.
+        options: in force, the seed among them.
+    """
+    contents = {name: _contents(value) for name, value in inputs.items()}
+    chosen = {name: value for name, value in options.items() if name not in REFUSALS}
+    return {"verb": verb, **contents, **chosen}
 
 
 def versions() -> dict[str, str | None]:
@@ -118,6 +140,38 @@ def _described(value: object) -> object:
     if not path.is_file():
         return str(value)
     return {"file": str(value), "sha256": file_hash(path)}
+
+
+def content_hash(value: object) -> str:
+    """Sha256 of a container: of its arrays and words, whichever files they came from."""
+    digest = hashlib.sha256()
+    _feed(digest.update, value)
+    return digest.hexdigest()
+
+
+def _feed(update: Callable[[bytes], None], value: object) -> None:
+    """Hands a container over piece by piece."""
+    if is_dataclass(value):
+        for entry in fields(value):
+            _feed(update, (entry.name, getattr(value, entry.name)))
+    elif isinstance(value, Mapping):
+        _feed(update, list(value.items()))
+    elif isinstance(value, list | tuple):
+        update(f"{len(value)} ".encode())
+        for part in value:
+            _feed(update, part)
+    elif isinstance(value, np.ndarray) and value.dtype != object:
+        update(f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    else:
+        update(f"{value!r}\0".encode())
+
+
+def _contents(value: object) -> object:
+    """Hashes in the place of files."""
+    found = _described(value)
+    if isinstance(found, Mapping):
+        return found.get("sha256") or {name: _contents(entry) for name, entry in found.items()}
+    return [_contents(entry) for entry in found] if isinstance(found, list | tuple) else found
 
 
 @cache

@@ -1,0 +1,172 @@
+"""What backmapping does to one frame: sampled, finished, judged, drawn anew where it must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from deepbackmap.api import judgement
+from deepbackmap.api.finisher import FinishedFrame, Finisher, finish_options
+from deepbackmap.api.held import Held
+from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.chemistry.tacticity import KnownHands
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation.defects import Figures
+from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.plausible import BeadBonds
+from deepbackmap.evaluation.usable import Finding, verdict, worst
+from deepbackmap.jobs.task import Job, Report, Work
+from deepbackmap.mapping import SystemMapping
+from deepbackmap.mapping.order import bead_order
+from deepbackmap.methods.base import Model, open_sampler
+from deepbackmap.methods.options import SamplingOptions
+from deepbackmap.system import Structure, Topology
+
+ATTEMPTS = 3
+"""Times that a frame is drawn, until it can be used."""
+ANEW = 1 << 40
+"""Added to the number of a frame that is drawn anew, for other random numbers."""
+
+
+@dataclass(frozen=True)
+class FinishPlan:
+    """How sampled structures are finished."""
+
+    steps: int
+    """Of dynamics."""
+    engine: str
+
+
+@dataclass(frozen=True)
+class BackmappedFrame:
+    """A frame of beads with its atoms."""
+
+    structure: Structure
+    figures: Figures
+    held: Held
+    """Of all attempts: their force evaluations add up."""
+    attempts: int
+    doubts: tuple[Finding, ...]
+    """What speaks against the beads."""
+    finished: FinishedFrame | None
+    """What finishing did, without the structure; None: there was none."""
+
+
+@dataclass(frozen=True)
+class BackmapTask:
+    """What is done to every frame of beads: contents only, no names of files to be read."""
+
+    topology: Topology
+    system: SystemMapping
+    model: Model
+    options: SamplingOptions
+    device: str
+    handedness: Handedness | None
+    """Wanted, for the sampler."""
+    hands: KnownHands
+    """The same for the judge."""
+    source: str
+    """The file of the beads, for messages."""
+    way_out: str = ""
+    """What to do about a topology that the model does not know."""
+    ordered: bool = False
+    """Whether only distances say that beads are in the mapping's order."""
+    keep_defects: bool = False
+    finish: FinishPlan | None = None
+
+    @property
+    def temperature(self) -> float:
+        """Target, K."""
+        return self.options.temperature or self.model.spec.temperature
+
+    def open(self) -> Work:
+        """Samples one frame after another; the content of a job is its beads.
+
+        Raises:
+            InputError: the model does not know a type of the topology.
+        """
+        return _Backmapping(self)
+
+
+class _Backmapping:
+    """A task at work."""
+
+    def __init__(self, task: BackmapTask) -> None:
+        self._task = task
+        device = torch.device(task.device)
+        try:
+            self._sampler = open_sampler(
+                task.model, task.system, task.options, device, task.handedness
+            )
+        except InputError as error:  # a type that the model never saw
+            raise InputError(f"{task.topology.source}: {error}{task.way_out}") from error
+        self._judge = Judge(task.topology, task.system, hands=task.hands)
+        self._bonds = BeadBonds.of(task.system)
+        self._order = bead_order(task.system) if task.ordered else None
+        self._finisher: Finisher | None = None
+        if task.finish is not None:
+            self._finisher = Finisher(
+                task.topology, finish_options(task.temperature, steps=task.finish.steps),
+                engine=task.finish.engine, seed=task.options.seed, keep_defects=task.keep_defects,
+            )  # fmt: skip
+
+    def __call__(self, job: Job, report: Report) -> BackmappedFrame:
+        """Atoms for one frame.
+
+        Raises:
+            InputError: the beads cannot be used, or nothing usable comes of them.
+        """
+        task, beads = self._task, job.content
+        place = f"{task.source} frame {job.number}"
+        if self._order is not None:
+            self._order.check(beads, place)
+        doubts = judgement.of_input(
+            task.system, beads, self._bonds, task.model.spec, task.temperature
+        )
+        judgement.refuse(place, doubts, keep_defects=task.keep_defects)
+        found = self._usable(beads, job.number, report)
+        judgement.refuse(
+            place, verdict(found.figures, task.temperature), keep_defects=task.keep_defects
+        )
+        return replace(found, doubts=tuple(f for f in doubts if f.severity != "fine"))
+
+    def _usable(self, beads: Structure, number: int, report: Report) -> BackmappedFrame:
+        """The first attempt that can be used, else the last."""
+        evaluations, before = 0, (0, 0)
+        for attempt in range(ATTEMPTS):
+            made = self._sample(beads, number, attempt, report)
+            settled = self._sampler.settled
+            evaluations += 0 if settled is None else settled.evaluations
+            done = None
+            if self._finisher is not None:
+                done = self._finisher.finish(made, number, self._task.source)
+                made = done.structure
+                before = before[0] + done.minimisation, before[1] + done.dynamics
+                done = replace(done, structure=None, minimisation=before[0], dynamics=before[1])
+            figures = self._judge.frame(made, beads, number)
+            if worst(verdict(figures, self._task.temperature)) != "unusable":
+                break
+        held = Held() if settled is None else Held.of(replace(settled, evaluations=evaluations))
+        return BackmappedFrame(made, figures, held, attempt + 1, (), done)
+
+    def _sample(self, beads: Structure, number: int, attempt: int, report: Report) -> Structure:
+        """The atoms as the sampler makes them."""
+        source = self._task.source
+        try:
+            made = self._sampler.sample(beads, frame=number + attempt * ANEW, progress=report)
+        except InputError as error:
+            raise InputError(f"{source} {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{source} frame {number}: expected the batch to fit the device's memory, found "
+                f"it full with batch {self._task.options.batch}; give a smaller one"
+            ) from error
+        bad = np.flatnonzero(~np.isfinite(made.positions).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f"{source} frame {number}: expected finite coordinates from the model, found "
+                f"{made.positions[bad[0]].tolist()} for atom {bad[0] + 1}; is the model trained?"
+            )
+        return made

@@ -1,0 +1,175 @@
+"""Workers on other machines, through Dask: a cluster that runs, or one of a batch system.
+
+Task and jobs travel as data and results come back as data, so that no disk need be shared. Dask
+gives the jobs of a worker that is lost to others. The scheduler holds the task and the jobs that
+are under way, no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deepbackmap.errors import InputError
+from deepbackmap.jobs.pool import Failure, Pool, lost
+from deepbackmap.jobs.processes import AHEAD, sendable
+from deepbackmap.jobs.task import Job, Report, Task, Work, no_report
+
+SYSTEMS = {
+    "slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster",
+    "moab": "MoabCluster", "oar": "OARCluster", "htcondor": "HTCondorCluster",
+    "local": "LocalCluster",
+}  # fmt: skip
+"""Batch systems, and the class of ``dask_jobqueue`` for each; ``local`` runs its jobs here."""
+PATIENCE = 60.0
+"""Seconds until a cluster that is said to be there must have a worker."""
+
+
+class Cluster(Pool):
+    """Workers of a Dask cluster."""
+
+    def __init__(self, task: Task, scheduler: str, workers: int) -> None:
+        """Connects.
+
+        Args:
+            task: that each worker opens.
+            scheduler: address or file of a scheduler, or the kind of a batch system.
+            workers: jobs that a batch system is asked for; of a cluster that is there, all work.
+
+        Raises:
+            InputError: Dask is not installed, nothing answers, or there is no such batch system.
+        """
+        self._client, self._made = _connect(scheduler, workers)
+        try:
+            from distributed import as_completed
+
+            data = pickle.dumps(task, protocol=5)
+            self._name = hashlib.sha256(data).hexdigest()
+            # As a task of the scheduler's and not as data on a worker, which would be lost with it.
+            self._task = self._client.submit(_given, data, key=f"task-{self._name}")
+            threads = sum(self._client.nthreads().values())
+            self.most = AHEAD * max(threads, workers)
+            self._done = as_completed()
+            self._jobs: dict[Any, Job] = {}
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def submit(self, job: Job) -> None:
+        """Takes a job."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")
+            future = self._client.submit(
+                _work_on, self._task, self._name, job, pure=False, priority=-job.index
+            )
+        self._jobs[future] = job
+        self._done.add(future)
+
+    def next(self, report: Report = no_report) -> tuple[int, Any]:
+        """Waits until some job is done."""
+        from distributed import KilledWorker
+
+        future = next(self._done)
+        job = self._jobs.pop(future)
+        try:
+            found = future.result()
+        except KilledWorker:
+            return job.index, Failure(lost(job))
+        except Exception as error:
+            raise InputError(
+                f"frame {job.number}: expected the cluster to finish it, found: {error}"
+            ) from error
+        return job.index, Failure(found) if isinstance(found, BaseException) else found
+
+    def __exit__(self, *error: object) -> None:
+        """Takes back what is not done, and ends a cluster that was made here."""
+        with suppress(Exception):
+            self._client.cancel(list(self._jobs), force=True)
+        with suppress(Exception):
+            self._client.close()
+        if self._made is not None:
+            self._made.close()
+
+
+def _connect(scheduler: str, workers: int) -> tuple[Any, Any]:
+    """A client, and the cluster if one was made for it."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            "scheduler: expected Dask to be installed, found none: pip install "
+            "'deepbackmap[cluster]'"
+        ) from error
+    if scheduler in SYSTEMS:
+        made = _batch(scheduler, workers)
+        return Client(made), made
+    found: dict[str, Any] = {"timeout": PATIENCE}
+    if Path(scheduler).is_file():
+        found["scheduler_file"] = scheduler
+    elif ":" in scheduler:
+        found["address"] = scheduler
+    else:
+        raise InputError(
+            f"scheduler: expected an address (tcp://HOST:PORT), a file of a scheduler that runs, "
+            f"or one of {', '.join(SYSTEMS)}, found '{scheduler}'"
+        )
+    try:
+        client = Client(**found)
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler {scheduler}: expected one that answers, found none") from error
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError as error:
+        client.close()
+        raise InputError(f"scheduler {scheduler}: expected workers, found none") from error
+    return client, None
+
+
+def _batch(system: str, workers: int) -> Any:
+    """A cluster of jobs of a batch system, as Dask's own configuration says they are."""
+    try:
+        import dask_jobqueue
+        from dask_jobqueue import local
+    except ImportError as error:
+        raise InputError(
+            "scheduler: expected dask-jobqueue to be installed, found none: pip install "
+            "'deepbackmap[cluster]'"
+        ) from error
+    name = SYSTEMS[system]
+    kind = local.LocalCluster if system == "local" else getattr(dask_jobqueue, name)
+    try:
+        made = kind()
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"scheduler {system}: expected its section in Dask's jobqueue.yaml (cores, memory), "
+            f"found: {error}"
+        ) from error
+    made.scale(jobs=max(1, workers))
+    return made
+
+
+_OPEN: dict[str, Work] = {}
+"""In a worker: the task that was opened last, by name."""
+_ONE = threading.Lock()
+
+
+def _given(data: bytes) -> bytes:
+    """The task, as it came."""
+    return data
+
+
+def _work_on(data: bytes, name: str, job: Job) -> Any:
+    """Does a job in a worker, one at a time; a mistake in it is a result."""
+    with _ONE:
+        try:
+            if name not in _OPEN:
+                _OPEN.clear()
+                _OPEN[name] = pickle.loads(data).open()
+            return _OPEN[name](job, no_report)
+        except Exception as error:
+            return sendable(error)

@@ -1,0 +1,97 @@
+"""Who works on the jobs: one interface in front of this process, of processes, and of a cluster."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any
+
+from deepbackmap.errors import InputError
+from deepbackmap.jobs.task import Job, Report, Task, Work, no_report
+
+LOST = 3
+"""Workers that may be lost over one frame before it counts as the frame's fault."""
+
+
+class Failure:
+    """A job that cannot be done, to be raised when its turn comes."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Pool(ABC):
+    """Takes jobs and gives back results in whatever order they are done.
+
+    A context manager: on leaving it nothing is left running.
+    """
+
+    most: int
+    """Jobs that it has at once, done ones that were not yet taken included: bounds memory."""
+
+    @abstractmethod
+    def submit(self, job: Job) -> None:
+        """Takes a job."""
+
+    @abstractmethod
+    def next(self, report: Report = no_report) -> tuple[int, Any]:
+        """Waits until some job is done.
+
+        Args:
+            report: told what is done of a job before it is, where that is known.
+
+        Returns:
+            Index of the job and its result, or a ``Failure``.
+        """
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Lets go of the workers."""
+        return
+
+
+class Here(Pool):
+    """This process."""
+
+    most = 1
+
+    def __init__(self, task: Task) -> None:
+        """Prepares the work.
+
+        Raises:
+            InputError: what was given cannot be worked with.
+        """
+        self._work: Work = task.open()
+        self._jobs: deque[Job] = deque()
+
+    def submit(self, job: Job) -> None:
+        """Takes a job."""
+        self._jobs.append(job)
+
+    def next(self, report: Report = no_report) -> tuple[int, Any]:
+        """Does a job."""
+        job = self._jobs.popleft()
+        try:
+            return job.index, self._work(job, report)
+        except InputError as error:
+            return job.index, Failure(error)
+
+
+def cores() -> int:
+    """Threads that this process may use: as the environment says, else the cores it may run on."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return found or 1
+
+
+def lost(job: Job) -> InputError:
+    """What to say of a job over which workers were lost again and again."""
+    return InputError(
+        f"frame {job.number}: expected a worker to finish it, found {LOST} of them ended by the "
+        "system over it; is there enough memory? Fewer workers need less"
+    )
