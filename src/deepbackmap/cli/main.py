@@ -73,6 +73,16 @@ KeepDefects = Annotated[
     bool,
     typer.Option("--keep-defects", help="Write structures that cannot be used too."),
 ]
+Workers = Annotated[
+    int, typer.Option(help="Processes that share the frames, or jobs of --scheduler's system.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Dask cluster: address, scheduler file, or slurm, pbs, sge, lsf, ..."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from what an interrupted run has left.")
+]
 
 
 def _version(wanted: bool | None) -> None:
@@ -238,6 +248,9 @@ def backmap(
     by_order: ByOrder = False,
     drop: Drop = None,
     keep: Keep = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -258,7 +271,8 @@ def backmap(
             bead_tolerance=bead_tolerance, like=like, labels=labels, moved=moved,
             options=_options_of_method(option), device=device,
             finish_steps=steps_after, keep_defects=keep_defects,
-            engine=engine, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
+            engine=engine, by_order=by_order, drop=drop or (), keep=keep or (),
+            workers=workers, scheduler=scheduler, resume=resume, force=force,
             progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)
@@ -373,6 +387,9 @@ def finish_(
     keep_defects: KeepDefects = False,
     format: Format = None,
     length_unit: LengthUnit = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -387,7 +404,9 @@ def finish_(
             until_settled=until_settled, max_steps=max_steps, hold_beads=hold_beads,
             mapping=mapping, beads=beads, hold_constant=hold_constant, reference=reference,
             engine=engine, threads=threads, seed=seed, strict=strict,
-            keep_defects=keep_defects, force=force, progress=_progress(quiet),
+            keep_defects=keep_defects,
+            workers=workers, scheduler=scheduler, resume=resume, force=force,
+            progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)
         if not quiet:
