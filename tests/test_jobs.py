@@ -284,7 +284,7 @@ def test_there_is_one_way_to_a_pool():
     assert isinstance(open_pool(Shake()), Here)
     with open_pool(Shake(), 2) as pool:
         assert isinstance(pool, Processes)
-    with pytest.raises(InputError, match="expected an address .* found 'nonsense'"):
+    with pytest.raises(InputError, match=r"expected an address .* found 'nonsense'"):
         open_pool(Shake(), 1, "nonsense")
 
 

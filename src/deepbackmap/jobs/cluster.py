@@ -8,8 +8,10 @@ are under way, no more.
 from __future__ import annotations
 
 import hashlib
+import math
 import pickle
 import threading
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,8 @@ SYSTEMS = {
     "local": "LocalCluster",
 }  # fmt: skip
 """Batch systems, and the class of ``dask_jobqueue`` for each; ``local`` runs its jobs here."""
+RECOUNT = 5.0
+"""Seconds between two counts of the workers."""
 PATIENCE = 60.0
 """Seconds until a cluster that is said to be there must have a worker."""
 
@@ -52,13 +56,20 @@ class Cluster(Pool):
             self._name = hashlib.sha256(data).hexdigest()
             # As a task of the scheduler's and not as data on a worker, which would be lost with it.
             self._task = self._client.submit(_given, data, key=f"task-{self._name}")
-            threads = sum(self._client.nthreads().values())
-            self.most = AHEAD * max(threads, workers)
+            self._counted, self._most = -math.inf, 1
             self._done = as_completed()
             self._jobs: dict[Any, Job] = {}
         except BaseException:
             self.__exit__()
             raise
+
+    @property
+    def most(self) -> int:
+        """Jobs at once: as many for each worker as there are now; they come and go."""
+        if time.monotonic() - self._counted > RECOUNT:
+            self._counted = time.monotonic()
+            self._most = AHEAD * max(1, sum(self._client.nthreads().values()))
+        return self._most
 
     def submit(self, job: Job) -> None:
         """Takes a job."""
@@ -143,7 +154,7 @@ def _batch(system: str, workers: int) -> Any:
     name = SYSTEMS[system]
     kind = local.LocalCluster if system == "local" else getattr(dask_jobqueue, name)
     try:
-        made = kind()
+        made = kind(scheduler_options={"dashboard_address": ":0"})  # any port that is free
     except (ValueError, OSError) as error:
         raise InputError(
             f"scheduler {system}: expected its section in Dask's jobqueue.yaml (cores, memory), "

@@ -27,8 +27,10 @@ class Pool(ABC):
     A context manager: on leaving it nothing is left running.
     """
 
-    most: int
-    """Jobs that it has at once, done ones that were not yet taken included: bounds memory."""
+    @property
+    @abstractmethod
+    def most(self) -> int:
+        """Jobs that it has at once, done ones that were not yet taken included: bounds memory."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -57,6 +59,7 @@ class Here(Pool):
     """This process."""
 
     most = 1
+    """One after another."""
 
     def __init__(self, task: Task) -> None:
         """Prepares the work.

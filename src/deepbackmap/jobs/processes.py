@@ -73,7 +73,7 @@ class Processes(Pool):
         """
         self._task = pickle.dumps(task, protocol=5)
         self._threads = max(1, cores() // workers)
-        self.most = AHEAD * workers
+        self._most = AHEAD * workers
         self._jobs: deque[Job] = deque()
         self._ended: dict[int, int] = {}
         self._workers: list[_Worker] = []
@@ -83,6 +83,11 @@ class Processes(Pool):
         except BaseException:
             self.__exit__()
             raise
+
+    @property
+    def most(self) -> int:
+        """Jobs at once."""
+        return self._most
 
     def submit(self, job: Job) -> None:
         """Takes a job, and gives it to a worker that has none."""

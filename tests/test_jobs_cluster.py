@@ -1,0 +1,229 @@
+"""Dask workers that are processes of their own: what they make, and what it takes to stop them."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cli_systems import write_model, write_system
+from deepbackmap.errors import InputError
+from deepbackmap.io.trajectory import open_writer, read_frames
+from deepbackmap.jobs import cluster
+from deepbackmap.jobs.journal import NoJournal, journal_of
+from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.pool import Here
+from job_tasks import Shake, jobs
+
+pytest.importorskip("distributed")
+FRAMES, WORKERS = 24, 3
+ENTRY = 1200
+"""Bytes of a frame in a journal, at least."""
+RUN = "import sys; sys.path[:] = {path!r}; from deepbackmap.cli.main import run; run()"
+
+
+def environment():
+    path = os.pathsep.join(p for p in sys.path if p)
+    return dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+
+
+def started(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], env=environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+class Machines:
+    """A scheduler and some workers, as they would be on machines of their own."""
+
+    def __init__(self, folder):
+        self.file, self._folder = folder / "scheduler.json", folder
+        self._scheduler = started(
+            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
+            "--no-dashboard", "--scheduler-file", str(self.file),
+        )  # fmt: skip
+        while not self.file.exists():
+            time.sleep(0.05)
+        self.workers = []
+        self.fill()
+
+    def fill(self):
+        """As many workers as there are to be."""
+        self.workers = [w for w in self.workers if w.poll() is None]
+        while len(self.workers) < WORKERS:
+            self.workers.append(
+                started(
+                    "distributed.cli.dask_worker", "--scheduler-file", str(self.file),
+                    "--no-nanny", "--nthreads", "1", "--no-dashboard",
+                    "--local-directory", str(self._folder),
+                )
+            )  # fmt: skip
+
+    def end(self):
+        for process in [*self.workers, self._scheduler]:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    found = Machines(tmp_path_factory.mktemp("machines"))
+    yield found
+    found.end()
+
+
+@pytest.fixture(scope="module")
+def melt(tmp_path_factory):
+    """Many frames of a few chains."""
+    folder = tmp_path_factory.mktemp("melt")
+    write_system(folder)
+    write_model(folder / "model.safetensors")
+    with read_frames(folder / "cg.gro", folder / "cg.xtc") as source:
+        few = list(source)
+        with open_writer(folder / "many.xtc", source.table) as writer:
+            for k in range(FRAMES):
+                writer.write(few[k % len(few)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backmapped(melt):
+    """Bytes of the serial run."""
+    assert run(melt, "serial.xtc").wait(timeout=200) == 0
+    return (melt / "serial.xtc").read_bytes()
+
+
+def run(folder, output, *more):
+    words = "backmap cg.gro many.xtc -p topol.top --model model.safetensors -q".split()  # noqa: SIM905
+    words += ["--sweeps", "0", "--keep-defects", "--device", "cpu"]
+    program = RUN.format(path=[p for p in sys.path if p])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words, "-o", output, *more], cwd=folder,
+        env=environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+SHAKE = """
+import sys
+sys.path[:] = {path!r}
+from pathlib import Path
+from deepbackmap.jobs.journal import open_journal
+from deepbackmap.jobs.loop import in_order, open_pool
+from job_tasks import Shake, jobs
+output, scheduler = sys.argv[1:3]
+with (
+    open_pool(Shake(0.05), 1, scheduler) as pool,
+    open_journal(output, {{}}, resume=True, frames={frames}) as journal,
+):
+    found = in_order(pool, jobs({frames}, 50), journal)
+    Path(output).write_bytes(b"".join(result.positions.tobytes() for _, result in found))
+"""
+
+
+def shake(folder, output, _, scheduler, *more):
+    """A run that does next to nothing with its frames."""
+    program = SHAKE.format(path=[p for p in sys.path if p], frames=FRAMES)
+    return subprocess.Popen(
+        [sys.executable, "-c", program, output, scheduler], cwd=folder, env=environment(),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def calamity(machines, folder, seed, run, expected):
+    """A run whose client is killed when some frames are done, and one of whose workers is killed at
+    some moment before or after."""
+    rng, output = random.Random(seed), f"out{seed}.xtc"
+    machines.fill()
+    journal = journal_of(folder / output)
+    enough, worker_too = ENTRY * rng.randrange(1, FRAMES - 4), rng.random() < 0.5
+    client = run(folder, output, "--scheduler", str(machines.file), "--resume")
+    while client.poll() is None and not (journal.exists() and journal.stat().st_size > enough):
+        time.sleep(0.01)
+        if worker_too and journal.exists() and rng.random() < 0.02:
+            rng.choice(machines.workers).kill()
+            worker_too = False
+    killed = client.poll() is None
+    client.send_signal(signal.SIGKILL)
+    client.communicate()
+    assert not killed or not (folder / output).exists()
+    second = run(folder, output, "--scheduler", str(machines.file), "--resume", "--force")
+    if worker_too:
+        time.sleep(rng.uniform(0.0, 5.0))
+        rng.choice(machines.workers).kill()
+    _, said = second.communicate(timeout=200)
+    assert second.returncode == 0, said
+    assert (folder / output).read_bytes() == expected
+    assert not journal.exists()
+    return killed
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_workers_and_clients_change_no_byte(machines, tmp_path, seed):
+    work = Shake().open()
+    expected = [work(job, lambda n: None).positions.tobytes() for job in jobs(FRAMES, 50)]
+    calamity(machines, tmp_path, seed, shake, b"".join(expected))
+
+
+@pytest.mark.slow
+def test_backmapping_twenty_times(machines, melt, backmapped):
+    killed = sum(calamity(machines, melt, seed, run, backmapped) for seed in range(100, 120))
+    assert killed > 10  # or the runs were too short to be killed
+
+
+def made(pool, count):
+    with pool:
+        found = in_order(pool, jobs(count), NoJournal())
+        return [(job.index, result.positions.tobytes()) for job, result in found]
+
+
+def test_bad_frames_and_bad_tasks_are_told(machines):
+    machines.fill()
+    file = str(machines.file)
+    assert made(open_pool(Shake(), 1, file), 12) == made(Here(Shake()), 12)
+    with pytest.raises(InputError, match="frame 30: expected a good one"):
+        made(open_pool(Shake(bad=(30,)), 1, file), 6)
+    with pytest.raises(InputError, match="no such type"):
+        made(open_pool(Shake(unusable="no such type"), 1, file), 2)
+
+
+def test_a_frame_over_which_workers_end_is_given_up(machines, tmp_path):
+    deadly = Shake(deadly=(10,), deaths=str(tmp_path), most_deaths=99)
+    pool = open_pool(deadly, 1, str(machines.file))
+    with pytest.raises(InputError, match="frame 10: expected a worker to finish it"), pool:
+        for job in jobs(2):
+            pool.submit(job)
+            while job.number == 10:
+                machines.fill()
+                if len(list(tmp_path.iterdir())) > 3:
+                    break
+                time.sleep(0.1)
+        for _ in range(2):
+            _, result = pool.next()
+            if hasattr(result, "error"):
+                raise result.error
+
+
+def test_nothing_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
+    with pytest.raises(InputError, match=r"tcp://127\.0\.0\.1:9: expected one that answers"):
+        open_pool(Shake(), 1, "tcp://127.0.0.1:9")
+
+
+def test_a_batch_system_runs_the_workers(tmp_path, monkeypatch):
+    """Dask's stand-in for one, whose jobs are processes of this machine."""
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("dask_jobqueue")
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    with dask.config.set({"jobqueue.local.cores": 1, "jobqueue.local.memory": "1GB"}):
+        assert made(open_pool(Shake(), 2, "local"), 9) == made(Here(Shake()), 9)
+    with (
+        dask.config.set({"jobqueue.slurm.cores": None}),
+        pytest.raises(InputError, match="scheduler slurm: expected its section"),
+    ):
+        open_pool(Shake(), 2, "slurm")
