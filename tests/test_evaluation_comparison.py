@@ -216,16 +216,6 @@ def test_a_box_must_hold_the_cutoff_twice():
         measure(PLAN, [structure(melt(41).positions, np.diag([3.0, 3.0, 1.9]))])
 
 
-def test_threads_do_not_change_the_result():
-    frames = [melt(k) for k in range(50, 55)]
-    one, three = measure(PLAN, frames), measure(PLAN, frames, workers=3)
-    assert np.array_equal(one.lj, three.lj)
-    assert np.array_equal(one.closest, three.closest)
-    assert all(np.array_equal(one.counts[k], three.counts[k]) for k in one.counts)
-    with pytest.raises(InputError, match="frame 3: expected 120 atoms"):
-        measure(PLAN, [*frames[:2], structure(np.zeros((3, 3))), *frames[2:]], workers=3)
-
-
 def test_the_worst_molecules_are_shown():
     frames = [melt(60), squeezed(melt(61), 0.12), melt(62, mirrored=True)]
     generated = measure(PLAN, frames)

@@ -13,11 +13,12 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.jobs.journal import Journal, NoJournal, journal_of, open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.pool import LOST, Failure, Here, Pool, cores
 from deepbackmap.jobs.processes import Processes
+from deepbackmap.jobs.threads import Threads as ThreadPool
 from deepbackmap.system import Structure
 from job_tasks import Shake, Threads, jobs
 
@@ -81,8 +82,11 @@ def test_a_bad_frame_is_told_when_its_turn_comes():
         assert seen == [0, 10, 20, 30, 40, 50, 60]
 
 
-def test_processes_make_what_one_makes():
+def test_processes_and_threads_make_what_one_makes():
     expected = values(Here(Shake()), 9)
+    assert values(ThreadPool(Shake(0.01), 3), 9) == expected
+    with pytest.raises(InputError, match="frame 10: expected a good one"):
+        values(ThreadPool(Shake(bad=(10,)), 2), 3)
     assert values(Processes(Shake(0.01), 3), 9) == expected
 
 
@@ -200,7 +204,7 @@ def test_no_journal_or_something_else_is_a_fresh_start(tmp_path):
 
 def test_errors_say_what_is_kept(tmp_path):
     out = tmp_path / "out.xtc"
-    for error, words in ((InputError("frame 3 is bad"), "frame 3 is bad; "),
+    for error, words in ((Stopped("frame 3 is bad"), "frame 3 is bad; "),
                          (KeyboardInterrupt(), "")):  # fmt: skip
         with (
             pytest.raises(type(error)) as caught,
@@ -213,6 +217,13 @@ def test_errors_say_what_is_kept(tmp_path):
         with pytest.raises(type(error)), open_journal(out, RUN, resume=False, frames=9):
             raise type(error)
         assert not journal_of(out).exists()
+    with (
+        pytest.raises(InputError, match="^a file is damaged$"),
+        open_journal(out, RUN, resume=False, frames=9) as journal,
+    ):
+        journal.add(4, Structure(np.zeros((1, 3)), np.eye(3)))
+        raise InputError("a file is damaged")
+    assert not journal_of(out).exists()
 
 
 def test_two_runs_do_not_write_one_output(tmp_path):

@@ -10,6 +10,12 @@ class InputError(Exception):
     """
 
 
+class Stopped(InputError):
+    """A run cannot go on, though its inputs are right as they are: the disk is full, workers are
+    lost, a result is not to be written. What is done of it is worth keeping.
+    """
+
+
 class Notice(UserWarning):
     """Something that the user should know and that stops nothing, in one sentence.
 

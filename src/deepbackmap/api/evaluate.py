@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import count, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,28 @@ from tqdm import tqdm
 
 import deepbackmap
 from deepbackmap.api.files import check_folder, new_folder, open_atoms, open_beads
-from deepbackmap.api.record import make_record
+from deepbackmap.api.record import content_hash, identity, make_record
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import (
-    Beads,
     Evaluation,
+    Measurements,
     Plan,
     Sample,
     evaluate_samples,
-    measure,
     worst_molecules,
 )
 from deepbackmap.evaluation.export import metrics_csv, metrics_json
 from deepbackmap.evaluation.judge import Judge
+from deepbackmap.evaluation.observables import measure_frame, one_thread, together
 from deepbackmap.geometry.cell import cell_volume, shortest_lengths
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource
-from deepbackmap.mapping import load_mapping
+from deepbackmap.jobs.journal import NoJournal, open_journal
+from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.pool import Pool
+from deepbackmap.jobs.task import Job, Report, Work
+from deepbackmap.jobs.threads import Threads
+from deepbackmap.mapping import SystemMapping, load_mapping
 from deepbackmap.similarity.centres import find_centres
 from deepbackmap.similarity.options import STRUCTURES, MapOptions
 from deepbackmap.system import Structure, Topology
@@ -70,6 +76,8 @@ def evaluate(
     temperature: float | None = None,
     seed: int = 0,
     workers: int | None = None,
+    scheduler: str | None = None,
+    resume: bool = False,
     structure_map: bool = True,
     map_centres: str | None = None,
     map_unit: str = "molecule",
@@ -98,6 +106,8 @@ def evaluate(
         temperature: of the reference in K; says how warm the generated structures are.
         seed: of halves, bootstrap and structure map.
         workers: threads; the result does not depend on it. By default the number of cores.
+        scheduler: of a Dask cluster that shares the frames instead (docs/scale.md).
+        resume: whether to go on from what an interrupted run has left.
         structure_map: whether to compare local environments as well.
         map_centres: atoms that the map's environments are around, in MDAnalysis's selection
             language; by default backbone atoms that carry a side group.
@@ -123,33 +133,41 @@ def evaluate(
             name: stack.enter_context(open_atoms(path, structure, atoms, frames))
             for name, path in generated.items()
         }
-        given: dict[str, Beads] = {}
+        given: dict[str, Any] = {}
+        system = None
         if beads is not None and mapping is not None:
             system = load_mapping(mapping).resolve(atoms)
             opened = stack.enter_context(open_beads(beads, system, bead_frames))
-            given = {
-                name: Beads(_bead_frames(opened, s, bead_frames), system)
-                for name, s in methods.items()
-            }
+            given = {name: _bead_frames(opened, s, bead_frames) for name, s in methods.items()}
         _check_boxes(source, methods)
-        evaluation = _evaluate(
-            atoms, source, methods, given, temperature, seed, workers or _cores(), progress
-        )
-        found = _map(atoms, source, methods, options) if options else _Map(None, "")
-        if found.note:
-            evaluation = _with_note(evaluation, found.note)
-        inputs = {
-            "reference": reference, "generated": dict(generated), "structure": structure,
-            "topology": topology, "beads": beads, "mapping": mapping,
-        }  # fmt: skip
+        plan = Plan.from_topology(atoms)
+        task = MeasureTask(plan, source[0], system)
         chosen = {
             "frames": frames, "reference_frames": reference_frames, "bead_frames": bead_frames,
             "temperature": temperature, "structure_map": structure_map,
             "map_centres": map_centres, "map_unit": map_unit,
         }  # fmt: skip
+        inputs = {
+            "reference": reference, "generated": dict(generated), "structure": structure,
+            "topology": topology, "beads": beads, "mapping": mapping,
+        }  # fmt: skip
+        run = identity("evaluate", inputs, chosen) | {"atoms": content_hash(atoms)}
+        samples = [
+            _Frames(REFERENCE, source),
+            *(_Frames(n, s, given.get(n)) for n, s in methods.items()),
+        ]
+        total = sum(len(sample.source) for sample in samples)
+        threads = workers or _cores()
+        journal = stack.enter_context(open_journal(output, run, resume=resume, frames=total))
+        pool = Threads(task, threads) if scheduler is None else open_pool(task, threads, scheduler)
+        measured = _measured(pool, samples, journal, progress)
+        evaluation = _evaluate(plan, samples, measured, temperature, seed)
+        found = _map(atoms, source, methods, options) if options else _Map(None, "")
+        if found.note:
+            evaluation = _with_note(evaluation, found.note)
         record = make_record(
             "evaluate", inputs=inputs, output=output, options=chosen, seed=seed,
-            threads=workers or _cores(), summary=_summary(evaluation),
+            threads=threads, summary=_summary(evaluation),
         )  # fmt: skip
         _write(output, force, evaluation, found, record)
     return evaluation
@@ -289,40 +307,85 @@ def _cells(source: FrameSource) -> tuple[Float64[np.ndarray, " f"], Float64[np.n
     )
 
 
+@dataclass(frozen=True)
+class _Frames:
+    """A sample that is to be measured."""
+
+    name: str
+    source: FrameSource
+    beads: Any = None
+    """A frame of beads for each of its frames, or None."""
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """What is measured of every frame."""
+
+    plan: Plan
+    first: Structure
+    """A structure whose stereocentres are right."""
+    system: SystemMapping | None
+    """Of the beads, where there are some."""
+
+    def open(self) -> Work:
+        """Measures one frame after another; the content of a job is the frame, its beads or None,
+        and the file, for messages."""
+        judges = {
+            with_beads: Judge(self.plan.topology, system, reference=self.first, plan=self.plan)
+            for with_beads, system in ((False, None), (True, self.system))
+        }
+
+        def work(job: Job, report: Report) -> Measurements:
+            frame, beads, source = job.content
+            judge = judges[beads is not None]
+            return measure_frame(judge, self.plan, frame, beads, job.number, source)
+
+        return work
+
+
+def _measured(
+    pool: Pool, samples: Sequence[_Frames], journal: NoJournal, progress: bool
+) -> list[Measurements]:
+    """Measurements of every sample."""
+    total = sum(len(sample.source) for sample in samples)
+    with one_thread(), pool, tqdm(total=total, unit="frame", disable=not progress) as bar:
+        parts = []
+        for _, part in in_order(pool, _jobs(samples), journal):
+            parts.append(part)
+            bar.update()
+    ends = np.cumsum([0, *(len(sample.source) for sample in samples)]).tolist()
+    return [together(parts[a:b]) for a, b in pairwise(ends)]
+
+
+def _jobs(samples: Sequence[_Frames]) -> Iterator[Job]:
+    """Every frame of every sample."""
+    index = count()
+    for sample in samples:
+        beads = repeat(None) if sample.beads is None else sample.beads
+        numbers, path = sample.source.frames.tolist(), str(sample.source.path)
+        for number, frame, given in zip(numbers, sample.source, beads, strict=False):
+            yield Job(next(index), number, (frame, given, path))
+
+
 def _evaluate(
-    topology: Topology,
-    source: FrameSource,
-    methods: Mapping[str, FrameSource],
-    beads: Mapping[str, Beads],
+    plan: Plan,
+    samples: Sequence[_Frames],
+    measured: Sequence[Measurements],
     temperature: float | None,
     seed: int,
-    workers: int,
-    progress: bool,
 ) -> Evaluation:
-    """Measures all samples, and compares them."""
-    plan = Plan.from_topology(topology)
-    first = source[0]
-    total = len(source) + sum(len(s) for s in methods.values())
-    with tqdm(total=total, unit="frame", disable=not progress) as bar:
-
-        def measured(frames: FrameSource, given: Beads | None) -> Any:
-            system = None if given is None else given.mapping
-            return measure(
-                plan, frames, source=str(frames.path), numbers=frames.frames.tolist(),
-                beads=given, judge=Judge(topology, system, reference=first, plan=plan),
-                workers=workers, done=bar.update,
-            )  # fmt: skip
-
-        right = Sample(REFERENCE, str(source.path), measured(source, None), source.frames.tolist())
-        samples = []
-        for name, frames in methods.items():
-            found = measured(frames, beads.get(name))
-            numbers = frames.frames.tolist()
+    """Compares all samples with the first one."""
+    right = measured[0]
+    found = []
+    for sample, measurements in zip(samples, measured, strict=True):
+        frames, worst = sample.source, ()
+        if sample is not samples[0]:
             worst = worst_molecules(
-                plan, name, right.measured, found, frames.__getitem__, frames.frames
+                plan, sample.name, right, measurements, frames.__getitem__, frames.frames
             )
-            samples.append(Sample(name, str(frames.path), found, numbers, worst))
-    return evaluate_samples(plan, right, samples, temperature=temperature, seed=seed)
+        numbers = frames.frames.tolist()
+        found.append(Sample(sample.name, str(frames.path), measurements, numbers, worst))
+    return evaluate_samples(plan, found[0], found[1:], temperature=temperature, seed=seed)
 
 
 def _map_options(topology: Topology, centres: str | None, unit: str, seed: int) -> MapOptions:

@@ -17,7 +17,7 @@ from deepbackmap.dynamics.finishing import (
     seed_from,
 )
 from deepbackmap.dynamics.settled import Settled
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge, Look
 from deepbackmap.evaluation.usable import verdict
@@ -190,7 +190,7 @@ class Finisher:
             )
         new = self._judge.new_defects(after, before)
         if new and not self._keep:
-            raise InputError(
+            raise Stopped(
                 f"{where}: expected no defect from finishing, found {len(new)} new, the first "
                 f"{new[0]}; keep-defects writes the structure all the same"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import Stopped
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads, look_at_temperature
 from deepbackmap.evaluation.usable import Finding, ordered, worst
@@ -65,11 +65,11 @@ def refuse(
         strict: whether to refuse what is suspicious as well.
 
     Raises:
-        InputError: it cannot be used and is not to be kept.
+        Stopped: it cannot be used and is not to be kept.
     """
     grave = ("unusable", "suspicious") if strict else ("unusable",)
     if worst(findings) in grave and not keep_defects:
-        raise InputError(f"{where}: {one_line(findings)}; keep-defects writes it all the same")
+        raise Stopped(f"{where}: {one_line(findings)}; keep-defects writes it all the same")
 
 
 def to_lines(findings: Iterable[Finding]) -> list[str]:

@@ -490,6 +490,8 @@ def evaluate_(
     temperature: Annotated[float | None, typer.Option(help="Of the reference in K.")] = None,
     seed: Annotated[int, typer.Option(help="Of halves, bootstrap and map.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Threads; all cores by default.")] = None,
+    scheduler: Scheduler = None,
+    resume: Resume = False,
     no_map: Annotated[bool, typer.Option("--no-map", help="Leave out the structure map.")] = False,
     map_centres: Annotated[
         str | None,
@@ -512,7 +514,8 @@ def evaluate_(
             reference, _named_files("generated", generated), structure=structure,
             topology=topology, output=output, beads=beads, mapping=mapping, frames=frames,
             reference_frames=reference_frames, bead_frames=bead_frames, temperature=temperature,
-            seed=seed, workers=workers, structure_map=not no_map, map_centres=map_centres,
+            seed=seed, workers=workers, scheduler=scheduler, resume=resume,
+            structure_map=not no_map, map_centres=map_centres,
             map_unit=map_unit, force=force, progress=_progress(quiet),
         )  # fmt: skip
         if not quiet:

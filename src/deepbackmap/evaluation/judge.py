@@ -14,6 +14,7 @@ from scipy.special import chdtri
 from deepbackmap.chemistry import double_bonds, rings, stereo
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
+from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import (
     CLOSE,
     NAMED,
@@ -236,6 +237,21 @@ class Judge:
             structure.positions, structure.box, self.topology, trees=self._trees, strict=False
         )
         return minimum_image(map_positions(self._mapping, whole) - beads.positions, structure.box)
+
+    def check_beads(self, beads: Structure, number: int) -> None:
+        """Refuses beads that are not those of the mapping.
+
+        Args:
+            beads: of a frame.
+            number: of the frame, for errors.
+
+        Raises:
+            InputError: there are too many or too few.
+        """
+        if self._mapping is not None and beads.n != self._mapping.n_beads:
+            raise InputError(
+                f"beads, frame {number}: expected {self._mapping.n_beads} beads, found {beads.n}."
+            )
 
     def block_energies(self, structure: Structure) -> Float64[np.ndarray, " b"]:
         """Angle energy of every block, kJ/mol."""

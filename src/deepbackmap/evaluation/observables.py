@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
@@ -138,8 +136,6 @@ def measure(
     numbers: Sequence[int] | None = None,
     beads: Beads | None = None,
     judge: Judge | None = None,
-    workers: int = 1,
-    done: Callable[[], object] = lambda: None,
 ) -> Measurements:
     """Measures a sample frame by frame; only histograms and figures are kept.
 
@@ -151,8 +147,6 @@ def measure(
         beads: what the frames were made from, to see how well their atoms map back onto it.
         judge: finds what frames show by themselves; by default one that knows of the system what
             its frames themselves say.
-        workers: threads that share the frames; the result does not depend on it.
-        done: called after each frame.
 
     Raises:
         InputError: there is no frame; a frame has the wrong number of atoms, a coordinate that is
@@ -171,46 +165,48 @@ def measure(
     if judge is None:
         judge = Judge(plan.topology, None if beads is None else beads.mapping, plan=plan)
 
-    def one(number: int, frame: Structure, bead_frame: Structure | None) -> Measurements:
-        where = f"{source}, frame {number}"
-        checked = _checked(frame, plan, where)
-        if beads is not None and bead_frame is not None:
-            _check_beads(bead_frame, beads.mapping, number)
-        return _measure_frame(judge, plan, checked, bead_frame, number, where)
+    jobs = zip(labels, frames, given, strict=True)
+    with one_thread():
+        return together([measure_frame(judge, plan, f, b, k, source) for k, f, b in jobs])
 
-    with _one_thread():
-        jobs = zip(labels, frames, given, strict=True)
-        parts = []
-        for part in _in_threads(one, jobs, workers):
-            parts.append(part)
-            done()
+
+def measure_frame(
+    judge: Judge,
+    plan: Plan,
+    frame: Structure,
+    beads: Structure | None,
+    number: int,
+    source: str,
+) -> Measurements:
+    """Measures one frame.
+
+    Args:
+        judge: finds what it shows by itself.
+        plan: of the system.
+        frame: molecules need not be whole.
+        beads: what it was made from, if that is known.
+        number: of the frame, for errors.
+        source: what to call the sample in an error.
+
+    Raises:
+        InputError: as ``measure``.
+    """
+    where = f"{source}, frame {number}"
+    checked = _checked(frame, plan, where)
+    if beads is not None:
+        judge.check_beads(beads, number)
+    return _measure_frame(judge, plan, checked, beads, number, where)
+
+
+def together(parts: Sequence[Measurements]) -> Measurements:
+    """The measurements of many frames, in their order."""
     return _apply(np.concatenate, parts)
 
 
-def _in_threads(
-    function: Callable[..., Measurements], jobs: Iterator[tuple[Any, ...]], workers: int
-) -> Iterator[Measurements]:
-    """Results in the order of the jobs; few frames at a time are in memory."""
-    if workers < 2:
-        yield from (function(*job) for job in jobs)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Measurements]] = deque()
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(function, *job))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keeps torch to one thread: the arrays of a frame are so small that threads only wait.
+def one_thread() -> Iterator[None]:
+    """Keeps torch to one thread while frames are measured: their arrays are so small that threads
+    only wait.
 
     Measured on a busy machine of two cores: the angles of 5832 atoms take 3 ms on one thread
     and 240 ms on two.
@@ -360,11 +356,3 @@ def _close(judge: Judge, look: Look, frame: Structure, plan: Plan, where: str) -
             f"and {second} {distances[k]:.1g} nm from each other."
         )
     return _Close(float(distances[k]), (a, b), overlaps)
-
-
-def _check_beads(given: Structure, mapping: SystemMapping, number: int) -> None:
-    """Refuses beads that are not those of the mapping."""
-    if given.n != mapping.n_beads:
-        raise InputError(
-            f"beads, frame {number}: expected {mapping.n_beads} beads, found {given.n}."
-        )

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 
 _MARK = ".unfinished"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -241,9 +241,9 @@ def disk_refuses(error: OSError) -> bool:
     return error.errno in _DISK
 
 
-def no_place(path: Path, error: OSError) -> InputError:
+def no_place(path: Path, error: OSError) -> Stopped:
     """What to say when the disk refuses."""
-    return InputError(f"{path}: expected a place to write to, found: {error.strerror or error}")
+    return Stopped(f"{path}: expected a place to write to, found: {error.strerror or error}")
 
 
 def _sync(path: Path) -> None:

@@ -25,9 +25,9 @@ from weakref import WeakSet
 import numpy as np
 from jaxtyping import Int64
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.geometry.cell import cell_heights, validate_box
-from deepbackmap.io.atomic import new_file, refuse_inputs
+from deepbackmap.io.atomic import disk_refuses, new_file, refuse_inputs
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
@@ -565,4 +565,5 @@ class _blame:
         if isinstance(error, FormatError):
             raise InputError(f"{self._where}: expected {error}") from error
         if isinstance(error, OSError):
-            raise InputError(f"{self._where}: {error.strerror or error}") from error
+            kind = Stopped if disk_refuses(error) else InputError
+            raise kind(f"{self._where}: {error.strerror or error}") from error

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.jobs.pool import Failure, Pool, lost
 from deepbackmap.jobs.processes import AHEAD, sendable
 from deepbackmap.jobs.task import Job, Report, Task, Work, no_report
@@ -92,7 +92,7 @@ class Cluster(Pool):
         except KilledWorker:
             return job.index, Failure(lost(job))
         except Exception as error:
-            raise InputError(
+            raise Stopped(
                 f"frame {job.number}: expected the cluster to finish it, found: {error}"
             ) from error
         return job.index, Failure(found) if isinstance(found, BaseException) else found

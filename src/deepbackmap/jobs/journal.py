@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import deepbackmap
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 
 SYNC = 5.0
 """Seconds between two times that the file is forced to the disk: what a lost machine costs."""
@@ -127,8 +127,9 @@ def open_journal(
 ) -> Iterator[NoJournal]:
     """What is kept of a run until it is done.
 
-    A run that does not resume clears what an earlier one has left. What ends a run after some of
-    its frames are done says how many are kept.
+    A run that does not resume clears what an earlier one has left. What stops a run after some of
+    its frames are done says how many are kept; after a mistake in the inputs nothing is, since
+    other inputs make other frames.
 
     Args:
         output: that the run writes; the file is beside it.
@@ -210,12 +211,13 @@ def _lock(file: BinaryIO, output: str | Path) -> None:
 
 
 def _end(path: Path, journal: Journal, error: BaseException, frames: int) -> None:
-    """Takes a journal away that holds nothing, else says in the error what is kept."""
-    if not len(journal):
+    """Takes a journal away that nothing can be done with, else says in the error what is kept."""
+    mistaken = isinstance(error, InputError) and not isinstance(error, Stopped)
+    if mistaken or not len(journal):
         path.unlink(missing_ok=True)
         return
     kept = f"{len(journal)} of {frames} frames are kept: the same command with resume goes on"
-    if isinstance(error, InputError):
+    if isinstance(error, Stopped):
         error.args = (f"{error}; {kept}",)
     elif isinstance(error, KeyboardInterrupt):
         error.args = (kept,)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.jobs.task import Job, Report, Task, Work, no_report
 
 LOST = 3
@@ -92,9 +92,9 @@ def cores() -> int:
     return found or 1
 
 
-def lost(job: Job) -> InputError:
+def lost(job: Job) -> Stopped:
     """What to say of a job over which workers were lost again and again."""
-    return InputError(
+    return Stopped(
         f"frame {job.number}: expected a worker to finish it, found {LOST} of them ended by the "
         "system over it; is there enough memory? Fewer workers need less"
     )

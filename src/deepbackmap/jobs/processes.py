@@ -163,5 +163,5 @@ def serve(handle: int) -> None:
 def sendable(error: Exception) -> Exception:
     """An error that can be sent, with the place of a bug in it."""
     if isinstance(error, InputError):
-        return InputError(str(error))
+        return type(error)(str(error))
     return RuntimeError("a worker failed:\n" + "".join(traceback.format_exception(error)))
