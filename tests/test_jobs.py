@@ -218,7 +218,7 @@ def test_errors_say_what_is_kept(tmp_path):
             raise type(error)
         assert not journal_of(out).exists()
     with (
-        pytest.raises(InputError, match="^a file is damaged$"),
+        pytest.raises(InputError, match=r"^a file is damaged$"),
         open_journal(out, RUN, resume=False, frames=9) as journal,
     ):
         journal.add(4, Structure(np.zeros((1, 3)), np.eye(3)))
