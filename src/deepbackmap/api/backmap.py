@@ -143,6 +143,7 @@ def backmap(
     like: str | Path | None = None,
     labels: str | Path | None = None,
     moved: str | Path | None = None,
+    noise: str | None = None,
     block_relaxation: int | None = None,
     cold_start: float | None = None,
     steps: int | None = None,
@@ -193,6 +194,9 @@ def backmap(
         labels: text file with one label a bead whose last letter says the hand (docs/hands.md).
         moved: .pdb of the beads to write, with how far (in Angstrom) each was moved in the column
             of temperature factors, by which viewers colour.
+        noise: how the random numbers of frames go together: ``frame``, each its own; ``shared``,
+            all the same, so that structures move as little as beads do; ``ou:TAU``, correlated
+            over TAU ps.
         block_relaxation: of voxel models: steps of thermal relaxation of each block after each
             sweep; 0: none.
         cold_start: of point models: part of the temperature at which the relaxation begins.
@@ -226,7 +230,7 @@ def backmap(
         "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
         "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
         "batch": batch, "temperature": temperature, "seed": seed,
-        "bead_tolerance": bead_tolerance, **(options or {}),
+        "bead_tolerance": bead_tolerance, "noise": noise, **(options or {}),
     }  # fmt: skip
     inputs = {
         "beads": beads, "trajectory": trajectory, "topology": topology,
@@ -240,6 +244,7 @@ def backmap(
         writer = open_writer(output, atom_table(system.atoms), force=force)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
+        _check_times(source, system.options)
         hands = find_hands(
             system.beads, system.file, system.model.spec, like=like, labels=labels,
             beads=source[0] if len(source) else None,
@@ -375,6 +380,18 @@ class _Totals:
             held=self._held,
             input_findings=tuple(self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),
+        )
+
+
+def _check_times(source: FrameSource, options: SamplingOptions) -> None:
+    """Random numbers that are correlated in time need times."""
+    if not getattr(options, "noise", "").startswith("ou") or len(source) < 2:
+        return
+    first, last = source[0].time, source[len(source) - 1].time
+    if first == last:
+        raise InputError(
+            f"{source.path}: expected frames at different times for noise {options.noise}, found "
+            f"{first:g} ps in the first and in the last"
         )
 
 

@@ -217,6 +217,13 @@ def backmap(
         Path | None,
         typer.Option(help="Beads to write as .pdb, with how far each was moved (Angstrom)."),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Random numbers of frames: frame (each its own), shared, or ou:TAU (correlated "
+            "over TAU ps); for trajectories whose frames are close in time."
+        ),
+    ] = None,
     block_relaxation: Annotated[
         int | None,
         typer.Option(help="Voxel models: steps of relaxation of each block after each sweep."),
@@ -268,7 +275,7 @@ def backmap(
             mapping=mapping or None, frames=frames, seed=seed, temperature=temperature,
             sweeps=sweeps, candidates=candidates, choice=choice, relaxation=relaxation,
             block_relaxation=block_relaxation, cold_start=cold_start, steps=steps, batch=batch,
-            bead_tolerance=bead_tolerance, like=like, labels=labels, moved=moved,
+            bead_tolerance=bead_tolerance, noise=noise, like=like, labels=labels, moved=moved,
             options=_options_of_method(option), device=device,
             finish_steps=steps_after, keep_defects=keep_defects,
             engine=engine, by_order=by_order, drop=drop or (), keep=keep or (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,6 +186,27 @@ class SamplingOptions:
         return cls(**{**defaults, **given})
 
 
+def correlation_time(noise: str) -> float:
+    """How long random numbers go on, ps: none for ``frame``, for ever for ``shared``.
+
+    Args:
+        noise: ``frame``, ``shared`` or ``ou:TAU``.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if noise in ("frame", "shared"):
+        return 0.0 if noise == "frame" else math.inf
+    kind, _, rest = noise.partition(":") if isinstance(noise, str) else ("", "", "")
+    try:
+        tau = float(rest) if kind == "ou" else 0.0
+    except ValueError:
+        tau = 0.0
+    if not 0.0 < tau < math.inf:
+        raise ValueError(f"noise: expected frame, shared, or ou:TAU with TAU in ps, got '{noise}'")
+    return tau
+
+
 @dataclass(frozen=True)
 class SettlingOptions(SamplingOptions):
     """How placed atoms become a draw at the temperature."""
@@ -198,9 +220,13 @@ class SettlingOptions(SamplingOptions):
     cold_start: float = ranged(1.0, 1e-6, 1.0)
     """The bath of a given number of steps begins at this part of the target temperature, so that
     it takes away what a placement left too hot; 1: at the target."""
+    noise: str = "frame"
+    """How the random numbers of frames go together (``geometry.frame_noise``): ``frame``: each has
+    its own; ``shared``: all have the same; ``ou:TAU``: correlated over TAU ps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        correlation_time(self.noise)
         steps, width = self.relaxation, self.bead_tolerance
         if steps is not None and not (
             isinstance(steps, int) and not isinstance(steps, bool) and 0 <= steps <= 10_000_000

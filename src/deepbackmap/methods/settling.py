@@ -13,9 +13,10 @@ from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
+from deepbackmap.geometry.frame_noise import turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
-from deepbackmap.methods.options import SettlingOptions
+from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
 
 AGAIN = 2
@@ -114,7 +115,9 @@ class LastSteps:
             made = self._settler.mechanics.project(positions, whole)
             return Settled(made.positions, 0, strained=made.strained)
         atoms = torch.arange(len(positions))
-        names = hash_counters(self._options.seed, frame, _THERMAL, atoms).numpy()
+        turn = turn_of(frame, beads.time, correlation_time(self._options.noise))
+        keys = hash_counters(self._options.seed, turn.number, _THERMAL, atoms)
+        names = turn.renewed(keys).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
         return self._settler.settle(positions, whole, beads.box, names, how)
 

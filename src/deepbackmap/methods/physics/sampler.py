@@ -16,8 +16,10 @@ from deepbackmap.chemistry.stereo import restore, volumes
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_volume
 from deepbackmap.geometry.counter_random import hash_counters, uniform
+from deepbackmap.geometry.frame_noise import Turn, turn_of
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
+from deepbackmap.methods.options import correlation_time
 from deepbackmap.methods.physics.library import (
     Library,
     candidates,
@@ -125,19 +127,24 @@ class PhysicsSampler:
         self.last_steps.check_box(beads, frame)
         report = progress or (lambda n: None)
         self.settled = self.last_steps.until_right(
-            lambda near, attempt: self._start(near, frame + attempt * ANEW, report),
+            lambda near, attempt: self._start(near, self._turn(beads, frame, attempt), report),
             self._any_stuck(beads), beads, frame,
         )  # fmt: skip
         return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
 
     def _start(
-        self, beads: Structure, frame: int, report: Callable[[int], None]
+        self, beads: Structure, turn: Turn, report: Callable[[int], None]
     ) -> Float64[np.ndarray, "n 3"]:
         """Conformations set onto beads, hands as they are wanted."""
         whole = whole_beads(beads.positions, beads.box, self.mapping)
-        placed = self._place(whole, beads.box, frame, report).positions
+        placed = self._place(whole, beads.box, turn, report).positions
         restore(placed, self._centres, self._signs, self._light)
         return placed
+
+    def _turn(self, beads: Structure, frame: int, attempt: int) -> Turn:
+        """The random numbers of an attempt at a frame."""
+        tau = correlation_time(self.options.noise)
+        return turn_of(frame + attempt * ANEW, beads.time, tau)
 
     def _any_stuck(self, beads: Structure) -> Callable[[Float64[np.ndarray, "n 3"]], bool]:
         """Whether rings with a bond through them or centres of the wrong hand are among atoms."""
@@ -156,10 +163,10 @@ class PhysicsSampler:
         Returns:
             Atoms in nm; bonds between windows and beads are near, not exact.
         """
-        return self._place(whole, box, frame, lambda n: None).positions
+        return self._place(whole, box, Turn(frame), lambda n: None).positions
 
     def _place(
-        self, whole: np.ndarray, box: np.ndarray, frame: int, progress: Callable[[int], None]
+        self, whole: np.ndarray, box: np.ndarray, turn: Turn, progress: Callable[[int], None]
     ) -> Crowd:
         """All molecules: first without company, then in sweeps in which all others count."""
         n = self.mapping.topology.n_atoms
@@ -168,7 +175,7 @@ class PhysicsSampler:
         beta = 1.0 / (BOLTZMANN * self._temperature)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
-                self._draw(crowd, group, placed, whole, (frame, sweep), beta if sweep else 0.0)
+                self._draw(crowd, group, placed, whole, turn, sweep, beta if sweep else 0.0)
                 placed[group.own] = True
                 progress(len(group.own))
         return crowd
@@ -179,18 +186,21 @@ class PhysicsSampler:
         group: _Group,
         placed: Bool[np.ndarray, " n"],
         whole: Float64[np.ndarray, "b 3"],
-        turn: tuple[int, int],
+        turn: Turn,
+        sweep: int,
         beta: float,
     ) -> None:
-        """One window of every molecule of a group; ``turn``: frame and sweep."""
+        """One window of every molecule of a group."""
         wanted, seed = self.options.candidates, self.options.seed
         names = torch.from_numpy(group.own[:, 0])
-        numbers = uniform(hash_counters(seed, *turn, _DRAW, names), 3 * wanted)
+        draws = turn.renewed(hash_counters(seed, turn.number, sweep, _DRAW, names))
+        numbers = uniform(draws, 3 * wanted)
         found = candidates(
             group.library, whole[group.beads], crowd.positions[group.joint],
             placed[group.joint[0]], numbers.numpy().astype(np.float64), wanted,
         )  # fmt: skip
-        noise = uniform(hash_counters(seed, *turn, _CHOOSE, names), found.scores.shape[1])
+        choices = turn.renewed(hash_counters(seed, turn.number, sweep, _CHOOSE, names))
+        noise = uniform(choices, found.scores.shape[1])
         crowd.choose(
             group.atoms, group.own, found.atoms, found.scores,
             noise.numpy().astype(np.float64), beta,

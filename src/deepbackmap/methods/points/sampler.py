@@ -22,10 +22,12 @@ from deepbackmap.blocks.index import build_bead_frames, build_blocks, whole_bead
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.counter_random import hash_counters, normal, uniform
+from deepbackmap.geometry.counter_random import hash_counters, uniform
+from deepbackmap.geometry.frame_noise import Turn, turn_of
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
+from deepbackmap.methods.options import correlation_time
 from deepbackmap.methods.points.generator import PointGenerator, Scene, make_scene, put, select
 from deepbackmap.methods.points.options import PointModelOptions, PointSamplingOptions
 from deepbackmap.methods.points.pairs import MARGIN, find_pairs
@@ -65,7 +67,8 @@ class _Frame:
 
     scene: Scene
     neighbours: Int64[Tensor, "nb k"]
-    number: int
+    turn: Turn
+    """Its random numbers."""
 
 
 class PointSampler:
@@ -175,12 +178,15 @@ class PointSampler:
         means = self.generator.means(tables, frames.rotation[0])
         cutoff = self.points.cutoff + MARGIN
         pairs = find_pairs(tables, self.blocks, frames, means, cutoff, len(spec.atom_types))
-        return _Frame(make_scene(frames, pairs), frames.neighbours[0], frame)
+        turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
+        return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn)
 
-    def _noise(self, bead_type: str, table: TypeTable, *names: int) -> Float[Tensor, "b d"]:
+    def _noise(
+        self, bead_type: str, table: TypeTable, turn: Turn, sweep: int
+    ) -> Float[Tensor, "b d"]:
         flow = self.generator.flow(bead_type)
-        name = hash_counters(self.options.seed, *names, _NOISE, table.beads)
-        noise = self.heat * normal(name, flow.mean.shape[1])
+        name = hash_counters(self.options.seed, turn.number, sweep, _NOISE, table.beads)
+        noise = self.heat * turn.normal(name, flow.mean.shape[1])
         return noise * (flow.unscale[table.variant] > 0)
 
     def _ends(
@@ -205,7 +211,7 @@ class PointSampler:
     def _flow(self, at: _Frame, report: Progress) -> dict[str, Tensor]:
         """All blocks along their paths together."""
         tables = self.tables
-        states = {t: self._noise(t, table, at.number, 0) for t, table in tables.types.items()}
+        states = {t: self._noise(t, table, at.turn, 0) for t, table in tables.types.items()}
         before: dict[str, Tensor] = {}
         for angles in triples(self.options.steps):
             angle, rotation = angles[1], at.scene.rotation
@@ -225,7 +231,7 @@ class PointSampler:
         """Every block placed anew, those of one colour at a time."""
         tables, generator = self.tables, self.generator
         index = torch.arange(tables.n_beads, device=self.device)
-        name = hash_counters(self.options.seed, at.number, sweep, _COLOUR, index)
+        name = hash_counters(self.options.seed, at.turn.number, sweep, _COLOUR, index)
         colour = colours(at.neighbours, uniform(name, 1).squeeze(-1))
         positions = generator.spread(states, tables, at.scene.rotation)
         states = {t: u.clone() for t, u in states.items()}
@@ -246,7 +252,7 @@ class PointSampler:
     ) -> Float[Tensor, "b d"]:
         """Blocks that do not see each other from noise to data in finished surroundings."""
         flow, turn = self.generator.flow(bead_type), at.scene.rotation[table.beads]
-        state, before = self._noise(bead_type, table, at.number, sweep), None
+        state, before = self._noise(bead_type, table, at.turn, sweep), None
         for angles in triples(self.options.steps):
             own = flow.local(math.sin(angles[1]) * state, table.variant) @ turn
             ends = self._ends(at, bead_type, table, state, angles[1], positions, own, True)
