@@ -31,7 +31,7 @@ COMMANDS = {
     "--keep-defects",
     "baseline": "baseline cg.gro cg.xtc -p topol.top --mapping map.yaml --method backward "
     "--no-minimise -o out.xtc --keep-defects",
-    "finish": "finish aa.gro aa.xtc -p topol.top --temperature 300 --steps 20 --engine openmm-cpu "
+    "finish": "finish aa.gro aa.xtc -p topol.top --temperature 300 --steps 20 --engine internal "
     "--threads 1 --keep-defects -o out.xtc",
     "evaluate": "evaluate --reference good.xtc --generated it=aa.xtc -s aa.gro -p topol.top "
     "--no-map --workers 1 -o out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -96,10 +97,11 @@ class _Backmapping:
     def __init__(self, task: BackmapTask) -> None:
         self._task = task
         device = torch.device(task.device)
+        # A copy, whose weights lie where memory is aligned, as they do where a worker received
+        # them; as they lie in a file they do not, and kernels then round otherwise.
+        model = replace(task.model, generator=copy.deepcopy(task.model.generator))
         try:
-            self._sampler = open_sampler(
-                task.model, task.system, task.options, device, task.handedness
-            )
+            self._sampler = open_sampler(model, task.system, task.options, device, task.handedness)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{task.topology.source}: {error}{task.way_out}") from error
         self._judge = Judge(task.topology, task.system, hands=task.hands)

@@ -151,7 +151,8 @@ def evaluate(
             "reference": reference, "generated": dict(generated), "structure": structure,
             "topology": topology, "beads": beads, "mapping": mapping,
         }  # fmt: skip
-        run = identity("evaluate", inputs, chosen) | {"atoms": content_hash(atoms)}
+        run = identity("evaluate", inputs, chosen)
+        run |= {"atoms": content_hash(atoms), "order": list(generated)}
         samples = [
             _Frames(REFERENCE, source),
             *(_Frames(n, s, given.get(n)) for n, s in methods.items()),

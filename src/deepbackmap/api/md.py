@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from deepbackmap.api import judgement
 from deepbackmap.api.files import check_folder, new_folder, open_atoms
-from deepbackmap.api.record import make_record
+from deepbackmap.api.record import content_hash, identity, make_record
 from deepbackmap.dynamics.constraints import thermal_velocities
 from deepbackmap.dynamics.containers import (
     Dynamics,
@@ -42,6 +42,10 @@ from deepbackmap.forcefield import ForceField
 from deepbackmap.forcefield.system import TERMS
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer
+from deepbackmap.jobs.journal import open_journal
+from deepbackmap.jobs.loop import in_order
+from deepbackmap.jobs.pool import Here
+from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import make_whole
 
@@ -205,6 +209,7 @@ def md(
     engine: str = "auto",
     threads: int | None = None,
     seed: int = 0,
+    resume: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> MdSummary:
@@ -230,6 +235,7 @@ def md(
         engine: as ``dynamics.engines.open_engine`` knows them.
         threads: of the engine; its own choice by default.
         seed: of velocities and thermostat.
+        resume: whether starts that an interrupted run has finished are not run again.
         force: whether to replace the folder.
         progress: whether to show a bar on standard error.
 
@@ -254,16 +260,26 @@ def md(
     options = _dynamics(runner, temperature, time, pressure, seed)
     judge = Judge(atoms)
     velocities = start_velocities(atoms, temperature, seed)
-    with new_folder(Path(output), force, RECORD) as part:
+    given = {"starts": starts, "topology": topology, "reference": reference,
+             "structure": structure}  # fmt: skip
+    used = asdict(options) | {"interactions": asdict(Interactions()), "frame": frame,
+        "minimise": minimise, "reference_frames": reference_frames}  # fmt: skip
+    run = identity("md", given, used | {"seed": seed, "engine": runner.name})
+    run |= {"atoms": content_hash(atoms), "order": list(starts)}
+    task = MdTask(runner, judge, options, velocities, minimise)
+    with (
+        open_journal(output, run, resume=resume, frames=len(frames)) as journal,
+        new_folder(Path(output), force, RECORD) as part,
+    ):
         band = None
         if reference is not None:
             band = reference_band(atoms, structure, reference, reference_frames, progress=progress)
-        found, failed = {}, {}
-        for name, start in tqdm(frames.items(), unit="start", disable=not progress):
-            try:
-                found[name] = _run(runner, judge, start, options, velocities, minimise)
-            except _CannotRun as error:
-                failed[name] = str(error)
+        jobs = (Job(k, k, start) for k, start in enumerate(frames.values()))
+        done = in_order(Here(task), jobs, journal)
+        bar = tqdm(done, total=len(frames), unit="start", disable=not progress)
+        ended = dict(zip(frames, (result for _, result in bar), strict=True))
+        found = {name: result for name, result in ended.items() if isinstance(result, Done)}
+        failed = {name: result for name, result in ended.items() if isinstance(result, str)}
         if not found:
             raise InputError("; ".join(f"start {name}: {why}" for name, why in failed.items()))
         runs = tuple(
@@ -278,10 +294,6 @@ def md(
         segments = {name: done.segment for name, done in found.items()}
         _write(part, summary, segments, options)
         _write_starts(part, atoms, found, options, velocities)
-        given = {"starts": starts, "topology": topology, "reference": reference,
-                 "structure": structure}  # fmt: skip
-        used = asdict(options) | {"interactions": asdict(Interactions()), "frame": frame,
-            "minimise": minimise, "reference_frames": reference_frames}  # fmt: skip
         text = make_record(
             "md", inputs=given, output=output, options=used, seed=seed, threads=threads,
             engine=runner.name, summary=summary.to_dict(),
@@ -406,13 +418,39 @@ class _CannotRun(Exception):
 
 
 @dataclass(frozen=True)
-class _Done:
+class Done:
     """A run, and the structure that it began with."""
 
     start: Structure
     minimisation: int
     """Force evaluations before it."""
     segment: Segment
+
+
+@dataclass(frozen=True)
+class MdTask:
+    """What is done to every start, in this process."""
+
+    runner: Engine
+    judge: Judge
+    options: Dynamics
+    velocities: Float64[np.ndarray, "n 3"]
+    minimise: int
+    """Force evaluations before the run."""
+
+    def open(self) -> Work:
+        """Runs one start after another; the result is a sentence where one cannot be run."""
+
+        def work(job: Job, report: Report) -> Done | str:
+            try:
+                return _run(
+                    self.runner, self.judge, job.content, self.options, self.velocities,
+                    self.minimise,
+                )  # fmt: skip
+            except _CannotRun as error:
+                return str(error)
+
+        return work
 
 
 def _run(
@@ -422,7 +460,7 @@ def _run(
     options: Dynamics,
     velocities: Float64[np.ndarray, "n 3"],
     minimise: int,
-) -> _Done:
+) -> Done:
     """Runs one start."""
     together = judge.contacts.coincident(start)
     if together is not None:
@@ -440,7 +478,7 @@ def _run(
         raise _CannotRun(str(error)) from error
     if not np.isfinite(potential(segment.energies)).all():
         raise _CannotRun("expected finite energies, found some that are not")
-    return _Done(start, evaluations, segment)
+    return Done(start, evaluations, segment)
 
 
 def windows(values: Float64[np.ndarray, " k"], length: int) -> Float64[np.ndarray, " w"]:
@@ -453,7 +491,7 @@ def _held_against(
     name: str,
     source: str,
     frame: int,
-    done: _Done,
+    done: Done,
     options: Dynamics,
     band: Band | None,
     judge: Judge,
@@ -543,7 +581,7 @@ def _plot(
 def _write_starts(
     folder: Path,
     topology: Topology,
-    found: Mapping[str, _Done],
+    found: Mapping[str, Done],
     options: Dynamics,
     velocities: Float64[np.ndarray, "n 3"],
 ) -> None:

@@ -447,6 +447,7 @@ def md_(
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
     format: Format = None,
     length_unit: LengthUnit = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -460,7 +461,7 @@ def md_(
             output=output, reference=reference, structure=structure,
             reference_frames=reference_frames, frame=frame, time=time,
             pressure=_number_or_none("pressure", pressure), minimise=minimise, engine=engine,
-            threads=threads, seed=seed, force=force, progress=_progress(quiet),
+            threads=threads, seed=seed, resume=resume, force=force, progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)
         if not quiet:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from deepbackmap.errors import InputError
 from deepbackmap.jobs.cluster import Cluster
 from deepbackmap.jobs.journal import NoJournal
 from deepbackmap.jobs.pool import Failure, Here, Pool
@@ -22,8 +23,10 @@ def open_pool(task: Task, workers: int = 1, scheduler: str | None = None) -> Poo
         scheduler: of a Dask cluster: address, file, or kind of batch system; None: none.
 
     Raises:
-        InputError: there is no such scheduler, or the task cannot be opened.
+        InputError: there is no such scheduler, no worker, or the task cannot be opened.
     """
+    if workers < 1:
+        raise InputError(f"workers: expected at least 1, found {workers}")
     if scheduler is not None:
         return Cluster(task, scheduler, workers)
     return Here(task) if workers < 2 else Processes(task, workers)
