@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,7 +35,7 @@ from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mappin
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model
-from deepbackmap.methods.options import SamplingOptions
+from deepbackmap.methods.options import SamplingOptions, SettlingOptions, correlation_time
 from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
@@ -255,7 +256,7 @@ def backmap(
             hands.handedness, hands.known, str(source.path), _way_out(system.path),
             not match.certain, keep_defects, finish,
         )  # fmt: skip
-        totals = _Totals(system, task, source, threads=torch.get_num_threads())
+        totals = _Totals(system, task, len(source))
         judge = None if moved is None else Judge(system.atoms, system.beads)
         used = asdict(system.options) | {"frames": frames}
         run = identity("backmap", inputs, used | {"finish": finish, "device": where.type})
@@ -338,10 +339,8 @@ class _System:
 class _Totals:
     """What many frames come to, one after another; their structures are let go."""
 
-    def __init__(
-        self, system: _System, task: BackmapTask, source: FrameSource, threads: int
-    ) -> None:
-        self._system, self._task, self._frames = system, task, len(source)
+    def __init__(self, system: _System, task: BackmapTask, frames: int) -> None:
+        self._system, self._task, self._frames = system, task, frames
         self._figures, self._held, self._anew = Figures(), Held(), 0
         self._doubts: dict[str, Finding] = {}
         self._finish: FinishTotals | None = None
@@ -385,7 +384,9 @@ class _Totals:
 
 def _check_times(source: FrameSource, options: SamplingOptions) -> None:
     """Random numbers that are correlated in time need times."""
-    if not getattr(options, "noise", "").startswith("ou") or len(source) < 2:
+    if not isinstance(options, SettlingOptions) or len(source) < 2:
+        return
+    if not 0.0 < correlation_time(options.noise) < math.inf:
         return
     first, last = source[0].time, source[len(source) - 1].time
     if first == last:

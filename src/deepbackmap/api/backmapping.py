@@ -144,6 +144,7 @@ class _Backmapping:
             done = None
             if self._finisher is not None:
                 done = self._finisher.finish(made, number, self._task.source)
+                assert done.structure is not None
                 made = done.structure
                 before = before[0] + done.minimisation, before[1] + done.dynamics
                 done = replace(done, structure=None, minimisation=before[0], dynamics=before[1])

@@ -30,6 +30,7 @@ from deepbackmap.evaluation import (
 from deepbackmap.evaluation.export import metrics_csv, metrics_json
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.observables import measure_frame, one_thread, together
+from deepbackmap.evaluation.result import MoleculeView
 from deepbackmap.geometry.cell import cell_volume, shortest_lengths
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource
@@ -379,7 +380,8 @@ def _evaluate(
     right = measured[0]
     found = []
     for sample, measurements in zip(samples, measured, strict=True):
-        frames, worst = sample.source, ()
+        frames = sample.source
+        worst: tuple[MoleculeView, ...] = ()
         if sample is not samples[0]:
             worst = worst_molecules(
                 plan, sample.name, right, measurements, frames.__getitem__, frames.frames
