@@ -1,15 +1,20 @@
 """Random numbers that go on from frame to frame: each frame's by itself, and all together."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from deepbackmap.api.backmap import backmap
+from deepbackmap.errors import InputError
 from deepbackmap.geometry.counter_random import hash_counters, normal
 from deepbackmap.geometry.frame_noise import ATTEMPT, renewals, slow_normal, turn_of
+from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.methods.options import correlation_time
+from finish_systems import write_chains
 
 N = 40_000
 KEYS = hash_counters(3, torch.arange(N))
@@ -104,3 +109,63 @@ def test_words():
     for bad in ("", "ou", "ou:", "ou:0", "ou:-1", "ou:inf", "ou:x", "frame:3", "shared:1", "white"):
         with pytest.raises(ValueError, match="noise: expected frame, shared, or ou:TAU"):
             correlation_time(bad)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """Some chains whose beads do not move for 20 ps."""
+    folder = tmp_path_factory.mktemp("still")
+    write_chains(folder)
+    with (
+        read_frames(folder / "cg.gro") as source,
+        open_writer(folder / "cg.trr", source.table, force=True) as w,
+    ):
+        frame = source[0]
+        for time in (0.0, 0.1, 20.0):
+            w.write(replace(frame, time=time))
+    return folder
+
+
+MODELS = {
+    "points": {"model": "ps-two-bead-points"},
+    "physics": {"model": "none", "mapping": "ps-two-bead", "sweeps": 1,
+                "options": {"pieces": 64, "conformations": 64}},
+}  # fmt: skip
+
+
+def moves(folder, output, noise, **options):
+    """Rms way of the atoms (nm) from the first frame to the two others."""
+    backmap(
+        folder / "cg.gro", folder / "cg.trr", topology=folder / "topol.top", noise=noise,
+        output=output, relaxation=6, bead_tolerance=0.02, temperature=500.0, device="cpu",
+        keep_defects=True, progress=False, **options,
+    )  # fmt: skip
+    with read_frames(folder / "aa.gro", output) as source:
+        first, *others = [f.positions for f in source]
+    return [float(np.sqrt(((x - first) ** 2).sum(axis=1).mean())) for x in others]
+
+
+@pytest.mark.parametrize("method", MODELS)
+def test_structures_move_as_their_noise_does(method, still, tmp_path):
+    own = moves(still, tmp_path / "own.trr", "frame", **MODELS[method])
+    assert min(own) > 0.02  # what a new draw moves
+    assert moves(still, tmp_path / "shared.trr", "shared", **MODELS[method]) == [0.0, 0.0]
+    soon, late = moves(still, tmp_path / "slow.trr", "ou:2", **MODELS[method])
+    assert soon < 0.7 * own[0]
+    assert late > 0.7 * own[1]
+
+
+def test_correlation_in_time_needs_times_and_a_method_that_has_it(still, tmp_path):
+    with read_frames(still / "cg.gro") as source:
+        frame, table = source[0], source.table
+    with open_writer(tmp_path / "cg.trr", table) as writer:
+        for _ in range(2):
+            writer.write(frame)
+    given = {"topology": still / "topol.top", "output": tmp_path / "x.trr", "progress": False}
+    points = "ps-two-bead-points"
+    with pytest.raises(InputError, match="expected frames at different times for noise ou:2"):
+        backmap(still / "cg.gro", tmp_path / "cg.trr", model=points, noise="ou:2", **given)
+    with pytest.raises(InputError, match="noise: expected frame, shared, or ou:TAU"):
+        backmap(still / "cg.gro", model=points, noise="white", **given)
+    with pytest.raises(InputError, match="noise: expected an option of the method voxel"):
+        backmap(still / "cg.gro", model="ps-two-bead-568K", noise="shared", **given)
