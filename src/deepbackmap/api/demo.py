@@ -178,7 +178,8 @@ def _frames(structure: Path, trajectory: Path) -> list[Structure]:
 
 def _grompp(folder: Path, temperature: float) -> str:
     """Lets GROMACS check atoms and topology, where it is installed."""
-    (folder / "check.mdp").write_text(MDP.format(temperature=temperature), encoding="utf-8")
+    with new_file(folder / "check.mdp") as part:
+        part.write_text(MDP.format(temperature=temperature), encoding="utf-8")
     program = shutil.which("gmx")
     if program is None:
         return "not installed here, not tried"

@@ -5,7 +5,6 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -733,6 +732,8 @@ def _signals() -> Iterator[None]:
 
 def _limit(error: Exception) -> str | None:
     """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    from deepbackmap.io.atomic import disk_refuses
+
     said = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
         return (
@@ -744,9 +745,7 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(
-        word in said for word in _FULL
-    ):
+    if disk_refuses(error):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
@@ -754,9 +753,6 @@ def _limit(error: Exception) -> str | None:
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 """Words of torch, CUDA and the system."""
-_FULL = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed", "inline_container.cc")
-"""Of the system, and of torch when a checkpoint does not fit."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:
