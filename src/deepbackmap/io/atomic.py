@@ -234,7 +234,7 @@ def refuse_inputs(output: str | Path, *inputs: str | Path | None) -> None:
         return
     real = place.resolve()
     for given in inputs:
-        if given is None or not Path(given).exists():
+        if given is None or not _exists(Path(given)):
             continue
         source = Path(given)
         if source.samefile(place) or (place.is_dir() and real in source.resolve().parents):
@@ -242,6 +242,14 @@ def refuse_inputs(output: str | Path, *inputs: str | Path | None) -> None:
                 f"{output}: expected an output that is none of the inputs, found that it "
                 f"{'holds' if place.is_dir() else 'is'} {given}: write to another name"
             )
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there; a long mapping in words is no name of one."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def disk_refuses(error: Exception) -> bool:

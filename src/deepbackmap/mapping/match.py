@@ -62,7 +62,11 @@ class Match:
 
 
 def check_beads(
-    system_mapping: SystemMapping, table: ParticleTable, source: str, *, by_order: bool = False
+    system_mapping: SystemMapping,
+    table: ParticleTable,
+    source: str,
+    *,
+    by_order: bool | None = None,
 ) -> Match:
     """Refuses a structure whose beads are not those of the mapped topology, in its order.
 
@@ -73,7 +77,8 @@ def check_beads(
         system_mapping: what is expected.
         table: what the file holds.
         source: the file.
-        by_order: whether names count for nothing, only the number of beads.
+        by_order: whether names count for nothing, only the number of beads; None: no, and it cannot
+            be asked for either.
 
     Returns:
         By what the beads were recognised.
@@ -88,7 +93,7 @@ def check_beads(
 
 
 def check_atoms(
-    topology: Topology, table: ParticleTable, source: str, *, by_order: bool = False
+    topology: Topology, table: ParticleTable, source: str, *, by_order: bool | None = None
 ) -> Match:
     """Refuses a structure whose atoms are not those of the topology, in its order.
 
@@ -98,7 +103,8 @@ def check_atoms(
         topology: what is expected.
         table: what the file holds.
         source: the file.
-        by_order: whether names count for nothing, only the number of atoms.
+        by_order: whether names count for nothing, only the number of atoms; None: no, and it cannot
+            be asked for either.
 
     Returns:
         By what the atoms were recognised.
@@ -141,7 +147,7 @@ def _check(
     table: ParticleTable,
     source: str,
     what: str,
-    by_order: bool,
+    by_order: bool | None,
 ) -> Match:
     total = sum(len(schemes[t]["names"]) * count for t, count in topology.blocks)
 
@@ -155,7 +161,7 @@ def _check(
             ("order",) * len(topology.blocks), (f"{what}s are taken in the file's order",)
         )
     elif table.named:
-        match = _compare(topology, schemes, table, what, refusal)
+        match = _compare(topology, schemes, table, what, refusal, advise=by_order is not None)
     if table.n != total:
         raise InputError(
             f"{source}: expected {total} {what}s for the {topology.n_molecules} molecules of "
@@ -170,6 +176,8 @@ def _compare(
     table: ParticleTable,
     what: str,
     refusal: Callable[[str, str, str], InputError],
+    *,
+    advise: bool,
 ) -> Match:
     """Compares run by run, and looks for the place only if a run differs in every scheme."""
     by, notes = [], []
@@ -188,7 +196,8 @@ def _compare(
             raise refusal(
                 f"of molecule {first + molecule + 1} ({molecule_type})",
                 f"{what} {nearest[place]} at position {start + k + 1}",
-                _diagnosis(nearest, place, there, what) + _advice(k, there, what),
+                _diagnosis(nearest, place, there, what)
+                + (_advice(k, there, what) if advise else ""),
             )
         if scheme != "names" and count:
             given = schemes[index][scheme]
