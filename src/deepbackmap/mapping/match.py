@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 
@@ -186,11 +187,11 @@ def _compare(
         names, molecule_type = schemes[index]["names"], topology.molecule_types[index].name
         stop = start + len(names) * count
         found = table.names[start:stop]
-        scheme = next((s for s, n in schemes[index].items() if found == n * count), None)
+        scheme = next((s for s, n in schemes[index].items() if _are(found, n, count)), None)
         if scheme is None:
             # What is said is about the scheme that holds longest: the one that was probably meant.
-            nearest = max(schemes[index].values(), key=lambda n: _first_difference(n, count, found))
-            k = _first_difference(nearest, count, found)
+            nearest = max(schemes[index].values(), key=lambda n: _first_difference(n, found))
+            k = _first_difference(nearest, found)
             molecule, place = divmod(k, len(nearest))
             there = found[k] if k < len(found) else None
             raise refusal(
@@ -222,9 +223,13 @@ def _advice(place: int, found: str | None, what: str) -> str:
     return f"; --by-order takes the {what}s in the file's order, whatever they are called"
 
 
-def _first_difference(names: tuple[str, ...], count: int, found: tuple[str, ...]) -> int:
-    expected = names * count
-    for k, (a, b) in enumerate(zip(expected, found, strict=False)):
+def _are(found: tuple[str, ...], names: tuple[str, ...], count: int) -> bool:
+    """Whether names are those of so many molecules; a topology may name more than memory holds."""
+    return len(found) == len(names) * count and found == names * count
+
+
+def _first_difference(names: tuple[str, ...], found: tuple[str, ...]) -> int:
+    for k, (a, b) in enumerate(zip(cycle(names), found, strict=False)):
         if a != b:
             return k
     return len(found)
