@@ -218,10 +218,10 @@ def backmap(
         InputError: an input is wrong or does not fit the others, or an option is not one of the
             model's method; then no output is left.
     """
-    inputs = (beads, trajectory, topology, model, mapping, like, labels)
-    spare_inputs(output, *inputs)
+    read = (beads, trajectory, topology, model, mapping, like, labels)
+    spare_inputs(output, *read)
     if moved is not None:
-        spare_inputs_beside(moved, output, *inputs)
+        spare_inputs_beside(moved, output, *read)
     where = choose_device(device)
     record = Path(f"{output}.json")
     asked = {

@@ -184,8 +184,8 @@ class _Store:
         self.trusted += 1
         with path.open("rb") as handle:
             self._known[name] = hashlib.file_digest(handle, "sha256").hexdigest()
-        with new_file(self._list) as part:
-            part.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
+        with new_file(self._list) as aside:
+            aside.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
 
 
 def chosen_frames(temperature: int) -> list[int]:

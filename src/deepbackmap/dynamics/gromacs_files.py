@@ -269,7 +269,7 @@ def _lincs() -> Settings:
 
 def _write(folder: Path, texts: dict[str, str], force: bool) -> None:
     """Writes all files aside, then moves them to their places."""
-    make_folder(folder)
+    make_folder(folder, parents=False)
     for name in texts:
         if (folder / name).exists() and not force:
             raise InputError(

@@ -285,14 +285,18 @@ def writing(path: Path) -> Iterator[None]:
         raise no_place(path, error) from error
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, parents: bool = True) -> None:
     """A folder that is filled file by file; one that is there is fine.
+
+    Args:
+        path: of the folder.
+        parents: whether to make those around it as well.
 
     Raises:
         InputError: it cannot be made or written to.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=parents, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"{path}: expected a folder that can be written to, found: {error.strerror or error}"
