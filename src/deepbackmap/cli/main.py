@@ -510,7 +510,9 @@ def demo(
     with _edge():
         from deepbackmap.api.demo import demo as run_demo
 
-        typer.echo(run_demo(output, force=force, progress=_progress(quiet)).to_text(), nl=False)
+        made = run_demo(output, force=force, progress=_progress(quiet))
+        if not quiet:
+            typer.echo(made.to_text(), nl=False)
 
 
 @app.command()
