@@ -111,8 +111,8 @@ def test_a_file_in_another_unit_is_taken_once_the_unit_is_said(
         writer.write(written)
     given = [tmp_path / name]
     if name.endswith(("xtc", "trr")):
-        given.insert(0, folder / "cg.gro")  # says the names only
-        with open_writer(given[0], bead_table(mapping), force=True) as writer:
+        given.insert(0, tmp_path / "names.gro")
+        with open_writer(given[0], bead_table(mapping)) as writer:
             writer.write(beads)
     call = ("backmap", *given, "-p", folder / "topol.top", "-o", tmp_path / "out.gro",
             "-q")  # fmt: skip
