@@ -101,6 +101,17 @@ class MoleculeType:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The file that lists every atom of a system, for those who write one like it."""
+
+    format: str
+    """``lammps``."""
+    path: str
+    length: float
+    """Of its unit in nm."""
+
+
+@dataclass(frozen=True)
 class Topology:
     """The whole system as runs of molecule types, in the order of the coordinates."""
 
@@ -122,6 +133,9 @@ class Topology:
     """What belongs to no one molecule and whose energy is not known."""
     notices: tuple[str, ...] = ()
     """What is allowed but looks like a mistake, each with its place, for whoever is told."""
+
+    origin: Origin | None = field(default=None, compare=False)
+    """The file itself, where it lists the atoms of the whole system; None: it does not."""
 
     @property
     def n_molecules(self) -> int:
