@@ -102,13 +102,15 @@ class MoleculeType:
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that lists every atom of a system, for those who write one like it."""
+    """A LAMMPS data file that lists the atoms of a system, so that one like it can be written."""
 
-    format: str
-    """``lammps``."""
     path: str
     length: float
     """Of its unit in nm."""
+    columns: int
+    """Of its rows of atoms, in front of the coordinates."""
+    flags: bool
+    """Whether image flags stand behind them."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Topology:
     """What is allowed but looks like a mistake, each with its place, for whoever is told."""
 
     origin: Origin | None = field(default=None, compare=False)
-    """The file itself, where it lists the atoms of the whole system; None: it does not."""
+    """The data file it is, if it is one of LAMMPS."""
 
     @property
     def n_molecules(self) -> int:

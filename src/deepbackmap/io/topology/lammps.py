@@ -68,7 +68,12 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
             f"{found.units or 'none'}"
         )
     units = UNITS[found.units]
-    return replace(_build(found, units), origin=Origin("lammps", str(path), units.length))
+    topology = _build(found, units)
+    first = found.sections["Atoms"][0].words
+    style = found.atom_style or "full"
+    before = 2 + sum(c is not None for c in COLUMNS[style][::2])
+    flags = len(first) > before + 3
+    return replace(topology, origin=Origin(str(path), units.length, before, flags))
 
 
 def read_lammps_script(path: Path, options: TopologyOptions) -> Topology:
@@ -375,21 +380,17 @@ def _lennard_jones(found: LammpsInput, units: Units, numbers: Sequence[int]) -> 
     if not _is_known(found, style):
         return _Pairs(*np.zeros((6, n, n)))
     row = {t: k for k, t in enumerate(numbers)}
-    charmm = style.startswith("lj/charmm")
+    charmm = any(word.startswith("lj/charmm") for word in found.styles["pair"])
     for line in found.pair_rows:
-        words = _of_hybrid(found, style, line)
-        if words is None:
-            continue
         first, second = (found.type_range("atom", line.where, w) for w in line.words[:2])
-        depth, size, *more = (real_number(line.where, w) for w in words[2:])
-        pair = (size, depth, *(more[1::-1] if charmm and len(more) > 1 else (size, depth)))
-        scale = (units.length, units.energy, units.length, units.energy)
+        pair = _numbers_of_pair(found, style, line, units)
         for i in first:
             for j in second:
                 if i in row and j in row and (i <= j or len(first) == len(second) == 1):
                     for a, b in ((row[i], row[j]), (row[j], row[i])):
-                        values[:, a, b] = np.multiply(pair, scale)
                         given[a, b] = True
+                        if pair is not None:
+                            values[:, a, b] = pair
     if not given.diagonal().all():
         k = int(np.argmin(given.diagonal()))
         found.refuse(f"expected pair coefficients of atom type {numbers[k]}, found none",
@@ -422,19 +423,32 @@ def _is_known(found: LammpsInput, style: str) -> bool:
     return False
 
 
-def _of_hybrid(found: LammpsInput, style: str, line: Row) -> list[str] | None:
-    """Words of a line without the sub-style of a hybrid; None: it says no Lennard-Jones."""
-    words = line.words
-    if style in HYBRIDS:
-        if len(words) > 2 and plain_style(words[2]) not in LENNARD_JONES:
+def _numbers_of_pair(
+    found: LammpsInput, style: str, line: Row, units: Units
+) -> tuple[float, ...] | None:
+    """Sigma and epsilon, and those of weighted 1-4 pairs; None: the sub-style has none.
+
+    A pair of types that any sub-style of a hybrid names is not mixed, by LAMMPS' rule.
+    """
+    words = line.words[2:]
+    if style in HYBRIDS and words:
+        style, words = plain_style(words[0]), words[1:]
+        if style not in LENNARD_JONES:
             return None
-        words = [*words[:2], *words[3:]]
-    if len(words) < 4:
+    if len(words) < 2:
         raise InputError(
             f"{line.where}: expected epsilon and sigma of a pair of types, found "
             f"{' '.join(line.words)}"
         )
-    return words
+    depth, size, *more = (real_number(line.where, w) for w in words)
+    if not (style.startswith("lj/charmm") and len(more) > 1):
+        more = [depth, size]
+    return (
+        size * units.length,
+        depth * units.energy,
+        more[1] * units.length,
+        more[0] * units.energy,
+    )
 
 
 def _mixed(
