@@ -31,7 +31,7 @@ from deepbackmap.io.topology.lammps_lines import (
     real_number,
     whole_number,
 )
-from deepbackmap.io.topology.lammps_styles import STYLES, UNITS, WEIGHT, Made, Units
+from deepbackmap.io.topology.lammps_styles import LISTED, STYLES, UNITS, WEIGHT, Made, Units
 from deepbackmap.io.topology.lammps_tables import made_of_table
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
@@ -104,11 +104,16 @@ class _Terms:
     """Pairs of atoms that do not interact whatever ``special_bonds`` says."""
     weights: list[tuple[int, int, float]] = field(default_factory=list)
     """1-4 pairs of dihedrals and their factors."""
+    pairs: list[tuple[Sequence[int], tuple[float, ...]]] = field(default_factory=list)
+    """Pairs that are listed with numbers of their own (``LISTED``)."""
 
     def add(self, atoms: Sequence[int], made: Made) -> None:
         """Takes a term."""
         if made.kind == WEIGHT:
             self.weights.append((atoms[0], atoms[-1], made.parameters[0]))
+            return
+        if made.kind == LISTED:
+            self.pairs.append((atoms, made.parameters))
             return
         parameters = made.parameters
         if made.curve is not None:
@@ -178,6 +183,7 @@ def _build(found: LammpsInput, units: Units) -> Topology:
     table = _lennard_jones(found, units, numbers)
     kinds = np.array([row[t] for t in atoms.types.tolist()], dtype=np.int64)
     excluded, pairs = _special(found, terms, kinds, table)
+    pairs = _with_listed(terms, pairs, atoms.charges)
     atom_types = tuple(type_names[k] for k in kinds.tolist())
     names, residues, of_residue = _names(atoms, atom_types)
     return assemble(
@@ -351,6 +357,10 @@ def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list
     mark = _mark(row)
     if mark == EXCLUSION:
         return []
+    if mark == PAIR and len(numbers := row.comment.split()[1:]) == 3:
+        c6, c12, charges = (real_number(row.where, w) for w in numbers)
+        scale = units.energy * units.length**6
+        return [Made(LISTED, (c6 * scale, c12 * scale * units.length**6, charges))]
     make = STYLES.get((kind, style))
     if make is None and style != "table":
         return None
@@ -480,18 +490,21 @@ def _special(
     found: LammpsInput, terms: _Terms, kinds: Int64[np.ndarray, " n"], table: _Pairs
 ) -> tuple[Int64[np.ndarray, "m 2"], BondedTerms]:
     """Pairs over one to three bonds: excluded, and listed again where a factor is not zero."""
-    apart = {tuple(sorted(p)) for p in terms.apart}
-    excluded = [np.array(sorted(apart), dtype=np.int64).reshape(-1, 2)]
+    n = len(kinds)
+    apart = np.array(terms.apart, dtype=np.int64).reshape(-1, 2)
+    excluded = [apart]
     atoms, parameters = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 3))]
     joined = np.array(terms.joined, dtype=np.int64).reshape(-1, 2)
-    before: set[tuple[int, ...]] = set()
-    for distance in (1, 2, 3):
-        lj, coulomb = found.lj_factors[distance - 1], found.coulomb_factors[distance - 1]
-        near = {tuple(p) for p in pairs_within(joined, len(kinds), distance).tolist()}
-        ring = np.array(sorted(near - before - apart), dtype=np.int64).reshape(-1, 2)
-        before = near
-        if lj == coulomb == 1.0 or not len(ring):
+    before = apart.min(axis=1) * n + apart.max(axis=1)
+    factors = list(zip(found.lj_factors, found.coulomb_factors, strict=True))
+    farthest = max((k for k, f in enumerate(factors, 1) if f != (1.0, 1.0)), default=0)
+    for distance, (lj, coulomb) in enumerate(factors[:farthest], 1):
+        near = pairs_within(joined, n, distance)
+        keys = np.setdiff1d(near[:, 0] * n + near[:, 1], before)
+        before = np.concatenate([before, keys])
+        if lj == coulomb == 1.0 or not len(keys):
             continue
+        ring = np.stack([keys // n, keys % n], axis=1)
         excluded.append(ring)
         if lj or coulomb:
             i, j = kinds[ring].T
@@ -505,3 +518,23 @@ def _special(
         columns = (table.sigma14[i, j], weights * table.epsilon14[i, j], weights)
         parameters.append(np.stack(columns, axis=1))
     return np.concatenate(excluded), BondedTerms(np.concatenate(atoms), np.concatenate(parameters))
+
+
+def _with_listed(
+    terms: _Terms, pairs: BondedTerms, charges: Float64[np.ndarray, " n"]
+) -> BondedTerms:
+    """The pairs with those that have numbers of their own; what no pair can say becomes terms."""
+    atoms, parameters = [pairs.atoms], [pairs.parameters]
+    for (i, j), (c6, c12, product) in terms.pairs:
+        own = float(charges[i] * charges[j])
+        if (c6 > 0.0 and c12 > 0.0) or (c6 == c12 == 0.0):
+            sigma = (c12 / c6) ** (1.0 / 6.0) if c6 else 0.0
+            epsilon = c6 * c6 / (4.0 * c12) if c6 else 0.0
+        else:
+            terms.add((i, j), Made("lj14_powers", (c6, c12)))
+            sigma = epsilon = 0.0
+        if product and not own:
+            terms.add((i, j), Made("coulomb14", (product,)))
+        atoms.append(np.array([[i, j]], dtype=np.int64))
+        parameters.append(np.array([[sigma, epsilon, product / own if own else 0.0]]))
+    return BondedTerms(np.concatenate(atoms), np.concatenate(parameters))

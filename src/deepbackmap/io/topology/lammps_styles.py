@@ -42,6 +42,8 @@ UNITS = {
 
 WEIGHT = "1-4 weight"
 """Not a kind: the factor of the pair of the first and last atom of a dihedral."""
+LISTED = "listed pair"
+"""Not a kind: C6, C12 and product of charges of a pair, kJ/mol, nm and e^2."""
 POINTS = 3601
 """Of tables made of formulas."""
 SMALLEST = 1e-3
@@ -64,7 +66,7 @@ class Made:
     """A term in our words."""
 
     kind: str
-    """In ``system.kinds.KINDS``, or ``WEIGHT``."""
+    """In ``system.kinds.KINDS``, or ``WEIGHT`` or ``LISTED``."""
     parameters: tuple[float, ...] = ()
     """Columns of the kind; none for tables."""
     curve: Curve | None = None

@@ -202,7 +202,7 @@ def _atoms_said(atoms: Int64[np.ndarray, " k"], molecule: MoleculeType | None) -
 
 def number(value: float) -> str:
     """As it is written."""
-    return f"{value:.12g}"
+    return f"{value:.12g}" if value else "0"
 
 
 def _bond_words(k: float, length: float) -> tuple[str, ...]:
@@ -526,9 +526,12 @@ def _listed_pairs(
 
 def _pair_style(values: tuple[float, ...], made: LammpsTerms, tables: str) -> Style:
     label = made.pair_tables.setdefault(values, f"PAIR_{len(made.pair_tables) + 1}")
-    style = Style("Bonds", "table", (tables, label), PAIR)
+    c6, c12, charges = values
+    unit = KCAL * ANGSTROM**6
+    said = (c6 / unit, c12 / unit / ANGSTROM**6, charges)
+    mark = " ".join([PAIR, *map(number, said)])
+    style = Style("Bonds", "table", (tables, label), mark)
     if style not in made.numbers.get("Bonds", {}):
-        c6, c12, charges = values
         r = np.geomspace(*PAIR_RANGE, PAIR_LINES)
         energy = c12 / r**12 - c6 / r**6 + COULOMB * charges / r
         slope = -12.0 * c12 / r**13 + 6.0 * c6 / r**7 - COULOMB * charges / r**2
