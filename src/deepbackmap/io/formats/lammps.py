@@ -402,7 +402,8 @@ def _head_of_data(lines: list[str]) -> tuple[_DataHead, int, str]:
         if words == ["Atoms"]:
             if atoms < 1:
                 raise FormatError("a number of atoms in the header, found none")
-            return _DataHead(atoms, _box_of_data(found)), k + 1, comment.strip()
+            hint = comment.split()
+            return _DataHead(atoms, _box_of_data(found)), k + 1, hint[0] if hint else ""
         if words[1:] == ["atoms"] and words[0].isdecimal():
             atoms = int(words[0][:18])
         for key in ("xlo xhi", "ylo yhi", "zlo zhi", "xy xz yz", "avec", "bvec", "cvec"):

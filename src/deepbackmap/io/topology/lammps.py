@@ -22,6 +22,7 @@ from deepbackmap.io.topology.lammps_lines import (
     EXCLUSION,
     LISTS,
     PAIR,
+    SPRING,
     LammpsInput,
     Row,
     data_of_script,
@@ -96,8 +97,6 @@ class _Terms:
     """Atoms and columns by kind."""
     curves: dict[str, list[Made]] = field(default_factory=dict)
     """Tables by kind, each once."""
-    bonds: list[Sequence[int]] = field(default_factory=list)
-    """Chemical ones."""
     joined: list[Sequence[int]] = field(default_factory=list)
     """All that LAMMPS counts as bonds, over which ``special_bonds`` goes."""
     apart: list[Sequence[int]] = field(default_factory=list)
@@ -194,7 +193,7 @@ def _build(found: LammpsInput, units: Units) -> Topology:
             residue_numbers=of_residue,
             charges=atoms.charges,
             masses=np.array([found.masses[t][0] * units.mass for t in atoms.types.tolist()]),
-            bonds=np.array(terms.bonds, dtype=np.int64).reshape(-1, 2),
+            bonds=np.array(terms.joined, dtype=np.int64).reshape(-1, 2),
             type_names=type_names,
             c6=table.c6,
             c12=table.c12,
@@ -329,8 +328,6 @@ def _join(found: LammpsInput, terms: _Terms, number: int, atoms: Sequence[int]) 
     """Notes what a bond means besides its energy."""
     row = found.coefficients.get("bond", {}).get(number)
     terms.joined.append(atoms)
-    if _mark(row) not in (EXCLUSION, PAIR):
-        terms.bonds.append(atoms)
     if row is not None and _style_and_words(found, "bond", row)[0] == "quartic":
         terms.apart.append(atoms)
 
@@ -346,6 +343,11 @@ def _style_and_words(found: LammpsInput, kind: str, row: Row) -> tuple[str, list
     if style in HYBRIDS and words:
         style, words = plain_style(words[0]), words[1:]
     return style, words
+
+
+def _not_chemical(made: Made) -> Made:
+    """A spring that is no bond."""
+    return replace(made, kind="harmonic") if made.kind == "bond" else made
 
 
 def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list[Made] | None:
@@ -370,9 +372,8 @@ def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list
             if name not in KINDS:
                 return None
             return made_of_table(found, kind, row.where, words, units, name)
-        if style == "zero":
-            words = []
-        return make([real_number(row.where, w) for w in words], units)
+        values = [] if style == "zero" else [real_number(row.where, w) for w in words]
+        return [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
     except (IndexError, ValueError):
         raise InputError(
             f"{row.where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"

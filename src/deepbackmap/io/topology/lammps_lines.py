@@ -56,9 +56,9 @@ CHANGING = (
 """Commands after which the atoms or bonds are not those of the data file."""
 NAMED_ROWS = "rows of atoms end with name, residue and its number"
 """What the first line of a data file of ours says: comments of its atoms are their names."""
-EXCLUSION, PAIR = "exclusion", "pair"
+EXCLUSION, PAIR, SPRING = "exclusion", "pair", "spring"
 """What comments of types of ours say that are listed as bonds and are none: pairs that do not
-interact, and pairs whose whole interaction is a table."""
+interact, pairs whose whole interaction is a table, and springs."""
 DEEPEST = 16
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
-from deepbackmap.io.topology.lammps_lines import EXCLUSION, PAIR
+from deepbackmap.io.topology.lammps_lines import EXCLUSION, PAIR, SPRING
 from deepbackmap.io.topology.lammps_tables import table_text
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
@@ -59,7 +59,7 @@ class LammpsTerms:
 
     numbers: dict[str, dict[Style, int]] = field(default_factory=dict)
     """Types by section, from 1."""
-    rows: dict[str, list[tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, "m k"]]]] = field(
+    rows: dict[str, list[tuple[Int64[np.ndarray, " _"], Int64[np.ndarray, "_ _"]]]] = field(
         default_factory=dict
     )
     """Types and atoms (from 0) by section."""
@@ -125,7 +125,7 @@ def lammps_terms(topology: Topology, tables: str) -> LammpsTerms:
     return made
 
 
-_Rows = list[tuple[Style, Int64[np.ndarray, "m k"]]]
+_Rows = list[tuple[Style, Int64[np.ndarray, "_ _"]]]
 
 
 def _repeat(own: _Rows, shift: Int64[np.ndarray, " c"], made: LammpsTerms) -> None:
@@ -156,7 +156,7 @@ def _own_terms(
 
 
 def _named_terms(
-    terms: dict[str, BondedTerms] | object,
+    terms: Mapping[str, BondedTerms],
     where: str,
     tables: str,
     made: LammpsTerms,
@@ -165,7 +165,7 @@ def _named_terms(
 ) -> _Rows:
     """Terms by type; those without a style are named."""
     found: _Rows = []
-    for kind, listed in terms.items():  # type: ignore[attr-defined]
+    for kind, listed in terms.items():
         if kind in PAIR_KINDS and molecule is not None:
             continue
         if not len(listed.atoms):
@@ -179,7 +179,7 @@ def _named_terms(
                 named = _atoms_said(atoms[0], molecule)
                 energy = f", {KINDS[kind].energy}" if KINDS[kind].energy else ""
                 problems.append(
-                    f"{len(atoms)} terms {kind} ({_sections(kind)}{energy}) {where}{reason}, "
+                    f"{len(atoms)} of {kind} ({_sections(kind)}{energy}) {where}{reason}, "
                     f"the first of atoms {named}"
                 )
                 continue
@@ -279,7 +279,7 @@ def _improper(p: list[float]) -> Style:
 
 STYLES: dict[str, Callable[[list[float]], Style]] = {
     "bond": _bond,
-    "harmonic": _bond,
+    "harmonic": lambda p: replace(_bond(p), mark=SPRING),
     "bond_g96": _bond_g96,
     "morse": _morse,
     "bond_cubic": _bond_cubic,
@@ -362,7 +362,7 @@ def _cluster(neighbours: dict[int, dict[int, float]], atom: int) -> list[int]:
 
 def _held(
     neighbours: dict[int, dict[int, float]], centre: int, others: list[int]
-) -> Iterator[tuple[Style, Int64[np.ndarray, "m k"]]]:
+) -> Iterator[tuple[Style, Int64[np.ndarray, "_ _"]]]:
     """Bonds of a star; of a triangle the angle instead of the third."""
     for other in others:
         length = neighbours[centre][other]

@@ -344,9 +344,10 @@ def _input_text(topology: Topology, terms: LammpsTerms, name: str) -> str:
     lines += [f"thermo_style custom step temp {energies} press", "thermo 100",
               "thermo_modify norm no", "",
               "velocity all create ${temperature} 4928459 dist gaussian"]  # fmt: skip
-    lines += [*_shake(terms), "fix move all nve",
+    # constraints come last, since they have to know all forces
+    lines += ["fix move all nve",
               "fix bath all langevin ${temperature} ${temperature} 100.0 48279",
-              "timestep 1.0", "run ${steps}"]  # fmt: skip
+              *_shake(terms), "timestep 1.0", "run ${steps}"]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
