@@ -429,6 +429,7 @@ def test_polystyrene_from_lammps_files_alone(tmp_path, monkeypatch):
             "backmap", tmp_path / name, "--topology", tmp_path / "melt.in", "--mapping",
             "ps-two-bead", "--model", "none", "--temperature", 500, "--by-order",
             "-o", place / "melt.data", "--relaxation", 60, "--quiet",
+            "--option", "conformations=256", "--option", "pieces=64",
         )  # fmt: skip
         assert outcome.code == 0, outcome.err
         for other in ("melt.in", "melt.table"):

@@ -380,6 +380,8 @@ def real_number(where: str, word: str) -> float:
 
 def whole_number(where: str, word: str) -> int:
     """A whole number."""
+    if word.isdecimal() and len(word) < 18:
+        return int(word)
     value = real_number(where, word)
     if value != int(value) or abs(value) >= 2**62:
         raise InputError(f"{where}: expected a whole number, found '{word}'")

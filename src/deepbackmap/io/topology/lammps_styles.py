@@ -274,11 +274,11 @@ def _bend_fourier_simple(v: list[float], u: Units) -> list[Made]:
 
 def _bend_mm3(v: list[float], u: Units) -> list[Made]:
     k, theta = v[0], math.radians(v[1])
-    powers = (1.0, -0.014, 5.6e-5, -7.0e-7, 2.2e-8)
+    powers = (2.2e-8, -7.0e-7, 5.6e-5, -0.014, 1.0)  # of degrees, the fourth first
 
     def energy(x: np.ndarray) -> np.ndarray:
         off = (x - theta) * (180.0 / math.pi)
-        return k * (x - theta) ** 2 * sum(c * off**n for n, c in enumerate(powers))
+        return k * (x - theta) ** 2 * np.polyval(powers, off)
 
     return _angle_table(energy, u)
 
@@ -311,7 +311,7 @@ def _opls(v: list[float], u: Units) -> list[Made]:
 def _powers(v: list[float], u: Units) -> list[Made]:
     c = [x * u.energy * (-1) ** n for n, x in enumerate(v)]
     if len(c) > 6:
-        return _dihedral_table(lambda x: sum(a * np.cos(x) ** n for n, a in enumerate(v)), u)
+        return _dihedral_table(lambda x: np.polyval(v[::-1], np.cos(x)), u)
     if not c:
         raise ValueError("at least one power")
     return [Made("ryckaert_bellemans", (*c, *(0.0,) * (6 - len(c))))]
