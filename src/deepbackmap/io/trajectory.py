@@ -423,8 +423,10 @@ def open_writer(
         files = lammps_files(topology, path.stem)
         make = partial(SystemWriter, files.text)
         companions = {path.with_suffix(end): text for end, text in files.companions.items()}
-        for file in companions if not force else ():
-            _refuse_existing(file)
+        for file in companions:
+            refuse_inputs(file, topology.source)
+            if not force:
+                _refuse_existing(file)
     return TrajectoryWriter(path, table, force, make, companions)
 
 
