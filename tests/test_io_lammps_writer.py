@@ -342,6 +342,35 @@ def test_what_the_user_left_out_is_converted(tmp_path):
     assert "12 atoms" in again and "units = real" in again.splitlines()[0]
 
 
+def test_an_input_script_is_not_written_over(tmp_path):
+    own_files(tmp_path)
+    (tmp_path / "b.in").write_text((tmp_path / "in.melt").read_text())
+    fewer = replace(read_topology(tmp_path / "b.in"), blocks=((0, 2),))
+    with pytest.raises(InputError, match=r"b\.in: expected an output that is none of the inputs"):
+        open_writer(tmp_path / "b.data", atom_table(fewer), force=True, topology=fewer)
+
+
+@pytest.mark.parametrize(("units", "length"), [("real", 0.1), ("lj", 1.0), ("si", 1e9)])
+def test_the_users_units_and_general_cells_stay_or_become_plain(tmp_path, units, length):
+    header = "\n".join(["26 0 0 avec", "0 26 0 bvec", "0 0 26 cvec", "0 0 0 abc origin"])
+    text = re.sub(r"(0\.0 26\.0 .lo .hi\n){3}", header + "\n", data_text(title="x, units = real"))
+    assert "avec" in text
+    (tmp_path / "a.data").write_text(text.replace("units = real", f"units = {units}"))
+    system = read_topology(tmp_path / "a.data")
+    box = np.diag([2.7, 2.8, 2.9])
+    x = places() / 10
+    again = lammps_files(system, "b").text(Structure(x, box)).splitlines()
+    start = again.index("Atoms # full") + 2
+    found = np.array([row.split()[4:7] for row in again[start : start + 18]], dtype=float)
+    off = found * length - x
+    off -= np.rint(off / np.diag(box)) * np.diag(box)
+    assert np.abs(off).max() < 2e-9
+    assert [float(row.split()[1]) * length for row in again if row.endswith("hi")] == (
+        pytest.approx(np.diag(box).tolist())
+    )
+    assert not any("avec" in row or "origin" in row for row in again)
+
+
 # --- outputs
 
 

@@ -423,8 +423,9 @@ def open_writer(
         files = lammps_files(topology, path.stem)
         make = partial(SystemWriter, files.text)
         companions = {path.with_suffix(end): text for end, text in files.companions.items()}
+        inputs = topology.origin.inputs if topology.origin else ()
         for file in companions:
-            refuse_inputs(file, topology.source)
+            refuse_inputs(file, topology.source, *inputs)
             if not force:
                 _refuse_existing(file)
     return TrajectoryWriter(path, table, force, make, companions)

@@ -111,6 +111,8 @@ class Origin:
     """Of its rows of atoms, in front of the coordinates."""
     flags: bool
     """Whether image flags stand behind them."""
+    inputs: tuple[str, ...] = ()
+    """Input scripts that were read with it."""
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
     style = found.atom_style or "full"
     before = 2 + sum(c is not None for c in COLUMNS[style][::2])
     flags = len(first) > before + 3
-    return replace(topology, origin=Origin(str(path), units.length, before, flags))
+    inputs = tuple(map(str, options.inputs))
+    return replace(topology, origin=Origin(str(path), units.length, before, flags, inputs))
 
 
 def read_lammps_script(path: Path, options: TopologyOptions) -> Topology:

@@ -7,6 +7,7 @@ the user's own input goes on to fit. Any other is converted to units real, with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -140,11 +141,13 @@ def _like(topology: Topology, origin: Origin, structure: Structure) -> str:
     lines = Path(origin.path).read_text(encoding="utf-8", errors="replace").split("\n")
     x, flags = _placed(topology, structure, origin.length)
     rows = list(_rows_of_atoms(origin))
+    decimals = max(0, 9 + round(math.log10(origin.length)))  # 1e-9 nm
     order = np.argsort([int(words[0]) for _, words in rows], kind="stable")
     for (xyz, image), r in zip(zip(x.tolist(), flags.tolist(), strict=True), order, strict=True):
         k, words = rows[r]
         _, mark, comment = lines[k].partition("#")
-        columns = [*words[: origin.columns], *(f"{v:.8f}" for v in xyz), *map(str, image)]
+        columns = [*words[: origin.columns], *(f"{v:.{decimals}f}" for v in xyz)]
+        columns += map(str, image)
         lines[k] = " ".join(columns) + (f" #{comment}" if mark else "")
     return "\n".join(_with_box(lines, structure.box / origin.length))
 
@@ -159,7 +162,7 @@ def _with_box(lines: list[str], box: Float64[np.ndarray, "3 3"]) -> list[str]:
     ]  # fmt: skip
     tilted = any(heads[k][-3:] == ["xy", "xz", "yz"] for k in of_box)
     kept = [line for k, line in enumerate(lines[:end]) if k not in of_box]
-    place = of_box[0]
+    place = of_box[0] if of_box else end
     return [*kept[:place], *_box_lines(box, tilted), *kept[place:], *lines[end:]]
 
 
