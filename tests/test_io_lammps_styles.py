@@ -93,6 +93,16 @@ def test_a_style_has_the_energy_that_lammps_gives_it(tmp_path, name):
     compared(kind, found, expected)
 
 
+def test_what_is_not_known_inside_of_a_hybrid_is_named(tmp_path):
+    rows = {1: "harmonic 60 112", 2: "class2 108 40 15 -5"}
+    changed = {**COEFFICIENTS, "angle": ("hybrid harmonic class2", rows)}
+    (tmp_path / "a.data").write_text(data_text(changed))
+    topology = read_topology(tmp_path / "a.data")
+    with pytest.raises(InputError, match=r"angle type 2 \(style class2\) is not known \(and 5"):
+        require_energies(topology)
+    assert len(topology.molecule_types[0].terms["angle"].atoms) == 3
+
+
 def test_bonds_that_break_take_the_pair_with_them(tmp_path):
     """LAMMPS allows no angles with this style and takes back what bonded pairs have."""
     rows = {1: "1200 -0.55 0.25 1.9 34.6", 2: "1100 -0.5 0.3 2.0 30.0"}
@@ -188,11 +198,13 @@ def pair_case(folder, style, mix=None, special="lj 0 0 0.5 coul 0 0 0.8333", ext
     return before, text
 
 
-@pytest.mark.parametrize("mix", [None, "arithmetic", "geometric", "sixthpower"])
-@pytest.mark.parametrize("style", PAIRS)
+# sub-styles are mixed by words of their own
+MIXED = [(s, m) for s in PAIRS for m in (None, "arithmetic", "geometric", "sixthpower")
+         if m is None or s != "hybrid/overlay"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("style", "mix"), MIXED)
 def test_pairs_are_mixed_as_lammps_does(tmp_path, style, mix):
-    if style == "hybrid/overlay" and mix:
-        pytest.skip("LAMMPS mixes sub-styles by their own words")
     before, after = pair_case(tmp_path, PAIRS[style], mix)
     found = ours(tmp_path, inputs=[tmp_path / "in.lmp"])
     expected = theirs(tmp_path, before, after)

@@ -313,9 +313,10 @@ def _terms(found: LammpsInput, units: Units, places: dict[int, int]) -> _Terms:
                 known[number] = _converted(found, units, kind, number)
             rows = known[number]
             if rows is None:
-                style = " ".join(found.styles.get(kind, ["none"])[:1])
                 found.refuse(
-                    f"the energy of {kind} type {number} (style {style}) is not known", where
+                    f"the energy of {kind} type {number} (style {_said(found, kind, number)}) is "
+                    f"not known",
+                    where,
                 )
                 rows = [Made("connection")] if kind == "bond" else []
             if kind == "bond":
@@ -323,6 +324,13 @@ def _terms(found: LammpsInput, units: Units, places: dict[int, int]) -> _Terms:
             for made in rows:
                 terms.add(atoms, made)
     return terms
+
+
+def _said(found: LammpsInput, kind: str, number: int) -> str:
+    """The style of a type, for a message."""
+    row = found.coefficients.get(kind, {}).get(number)
+    style = found.style(kind) if row is None else _style_and_words(found, kind, row)[0]
+    return style or "none"
 
 
 def _join(found: LammpsInput, terms: _Terms, number: int, atoms: Sequence[int]) -> None:
