@@ -93,6 +93,27 @@ def test_a_style_has_the_energy_that_lammps_gives_it(tmp_path, name):
     compared(kind, found, expected)
 
 
+@pytest.mark.parametrize(
+    ("kind", "style", "row"),
+    [
+        ("angle", "cosine/periodic", "75 1 0"),
+        ("bond", "harmonic/shift", "10 1.5 1.5"),
+        ("bond", "fene/expand", "30 0.0 0.8 1.3 0.1"),
+        ("bond", "quartic", "1200 -0.55 0.25 0.3 34.6"),
+        ("bond", "nonlinear", "100 1.5 0.0"),
+        ("bond", "class2", "1.5 300"),
+        ("dihedral", "nharmonic", "3 1 2"),
+        ("dihedral", "fourier", "2 1.0 3 0.0"),
+        ("improper", "harmonic", "12"),
+    ],
+)
+def test_coefficients_that_cannot_be_are_one_sentence(tmp_path, kind, style, row):
+    changed = {**COEFFICIENTS, kind: (style, {1: row, 2: row})}
+    (tmp_path / "a.data").write_text(data_text(changed))
+    with pytest.raises(InputError, match=f"expected coefficients of {kind}_style {style}, found"):
+        read_topology(tmp_path / "a.data")
+
+
 def test_what_is_not_known_inside_of_a_hybrid_is_named(tmp_path):
     rows = {1: "harmonic 60 112", 2: "class2 108 40 15 -5"}
     changed = {**COEFFICIENTS, "angle": ("hybrid harmonic class2", rows)}

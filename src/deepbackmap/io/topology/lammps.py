@@ -383,7 +383,7 @@ def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list
             return made_of_table(found, kind, row.where, words, units, name)
         values = [] if style == "zero" else [real_number(row.where, w) for w in words]
         return [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, ArithmeticError):
         raise InputError(
             f"{row.where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"
         ) from None

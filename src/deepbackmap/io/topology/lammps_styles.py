@@ -86,11 +86,17 @@ def tabulated(energy: Formula, first: float, last: float, scale: float, length: 
         last: where it ends.
         scale: of energies, kJ/mol.
         length: of the argument: nm of LAMMPS' unit, 1 for angles.
+
+    Raises:
+        ValueError: there is nothing between the ends, or the energy is not finite.
     """
     x = np.linspace(first, last, POINTS)
     step = 1e-20
-    slope = energy(x + 1j * step).imag / step
-    values = np.stack([energy(x.astype(np.complex128)).real * scale, slope * scale / length])
+    with np.errstate(all="ignore"):
+        slope = energy(x + 1j * step).imag / step
+        values = np.stack([energy(x.astype(np.complex128)).real * scale, slope * scale / length])
+    if not (last > first and np.isfinite(values).all()):
+        raise ValueError("a finite energy")
     return Curve(first * length, (last - first) / (POINTS - 1) * length, values)
 
 
