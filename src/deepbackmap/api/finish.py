@@ -232,7 +232,7 @@ def finish(
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
     with read_frames(structure, trajectory, frames=frames) as source:
         check_atoms(atoms, source.table, str(structure))
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         finisher = Finisher(

@@ -14,10 +14,11 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
@@ -32,12 +33,19 @@ from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
-from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
+from deepbackmap.io.formats.lammps import (
+    DataReader,
+    DataWriter,
+    DumpReader,
+    DumpWriter,
+    SystemWriter,
+)
 from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
 from deepbackmap.io.formats.pdbx import PdbxReader
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
-from deepbackmap.system import Structure
+from deepbackmap.io.topology.lammps_writer import lammps_files
+from deepbackmap.system import Structure, Topology
 
 __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "open_writer",
            "parse_frames", "read_frames", "read_positions"]  # fmt: skip
@@ -282,10 +290,19 @@ def parse_frames(text: str | None) -> slice:
 class TrajectoryWriter:
     """A file to be: a context manager that leaves all of it or nothing."""
 
-    def __init__(self, path: Path, table: ParticleTable, force: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: ParticleTable,
+        force: bool,
+        make: Callable[[Path, ParticleTable], FrameWriter],
+        companions: Mapping[Path, str],
+    ) -> None:
         self._path = path
         self._table = table
         self._force = force
+        self._make = make
+        self._companions = companions
         self._place: AbstractContextManager[Path] | None = None
         self._writer: FrameWriter | None = None
         self._count = 0
@@ -295,7 +312,7 @@ class TrajectoryWriter:
         part = self._place.__enter__()
         try:
             with _blame(str(self._path)):
-                self._writer = WRITERS[self._path.suffix.lower()](part, self._table)
+                self._writer = self._make(part, self._table)
         except BaseException:
             self._leave(*sys.exc_info())
             raise
@@ -336,7 +353,11 @@ class TrajectoryWriter:
                 if not self._count:
                     raise ValueError(f"{self._path}: expected at least one frame to be written")
                 if not self._force:
-                    _refuse_existing(self._path)
+                    for file in (self._path, *self._companions):
+                        _refuse_existing(file)
+                for file, text in self._companions.items():
+                    with new_file(file) as part:
+                        part.write_text(text, encoding="utf-8")
         except BaseException:
             self._leave(*sys.exc_info())
             raise
@@ -360,20 +381,28 @@ class TrajectoryWriter:
                 raise
 
 
-def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) -> TrajectoryWriter:
+def open_writer(
+    path: str | Path,
+    table: ParticleTable,
+    *,
+    force: bool = False,
+    topology: Topology | None = None,
+) -> TrajectoryWriter:
     """Prepares to write a structure or trajectory; everything that can be refused is refused here.
 
     Args:
         path: its extension chooses the format.
         table: names of the particles in order.
         force: whether to replace an existing file.
+        topology: of the particles, for formats that hold more of it than names: a LAMMPS data
+            file then has all terms, and an input script is written beside it.
 
     Returns:
         A context manager with ``write(structure)``.
 
     Raises:
         InputError: the extension is unknown, the file exists or is being read (by any name), or
-            its folder is missing or not writable.
+            its folder is missing or not writable; or the format cannot hold the topology.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -392,7 +421,17 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         raise InputError(
             f"{path}: expected a folder that can be written to, found {path.parent} read-only"
         )
-    return TrajectoryWriter(path, table, force)
+    make, companions = WRITERS[path.suffix.lower()], {}
+    if topology is not None and path.suffix.lower() == ".data":
+        files = lammps_files(topology, path.stem)
+        make = partial(SystemWriter, files.text)
+        companions = {path.with_suffix(end): text for end, text in files.companions.items()}
+        inputs = topology.origin.inputs if topology.origin else ()
+        for file in companions:
+            refuse_inputs(file, topology.source, *inputs)
+            if not force:
+                _refuse_existing(file)
+    return TrajectoryWriter(path, table, force, make, companions)
 
 
 @dataclass(frozen=True)
