@@ -15,7 +15,7 @@ from deepbackmap.api import judgement
 from deepbackmap.api.backmapping import BackmappedFrame, BackmapTask, FinishPlan
 from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.devices import choose_device
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import FinishSummary, FinishTotals
 from deepbackmap.api.finisher import finish_options
 from deepbackmap.api.hands import find_hands
@@ -33,6 +33,7 @@ from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model
 from deepbackmap.methods.options import SamplingOptions, SettlingOptions, correlation_time
@@ -227,6 +228,10 @@ def backmap(
         InputError: an input is wrong or does not fit the others, or an option is not one of the
             model's method; then no output is left.
     """
+    read = (beads, trajectory, topology, model, mapping, like, labels)
+    spare_inputs(output, *read)
+    if moved is not None:
+        spare_inputs_beside(moved, output, *read)
     asked = {
         "sweeps": sweeps, "candidates": candidates, "choice": choice, "relaxation": relaxation,
         "block_relaxation": block_relaxation, "cold_start": cold_start, "steps": steps,
@@ -242,7 +247,7 @@ def backmap(
     record = Path(f"{output}.json")
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system.beads, source.table, str(beads), by_order=by_order)
-        writer = open_writer(output, atom_table(system.atoms), force=force)
+        writer = open_writer(output, atom_table(system.atoms), force=force, topology=system.atoms)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         _check_times(source, system.options)
@@ -318,7 +323,9 @@ class _System:
         path = None if str(model) == NO_MODEL else find_model(model)
         trained = None if path is None else load_model(path)
         file = _mapping(mapping, trained, path).with_selection(drop, keep)
-        atoms, left_out = file.without_dropped(read_topology(topology))
+        everything = read_topology(topology)
+        refuse_absent(everything, drop=drop, keep=keep)
+        atoms, left_out = file.without_dropped(everything)
         _refuse_kept(file.kept(atoms), path)
         beads = file.resolve(atoms)
         loaded = _without_model(atoms, beads, file, temperature) if trained is None else trained
