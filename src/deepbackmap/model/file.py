@@ -82,7 +82,9 @@ def load_model(path: str | Path) -> Model:
                 f"{found[:16]}; fetch or train it again"
             )
     try:
-        with torch.device("meta"):
+        # With weights that are thrown away, and not on the device "meta": drawing random numbers
+        # there imports torch's compiler, which takes longer than all else here.
+        with torch.random.fork_rng(devices=[]):
             generator = find_method(header.spec.method).generator(header.spec)
     except (KeyError, ValueError) as error:
         raise InputError(f"{path}: the model's specification is damaged ({error})") from error
