@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import pytest
 
 from cli_systems import write_model, write_system
@@ -18,7 +19,6 @@ from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.pool import Here
 from job_tasks import Shake, jobs
 
-pytest.importorskip("distributed")
 FRAMES, WORKERS = 24, 3
 ENTRY = 1200
 """Bytes of a frame in a journal, at least."""
@@ -215,8 +215,6 @@ def test_nothing_answers(tmp_path, monkeypatch):
 
 def test_a_batch_system_runs_the_workers(tmp_path, monkeypatch):
     """Dask's stand-in for one, whose jobs are processes of this machine."""
-    dask = pytest.importorskip("dask")
-    pytest.importorskip("dask_jobqueue")
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
