@@ -71,9 +71,11 @@ def map_trajectory(
                 where = f"{source.path} frame {number}"
                 if order is not None:
                     order.check(frame, where)
-                whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
-                refuse_long_bonds(whole, atoms, where)
-                beads = wrap(map_positions(system_mapping, whole), frame.box)
+                whole = make_whole(
+                    frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
+                )
+                refuse_long_bonds(whole, atoms, where, frame.box)
+                beads = wrap(map_positions(system_mapping, whole, frame.box), frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()
         if note is not None:

@@ -235,7 +235,8 @@ class Judge:
         whole = make_whole(
             structure.positions, structure.box, self.topology, trees=self._trees, strict=False
         )
-        return minimum_image(map_positions(self._mapping, whole) - beads.positions, structure.box)
+        mapped = map_positions(self._mapping, whole, structure.box)
+        return minimum_image(mapped - beads.positions, structure.box)
 
     def block_energies(self, structure: Structure) -> Float64[np.ndarray, " b"]:
         """Angle energy of every block, kJ/mol."""
