@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
@@ -245,7 +246,8 @@ def backmap(
             beads=source[0] if len(source) else None,
         )  # fmt: skip
         try:
-            sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
+            with said_when_compiling(progress):
+                sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}{_way_out(path)}") from error
         warmth = chosen.temperature or loaded.spec.temperature
@@ -260,6 +262,7 @@ def backmap(
             writer,
             moved_beads(moved, judge, system, force) as show_moved,
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
+            said_when_compiling(progress),
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 if order is not None:

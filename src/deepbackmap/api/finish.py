@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.files import beside, open_atoms, open_beads
 from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.containers import Hold
@@ -242,6 +243,7 @@ def finish(
             beside(record) as part,
             writer,
             _Bar(len(source), options, progress) as bar,
+            said_when_compiling(progress),
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = None if held is None else held[number]

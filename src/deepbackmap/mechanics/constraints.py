@@ -142,8 +142,10 @@ def constraints_of(
     )
     n = m + 3 * h
     high, low = ends.max(axis=0), ends.min(axis=0)
-    complete = _fill_in(n, high, low)
-    starts, rows = complete or _fill_in(n, high, low, ROOM)
+    complete = _fill_in(n, high, low, None)
+    found = complete or _fill_in(n, high, low, ROOM)
+    assert found is not None  # with a bound it always is
+    starts, rows = found
     slots = _slots(starts, rows, ends)
     p, c = int(pair.sum()), int(cross.sum())
     own = starts[:-1]
@@ -225,7 +227,7 @@ def _fill_in(
     n: int,
     high: Int64[np.ndarray, "e"],
     low: Int64[np.ndarray, "e"],
-    room: int | None = None,
+    room: int | None,
 ) -> tuple[Int64[np.ndarray, "n1"], Int32[np.ndarray, "s"]] | None:
     """Starts of the columns of the factor, and the rows in them, from entries of the matrix.
 

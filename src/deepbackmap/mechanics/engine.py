@@ -677,8 +677,8 @@ class Mechanics:
         for _, start, cell, molecules, tables in self._molecules(work, x):
             with torch.enable_grad():
                 copies = molecules.detach().requires_grad_(True)
-                total = sum(t.energies(copies, cell).sum() for t in tables)
-                (gradient,) = torch.autograd.grad(total, copies)  # type: ignore[arg-type]
+                total = torch.stack([t.energies(copies, cell).sum() for t in tables]).sum()
+                (gradient,) = torch.autograd.grad(total, copies)
             forces[start : start + gradient[..., 0].numel()] = -gradient.reshape(-1, 3)
         return self._places.spread(forces.numpy())
 
