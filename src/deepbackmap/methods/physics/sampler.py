@@ -223,7 +223,7 @@ class PhysicsSampler:
 
 def _beside(
     group: _Group,
-    whole: Float64[np.ndarray, "b 3"],
+    whole: Float64[np.ndarray, "nb 3"],
     atoms: Float64[np.ndarray, "n 3"],
     box: Float64[np.ndarray, "3 3"],
     endless: Bool[np.ndarray, " m"],
