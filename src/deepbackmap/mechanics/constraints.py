@@ -7,7 +7,7 @@ Liu, SIAM Rev. 31, 1, 1989), which needs no chain: rings, branches and networks 
 What is left for each step is a fixed list of multiplications, the same for all copies.
 
 A large network fills in however it is ordered. Where the factor would take more than ``DENSE``
-multiplications a row, columns that have grown beyond ``ROOM`` pass nothing on: the factor is then
+multiplications a row, or ``MOST`` in all, columns that have grown beyond ``ROOM`` pass nothing on: the factor is then
 incomplete, and serves an iteration (``solver``; Meijerink, van der Vorst, Math. Comput. 31, 148,
 1977).
 """
@@ -26,9 +26,11 @@ from deepbackmap.mechanics.lanes import compiled
 from deepbackmap.system import MoleculeType
 from deepbackmap.system.kinds import HELD
 
-DENSE = 60
-"""Multiplications a row up to which a factor is worked out in full; chains have 10 to 20."""
-ROOM = 12
+DENSE, MOST = 1000, 30_000_000
+"""Multiplications up to which a factor is worked out in full, a row and in all. Chains take 10 to 20
+a row, a melt of 36 chains of 162 atoms with 600 links 80; an iteration costs as much as some hundreds
+a row."""
+ROOM = 24
 """Entries below the diagonal of a column of an incomplete factor up to which it is eliminated with
 all that this fills in."""
 WEAK = 1e-3
@@ -238,13 +240,13 @@ def _fill_in(
         room: columns with more entries than that pass nothing on; None: all do.
 
     Returns:
-        None where all columns pass everything on and more than ``DENSE`` multiplications a row
-        come of it.
+        None where all columns pass everything on and more than ``DENSE`` multiplications a row,
+        or ``MOST`` in all, come of it.
     """
     columns: list[set[int]] = [set() for _ in range(n)]
     for row, column in zip(high.tolist(), low.tolist(), strict=True):
         columns[column].add(row)
-    left = DENSE * n
+    left = min(DENSE * n, MOST)
     for k in range(n):
         size = len(columns[k])
         if not size:

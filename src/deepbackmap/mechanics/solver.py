@@ -92,9 +92,10 @@ RIDGE = 1e-10
 """Added to the diagonal, relative to it: redundant constraints would make the matrix singular."""
 GRADIENTS = 300
 """Iterations of conjugate gradients, at most."""
-RESIDUAL = 1e-7
+RESIDUAL, SHARP = 1e-3, 1e-9
 """Of the largest element of the right side: what conjugate gradients leave. Newton's and SHAKE's
-iterations look at deviations themselves, so that this costs them speed at most."""
+iterations look at deviations themselves, so that the first is enough for them; velocities have only
+one try."""
 COINCIDENT = 1e-12
 """nm: atoms that are closer than this have no direction between them."""
 RELEASED = 1e12
@@ -550,7 +551,7 @@ def tangent(T, t, x, v, base, w, places, active, released):
         at = Y + LANES * T.integers[first + k]
         counts = load(active, released + LANES * T.integers[beads + k // 3])
         store(w, at, load(w, at) * counts)
-    solve(T, t, w, places, 0.01 * RESIDUAL)
+    solve(T, t, w, places, SHARP)
     set_move(T, t, w, U, Y, M)
     for k in range(3 * T.first[t, N_ATOMS]):
         at = base + LANES * k
