@@ -7,9 +7,9 @@ Liu, SIAM Rev. 31, 1, 1989), which needs no chain: rings, branches and networks 
 What is left for each step is a fixed list of multiplications, the same for all copies.
 
 A large network fills in however it is ordered. Where the factor would take more than ``DENSE``
-multiplications a row, or ``MOST`` in all, columns that have grown beyond ``ROOM`` pass nothing on: the factor is then
-incomplete, and serves an iteration (``solver``; Meijerink, van der Vorst, Math. Comput. 31, 148,
-1977).
+multiplications a row, or ``MOST`` in all, columns that have grown beyond ``ROOM`` pass nothing on:
+the factor is then incomplete, and serves an iteration (``solver``; Meijerink, van der Vorst, Math.
+Comput. 31, 148, 1977).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from deepbackmap.system import MoleculeType
 from deepbackmap.system.kinds import HELD
 
 DENSE, MOST = 1000, 30_000_000
-"""Multiplications up to which a factor is worked out in full, a row and in all. Chains take 10 to 20
-a row, a melt of 36 chains of 162 atoms with 600 links 80; an iteration costs as much as some hundreds
-a row."""
+"""Multiplications up to which a factor is worked out in full, a row and in all. Chains take 10 to
+20 a row, a melt of 36 chains of 162 atoms with 600 links 80; an iteration costs as much as some
+hundreds a row."""
 ROOM = 24
 """Entries below the diagonal of a column of an incomplete factor up to which it is eliminated with
 all that this fills in."""
