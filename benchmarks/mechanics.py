@@ -168,8 +168,7 @@ def gromacs_step(source: Path, threads: int, count: int) -> float | None:
 
 def parts(engine: Mechanics, x: np.ndarray, beads: np.ndarray, box: np.ndarray) -> dict[str, float]:
     """Milliseconds of the parts of a step, on one thread."""
-    work = engine._work(x, beads, 0.0, np.arange(len(x)))
-    work.box = box
+    work = engine._work(x, beads, 0.0, np.arange(len(x)), box)
     engine._project(work, 1e-6)
     listing = median(lambda: engine._list(work), 5)
     field, groups = engine._field(0.0), engine._places.groups

@@ -579,10 +579,11 @@ class Mechanics:
         images = np.stack(np.meshgrid(ones, ones, ones, indexing="ij"), axis=-1).reshape(-1, 3)
         shifts = images @ box
         near = NEAR if self.far_every > 1 else 0.0
+        rough = points.astype(np.float32), shifts.astype(np.float32)
         while True:
             made = self._made(len(atoms) // WIDTH)
             most_near = pairs.list_pairs(
-                atoms, first, points, columns, inverse, shifts, reach, near, self._excluded,
+                atoms, first, rough[0], columns, inverse, rough[1], reach, near, self._excluded,
                 *made, self._candidates,
             )  # fmt: skip
             counts = made[3]

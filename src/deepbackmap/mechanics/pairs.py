@@ -166,7 +166,7 @@ def _bounds(points, atoms, cluster, boxes):
         low, high = np.float32(np.inf), np.float32(-np.inf)
         for s in range(cluster * WIDTH, (cluster + 1) * WIDTH):
             if atoms[s] >= 0:
-                p = np.float32(points[4 * s + c])
+                p = points[4 * s + c]
                 low, high = min(low, p), max(high, p)
         boxes[6 * cluster + c] = np.float32(0.5) * (low + high)
         boxes[6 * cluster + 3 + c] = np.float32(0.5) * (high - low)
@@ -205,9 +205,7 @@ def _near_clusters(cluster, first, boxes, columns, inverse, steps, shifts, reach
                 if at2 - s2 - radius * steps[2] > 1.0 or at2 - s2 + radius * steps[2] < 0.0:
                     continue
                 code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
-                h0 = np.float32(shifts[code, 0] - m0)
-                h1 = np.float32(shifts[code, 1] - m1)
-                h2 = np.float32(shifts[code, 2] - m2)
+                h0, h1, h2 = shifts[code, 0] - m0, shifts[code, 1] - m1, shifts[code, 2] - m2
                 for j in range(first[column] // WIDTH, first[column + 1] // WIDTH):
                     g0 = max(abs(boxes[6 * j] + h0) - w0 - boxes[6 * j + 3], zero)
                     g1 = max(abs(boxes[6 * j + 1] + h1) - w1 - boxes[6 * j + 4], zero)
@@ -225,8 +223,8 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
     for k in range(WIDTH):
         for c in range(3):
             # empty places are far from everything, each other included
-            p = points[4 * (base + k) + c] if atoms[base + k] >= 0 else -FAR_AWAY
-            own[c * WIDTH + k] = np.float32(p)
+            p = points[4 * (base + k) + c] if atoms[base + k] >= 0 else np.float32(-FAR_AWAY)
+            own[c * WIDTH + k] = p
     x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
     reach2 = np.float32(reach * reach)
     for k in range(n_clusters):
@@ -234,9 +232,9 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
         first = (clusters[k] >> 5) * WIDTH
         h0, h1, h2 = shifts[code, 0], shifts[code, 1], shifts[code, 2]
         for s in range(first, first + WIDTH):
-            dx = x - np.float32(points[4 * s] + h0)
-            dy = y - np.float32(points[4 * s + 1] + h1)
-            dz = z - np.float32(points[4 * s + 2] + h2)
+            dx = x - (points[4 * s] + h0)
+            dy = y - (points[4 * s + 1] + h1)
+            dz = z - (points[4 * s + 2] + h2)
             found[n] = s * 32 + code
             n += some(dx * dx + dy * dy + dz * dz < reach2)
     return n
@@ -260,9 +258,9 @@ def _list_cluster(
         mask = 255 - np.int64(marks[atoms[s]])
         close = True
         if near > 0.0:
-            dx = x - np.float32(points[4 * s] + shifts[code, 0])
-            dy = y - np.float32(points[4 * s + 1] + shifts[code, 1])
-            dz = z - np.float32(points[4 * s + 2] + shifts[code, 2])
+            dx = x - (points[4 * s] + shifts[code, 0])
+            dy = y - (points[4 * s + 1] + shifts[code, 1])
+            dz = z - (points[4 * s + 2] + shifts[code, 2])
             close = some(dx * dx + dy * dy + dz * dz < near2)
         if mask == 255:
             if n_near + n_far < capacity:
@@ -289,10 +287,10 @@ def list_pairs(
 
     Args:
         atoms: atom of each place, with the first place of each column.
-        points: positions of the places and their charges, (4 s,), nm.
+        points: positions of the places and their charges, (4 s,), nm; single precision does here.
         columns: how many along the first and the second lattice vector.
         inverse: of the box, whose lattice vectors are rows, 1/nm.
-        shifts: all lattice vectors used, nm.
+        shifts: all lattice vectors used, nm, single as well.
         reach: nm.
         near: nm; 0 if all are near.
         exclusions: molecule and number in it of each atom, and who excludes whom, row by row.
