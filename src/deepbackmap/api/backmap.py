@@ -28,6 +28,7 @@ from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods import find_options
@@ -37,6 +38,7 @@ from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.topology import require_energies
 
 ATTEMPTS = 3
@@ -230,8 +232,9 @@ def backmap(
     file = _mapping(mapping, trained, path).with_selection(drop, keep)
     atoms, left_out = file.without_dropped(read_topology(topology))
     _refuse_kept(file.kept(atoms), path)
-    system = file.resolve(atoms)
-    loaded = _without_model(atoms, system, file, temperature) if trained is None else trained
+    lean = without_sites(atoms)
+    system = lean_mapping(file.resolve(atoms), lean)
+    loaded = _without_model(lean, system, file, temperature) if trained is None else trained
     named = NO_MODEL if path is None else path.stem
     chosen = sampling_options(loaded.spec, named, asked)
     with read_frames(beads, trajectory, frames=frames) as source:
@@ -249,7 +252,7 @@ def backmap(
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}{_way_out(path)}") from error
         warmth = chosen.temperature or loaded.spec.temperature
-        judge = Judge(atoms, system, hands=hands.known)
+        judge = Judge(lean.topology, system, hands=hands.known)
         figures, held, drawn_anew = Figures(), Held(), 0
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
@@ -271,7 +274,8 @@ def backmap(
                 for attempt in range(ATTEMPTS):
                     made = _sample(sampler, frame, number + attempt * ANEW, source, bar.count)
                     if finisher is not None:
-                        made = finisher.finish(made, number, str(source.path))
+                        whole = finisher.finish(lean.fill(made), number, str(source.path))
+                        made = lean.strip(whole)
                     found = judge.frame(made, frame, number)
                     found_wrong = verdict(found, warmth)
                     if worst(found_wrong) != "unusable":
@@ -280,7 +284,7 @@ def backmap(
                 drawn_anew += bool(attempt)
                 if sampler.settled is not None:
                     held = held + Held.of(sampler.settled)
-                writer.write(made)
+                writer.write(lean.fill(made))
                 show_moved(made, frame, number)
                 figures = figures + found
                 bar.next_frame()
@@ -289,8 +293,8 @@ def backmap(
                 loaded, path,
             )  # fmt: skip
             summary = replace(
-                summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
-                drawn_anew=drawn_anew,
+                summary, accepted=(*left_out, *lean.notes(), *match.notes), held=held,
+                hands=hands.words(), drawn_anew=drawn_anew,
                 input_findings=tuple(doubts.values()),
             )  # fmt: skip
             if finisher is not None:
@@ -396,7 +400,7 @@ def _mapping(
 
 
 def _without_model(
-    topology: Topology, system: SystemMapping, file: MappingFile, temperature: float | None
+    lean: Lean, system: SystemMapping, file: MappingFile, temperature: float | None
 ) -> Model:
     """What stands for a model where there is none."""
     if temperature is None:
@@ -408,8 +412,8 @@ def _without_model(
         raise InputError(
             f"temperature: expected a positive number below 100000 K, found {temperature}"
         )
-    require_energies(topology)
-    return no_model(topology, system, file.to_text(), temperature)
+    require_energies(lean.full)
+    return no_model(lean.topology, system, file.to_text(), temperature)
 
 
 def _way_out(path: Path | None) -> str:

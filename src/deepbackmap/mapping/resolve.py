@@ -130,7 +130,7 @@ class _Resolver:
         weights = np.array(list(form.weights.values()))
         if form.mass_weighted:
             weights = weights * self.molecule.masses[list(atoms)]
-        if not (weights > 0).all():
+        if not (weights[~self.molecule.virtual[list(atoms)]] > 0).all():
             raise self.error(form, k, "atoms with masses", "one of mass zero")
         align = None
         if form.align is not None:
