@@ -23,6 +23,10 @@ def read(path):
         return source[0]
 
 
+def named(topology, name):
+    return next(m for m in topology.molecule_types if m.name == name)
+
+
 def in_place(path, top):
     """How far the sites of a file are from where its atoms say, nm."""
     frame, topology = read(path), read_topology(top)
@@ -48,8 +52,8 @@ def test_map_needs_no_owner_of_a_site(tmp_path, monkeypatch):
 def test_charge_and_dipole_of_water_stay_without_its_site(tmp_path, function):
     top, _, _ = write_sited(tmp_path, function=function)
     lean = without_sites(read_topology(top))
-    full, bare = lean.full.molecule_types[0], lean.topology.molecule_types[0]
-    assert full.name == "SOL" and bare.n_atoms == 3 and not bare.sites
+    full, bare = named(lean.full, "SOL"), named(lean.topology, "SOL")
+    assert bare.n_atoms == 3 and not bare.sites
     positions = WATER_ATOMS.copy()
     # exactly the geometry of the topology
     half = 0.15139 / 2
@@ -71,12 +75,12 @@ def test_charge_and_dipole_of_water_stay_without_its_site(tmp_path, function):
 def test_terms_and_exclusions_keep_to_the_atoms(tmp_path):
     top, _, _ = write_sited(tmp_path)
     lean = without_sites(read_topology(top))
-    bare = lean.topology.molecule_types[1]
+    bare = named(lean.topology, "MOL")
     assert bare.atom_names == ("C1", "C2", "C3", "C4")
     assert bare.exclusions.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
     assert {k: len(t.atoms) for k, t in bare.terms.items()} == {"bond": 3, "angle": 2, "proper": 1}
     assert lean.sites == 4 * 5 + 40 and lean.topology.n_atoms == 4 * 4 + 40 * 3
-    shares = site_shares(lean.full.molecule_types[1])
+    shares = site_shares(named(lean.full, "MOL"))
     assert all(sum(s for _, s in rows) == pytest.approx(1.0) for rows in shares.values())
     plain = without_sites(lean.topology)
     assert plain.topology is lean.topology and not plain.notes()
@@ -92,8 +96,9 @@ def test_strip_and_fill_are_each_others_inverse(tmp_path):
 def test_a_bead_on_a_site_is_a_mean_of_atoms_or_refused(tmp_path):
     top, gro, _ = write_sited(tmp_path)
     lean, frame = without_sites(read_topology(top)), read(gro)
-    text = MAPPING.replace("type: W, atoms: [OW, HW1, HW2, MW]",
-                           "type: W, weights: plain, atoms: [MW], owns: [OW, HW1, HW2]")  # fmt: skip
+    text = MAPPING.replace(
+        "atoms: [OW, HW1, HW2, MW]", "weights: plain, atoms: [MW], owns: [OW, HW1, HW2]"
+    )
     (tmp_path / "on.yaml").write_text(text)
     full = load_mapping(tmp_path / "on.yaml").resolve(lean.full)
     bare = lean_mapping(full, lean)
@@ -135,7 +140,8 @@ def test_without_a_model_sites_are_constructed(tmp_path, monkeypatch):
     first = made.positions[:9]
     assert np.linalg.norm(first[4] - first[0]) == pytest.approx(0.12, abs=1e-5)  # 3fd
     assert np.linalg.norm(first[6] - first[1]) == pytest.approx(0.1, abs=1e-5)  # 4fdn
-    assert first[8] == pytest.approx(first[:4].mean(axis=0), abs=1e-5)  # n, as equals: weights 1
+    masses = np.array([15.035, 14.027, 14.027, 15.035])
+    assert first[8] == pytest.approx(masses @ first[:4] / masses.sum(), abs=1e-5)  # n, by mass
     across = np.cross(first[0] - first[1], first[2] - first[1])
     out = first[5] - first[1] - 0.3 * (first[0] - first[1]) - 0.3 * (first[2] - first[1])
     assert out == pytest.approx(2.5 * across, abs=1e-5)  # 3out
@@ -146,7 +152,7 @@ def test_finishing_keeps_sites_in_their_places(tmp_path, monkeypatch, engine):
     if engine == "gromacs" and not has_gromacs():
         pytest.skip("GROMACS is absent")
     # OpenMM has no sites at a distance
-    top, gro, mapping = write_sited(tmp_path, chains=0 if engine == "openmm-cpu" else 4)
+    top, gro, _ = write_sited(tmp_path, chains=0 if engine == "openmm-cpu" else 4)
     monkeypatch.chdir(tmp_path)
     done = command("finish", gro, "-p", top, "-o", "done.gro", "--temperature", 300,
                    "--steps", 20, "--engine", engine)  # fmt: skip

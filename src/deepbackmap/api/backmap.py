@@ -16,6 +16,7 @@ from deepbackmap.api import judgement
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
+from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
@@ -233,7 +234,7 @@ def backmap(
     atoms, left_out = file.without_dropped(read_topology(topology))
     _refuse_kept(file.kept(atoms), path)
     lean = without_sites(atoms)
-    system = lean_mapping(file.resolve(atoms), lean)
+    system = lean_mapping(resolve_for(file, atoms, path, own=mapping is None), lean)
     loaded = _without_model(lean, system, file, temperature) if trained is None else trained
     named = NO_MODEL if path is None else path.stem
     chosen = sampling_options(loaded.spec, named, asked)
@@ -247,10 +248,13 @@ def backmap(
             system, file, loaded.spec, like=like, labels=labels,
             beads=source[0] if len(source) else None,
         )  # fmt: skip
+        if path is not None:
+            refuse_unknown_types(loaded.spec, system, path)
         try:
             sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
-        except InputError as error:  # a type that the model never saw
-            raise InputError(f"{topology}: {error}{_way_out(path)}") from error
+        except InputError as error:  # a block that the model never saw
+            way = "" if path is None else f"; {way_out(path)}"
+            raise InputError(f"{topology}: {error}{way}") from error
         warmth = chosen.temperature or loaded.spec.temperature
         judge = Judge(lean.topology, system, hands=hands.known)
         figures, held, drawn_anew = Figures(), Held(), 0
@@ -414,16 +418,6 @@ def _without_model(
         )
     require_energies(lean.full)
     return no_model(lean.topology, system, file.to_text(), temperature)
-
-
-def _way_out(path: Path | None) -> str:
-    """What to do about a topology that a model does not know."""
-    if path is None:
-        return ""
-    return (
-        f"; model {path}: train one of your own (docs/training.md), or do without: --model "
-        f"{NO_MODEL} --mapping FILE --temperature KELVIN"
-    )
 
 
 def _sample(

@@ -64,6 +64,22 @@ Format = Annotated[
     str | None,
     typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
 ]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option("--include", "-I", help="GROMACS: folder of included files; may be repeated."),
+]
+Define = Annotated[
+    list[str] | None,
+    typer.Option("--define", "-D", help="GROMACS: NAME or NAME=VALUE, a macro; may be repeated."),
+]
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(help="GROMACS: table of a bonded interaction (.xvg); may be repeated."),
+]
+Parameters = Annotated[
+    list[Path] | None,
+    typer.Option(help="CHARMM: parameters of a psf (.prm, .rtf, .str); may be repeated."),
+]
 LengthUnit = Annotated[
     str | None,
     typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
@@ -100,6 +116,10 @@ def map_(
     mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -109,7 +129,7 @@ def map_(
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         _spare(output, structure, trajectory, topology, *mapping)
         from deepbackmap.api.map import map_trajectory
 
@@ -132,10 +152,14 @@ def train(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")],
     devices: Annotated[int, typer.Option(help="Workers that share each step.")] = 1,
     device: Device = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; a second call with the same folder goes on."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.train import train as run_training
 
         finished = run_training(
@@ -233,6 +257,10 @@ def backmap(
     ] = None,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -242,7 +270,7 @@ def backmap(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         inputs = (beads, trajectory, topology, model, *(mapping or ()), like, labels)
         _spare(output, *inputs)
         if moved is not None:
@@ -299,6 +327,10 @@ def baseline(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -308,7 +340,7 @@ def baseline(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         _spare(output, beads, trajectory, topology, *mapping, modifiers, templates,
                templates_from, structure)  # fmt: skip
         from deepbackmap.api.baseline import baseline as run_baseline
@@ -371,13 +403,17 @@ def finish_(
         bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         _spare(output, structure, trajectory, topology, mapping, beads, reference)
         from deepbackmap.api.finish import finish
 
@@ -419,13 +455,17 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         _spare(output, *_files_of(start), topology, reference, structure)
         from deepbackmap.api.md import md
 
@@ -479,13 +519,17 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge(), _reading(format, length_unit):
+    with _edge(), _reading(format, length_unit), _topology(include, define, tables, parameters):
         _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
         from deepbackmap.api.evaluate import evaluate, to_text
 
@@ -515,6 +559,57 @@ def demo(
         from deepbackmap.api.demo import demo as run_demo
 
         typer.echo(run_demo(output, force=force, progress=_progress(quiet)).to_text(), nl=False)
+
+
+@app.command("check")
+def check_(
+    *,
+    topology: Annotated[
+        Path | None, typer.Option("--topology", "-p", help="Of the atoms, in any format.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="Mapping file or packaged name, may be repeated; else the model's."),
+    ] = None,
+    beads: Annotated[Path | None, typer.Option(help="Beads with names (.gro, .pdb, ...).")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Frames of them.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model file or packaged name; none: without a model.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Target temperature in K.")] = None,
+    frames: Frames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
+) -> None:
+    """Say what fits, what does not and what to write, before anything is computed."""
+    with (
+        _edge(),
+        _reading(format, length_unit),
+        _topology(include, define, tables, parameters),
+    ):
+        from deepbackmap.api.check import check
+
+        report = check(
+            topology=topology, mapping=mapping or None, beads=beads, trajectory=trajectory,
+            model=model, temperature=temperature, frames=frames, by_order=by_order,
+            drop=drop or (), keep=keep or (),
+        )  # fmt: skip
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
+            typer.echo(report.to_text(), nl=False)
+        if not report.fits:
+            raise typer.Exit(BAD_INPUT)
 
 
 @app.command()
@@ -630,11 +725,15 @@ def infer_(
     ] = None,
     frames: Frames = None,
     by_order: ByOrder = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the mapping that leads from atoms to beads of the same frames."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import infer_mapping
 
         found = infer_mapping(
@@ -660,10 +759,14 @@ def draft_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
     ] = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
 ) -> None:
     """Write a first mapping of a topology, to be edited."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import draft_mapping
 
         text = draft_mapping(topology, way=by, size=size, output=output, force=force)
@@ -711,6 +814,33 @@ def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
     from deepbackmap.io.trajectory import reading_as
 
     with reading_as(format, length_unit):
+        yield
+
+
+@contextmanager
+def _topology(
+    include: list[Path] | None,
+    define: list[str] | None,
+    tables: list[Path] | None,
+    parameters: list[Path] | None,
+) -> Iterator[None]:
+    """Topologies are read with what the user gives besides them."""
+    if not (include or define or tables or parameters):
+        yield
+        return
+    from deepbackmap.io.topology import TopologyOptions, reading_topologies
+
+    defines = {}
+    for word in define or []:
+        name, _, value = word.partition("=")
+        if not name.isidentifier():
+            raise InputError(f"define: expected NAME or NAME=VALUE, found '{word}'")
+        defines[name] = value
+    options = TopologyOptions(
+        defines=defines, include_dirs=tuple(include or ()), tables=tuple(tables or ()),
+        parameters=tuple(parameters or ()),
+    )  # fmt: skip
+    with reading_topologies(options):
         yield
 
 
