@@ -13,18 +13,22 @@ class InputError(Exception):
 class InputErrors(InputError):
     """Several mistakes of one input, said at once."""
 
-    def __init__(self, head: str, problems: tuple[str, ...], more: str = "") -> None:
+    def __init__(
+        self, head: str, problems: tuple[str, ...], more: str = "", ways: tuple[str, ...] = ()
+    ) -> None:
         """Puts them below each other.
 
         Args:
             head: a sentence about all of them, without its colon.
             problems: a sentence each.
             more: lines to be copied, below all of them.
+            ways: what can be done, a sentence each.
         """
-        lines = [f"{head}:", *(f"  {problem}" for problem in problems)]
+        lines = [f"{head}:", *(f"  {line}" for line in (*problems, *ways))]
         super().__init__("\n".join([*lines, more] if more else lines))
         self.problems = problems
         self.more = more
+        self.ways = ways
 
 
 def together(head: str, errors: list[InputError]) -> InputError:

@@ -238,10 +238,13 @@ def backmap(
     loaded = _without_model(lean, system, file, temperature) if trained is None else trained
     named = NO_MODEL if path is None else path.stem
     chosen = sampling_options(loaded.spec, named, asked)
-    with read_frames(beads, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, without_cell=source.without_cell
+        )
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         hands = find_hands(

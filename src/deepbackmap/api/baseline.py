@@ -172,10 +172,13 @@ def baseline(
     file = load_mapping(mapping, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(read_topology(topology))
     system = file.resolve(atoms)
-    with read_frames(beads, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, without_cell=source.without_cell
+        )
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         if method == "backward":
@@ -396,7 +399,7 @@ def _learn(
     most: int,
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
-    with read_frames(structure, trajectory) as source:
+    with read_frames(structure, trajectory, lone=True) as source:
         system = _part_of(system, source.table)
         topology, centres = system.topology, tacticity.find_centres(system)
         trees, signs = bond_trees(topology), []

@@ -32,6 +32,8 @@ from deepbackmap.system.lean import without_sites
 from deepbackmap.system.topology import require_energies
 
 NO_MODEL = "none"
+_STUB = ", or put this under 'residues':"
+"""Ends a message that has an entry below it."""
 PARTS = ("topology", "mapping", "beads", "model")
 """What is looked at, in that order."""
 
@@ -43,7 +45,8 @@ class Remark:
     part: str
     """One of ``PARTS``."""
     severity: str
-    """``fits``, ``note`` (worth knowing), or ``error`` (a backmap would not run)."""
+    """``fits``, ``note`` (worth knowing), ``error`` (a backmap would not run), or ``do`` (a way out
+    of the errors before it)."""
     text: str
     """A sentence."""
 
@@ -64,7 +67,7 @@ class CheckReport:
     def add(self, part: str, severity: str, *texts: str) -> None:
         """One remark more, or several."""
         for text in texts:
-            remark = Remark(part, severity, text)
+            remark = Remark(part, severity, text.removesuffix(_STUB))
             if remark not in self.remarks:
                 self.remarks.append(remark)
 
@@ -76,11 +79,12 @@ class CheckReport:
         except InputError as error:
             if isinstance(error, InputErrors):
                 self.add(part, "error", *error.problems)
+                self.add(part, "do", *error.ways)
                 more = error.more
             else:
                 sentence, _, more = str(error).partition("\n")
                 self.add(part, "error", sentence)
-                if sentence.endswith(":") and more.startswith("  "):  # a list of problems
+                if sentence.endswith(":") and not sentence.endswith(_STUB):  # a list
                     self.remarks.pop()
                     self.add(part, "error", *(line.strip() for line in more.splitlines()))
                     more = ""
@@ -88,7 +92,7 @@ class CheckReport:
 
     def to_text(self) -> str:
         """Lines for a person: what fits, what does not, what to write."""
-        words = {"fits": "fits", "note": "note", "error": "DOES NOT FIT"}
+        words = {"fits": "fits", "note": "note", "error": "DOES NOT FIT", "do": "do"}
         lines = [f"{r.part:<10} {words[r.severity]}: {r.text}" for r in self.remarks]
         if self.write:
             lines += ["", "to write, under 'residues' of the mapping:", self.write]
@@ -146,7 +150,7 @@ def check(
             "check: expected a topology, a mapping, beads or a model to look at, found none"
         )
     report = CheckReport()
-    atoms = _topology(report, topology, model)
+    atoms = _topology(report, topology, needed=model is not None or beads is not None)
     path, spec = _model(report, model)
     file = _mapping(report, mapping, spec, path, drop, keep)
     if model is not None and str(model) == NO_MODEL:
@@ -162,9 +166,10 @@ def check(
             refuse_unknown_types(spec, system, path)
             report.add("model", "fits", f"{path.stem} knows all types of atoms and beads")
     if beads is not None:
+        alone = atoms is None or atoms.n_molecules == 1
         with (
             report.catching("beads"),
-            read_frames(beads, trajectory, frames=frames) as source,
+            read_frames(beads, trajectory, frames=frames, lone=alone) as source,
         ):
             report.add("beads", "fits", f"{source.path}: {len(source)} frames of "
                        f"{source.table.n} particles")  # fmt: skip
@@ -174,9 +179,7 @@ def check(
     return report
 
 
-def _topology(
-    report: CheckReport, path: str | Path | None, model: str | Path | None
-) -> Topology | None:
+def _topology(report: CheckReport, path: str | Path | None, *, needed: bool) -> Topology | None:
     """The topology, if it can be read, with what is missing for its energies."""
     if path is None:
         return None
@@ -197,8 +200,9 @@ def _topology(
         with energies.catching("topology"):
             require_energies(found)
         for remark in energies.remarks:
-            report.add("topology", "error" if model is not None else "note",
-                       f"{remark.text} ('map' needs none, 'backmap' does)")  # fmt: skip
+            text = remark.text.removesuffix("; what is asked for needs its energy")
+            report.add("topology", "error" if needed else "note",
+                       f"{text} ('map' needs no energies, 'backmap' does)")  # fmt: skip
     return found
 
 

@@ -227,9 +227,12 @@ def finish(
     record = Path(f"{output}.json")
     system = _held(hold_beads, mapping, beads, hold_constant, atoms)
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         check_atoms(atoms, source.table, str(structure))
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, without_cell=source.without_cell
+        )
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         finisher = Finisher(

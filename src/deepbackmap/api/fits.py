@@ -34,10 +34,10 @@ def resolve_for(
         known = ", ".join(dict.fromkeys(rule.pattern for rule in file.rules))
         raise InputErrors(
             f"{topology.source}: expected a system that the model knows (residues {known})",
-            (
-                *(p.split("; leave it out with")[0] for p in problems),
-                "for the same molecules under other names give a mapping of your own (--mapping) "
-                "with the model's bead types",
+            tuple(p.split("; leave it out with")[0] for p in problems),
+            ways=(
+                "for the same molecules under other names: a mapping of your own (--mapping) with "
+                "the model's bead types",
                 way_out(model),
             ),
         ) from error
@@ -72,7 +72,7 @@ def refuse_unknown_types(spec: ModelSpec, system: SystemMapping, model: Path) ->
     found = together(f"{topology.source}: expected types that the model knows", errors)
     if isinstance(found, InputErrors):
         head = f"{topology.source}: expected types that the model knows, found others"
-        raise InputErrors(head, (*found.problems, way_out(model)))
+        raise InputErrors(head, found.problems, ways=(way_out(model),))
     raise InputError(f"{found}; {way_out(model)}")
 
 

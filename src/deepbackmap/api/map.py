@@ -61,10 +61,12 @@ def map_trajectory(
     atoms = read_topology(topology)
     file = load_mapping(mapping, drop=drop, keep=keep)
     system_mapping = file.resolve(atoms, drop=True)
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
         order = None if match.certain else atom_order(atoms)
-        writer = open_writer(output, bead_table(system_mapping), force=force)
+        table = bead_table(system_mapping)
+        writer = open_writer(output, table, force=force, without_cell=source.without_cell)
         trees = bond_trees(atoms)
         with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
             for number, frame in zip(source.frames.tolist(), source, strict=True):

@@ -50,7 +50,9 @@ def _read(
     structures: list[Structure] = []
     mapped: list[np.ndarray] = []
     trees = bond_trees(mapping.topology)
-    with read_frames(data.structure, data.trajectory or None, frames=frames) as source:
+    alone = lean.full.n_molecules == 1
+    names, frame_file = data.structure, data.trajectory or None
+    with read_frames(names, frame_file, frames=frames, lone=alone) as source:
         check_atoms(lean.full, source.table, data.structure)
         for number, full in zip(source.frames.tolist(), source, strict=True):
             frame = lean.strip(full)
@@ -79,7 +81,8 @@ def _read_beads(
     """The beads of some frames where these are given, else nothing."""
     if not data.beads:
         return []
-    with read_frames(data.beads, frames=frames) as source:
+    alone = mapping.topology.n_molecules == 1
+    with read_frames(data.beads, frames=frames, lone=alone) as source:
         check_beads(mapping, source.table, data.beads)
         if len(source) != expected:
             raise InputError(

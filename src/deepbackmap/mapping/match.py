@@ -13,7 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepbackmap.errors import InputError
-from deepbackmap.io.tables import ParticleTable, molecule_numbers, residue_numbers, tile_names
+from deepbackmap.io.tables import (
+    ParticleTable,
+    molecule_numbers,
+    residue_numbers,
+    tile_names,
+    tile_pairs,
+)
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.system import Topology
 
@@ -42,6 +48,9 @@ def bead_table(system_mapping: SystemMapping) -> ParticleTable:
             [np.zeros(0), *(np.tile(charges[t], c) for t, c in topology.blocks)]
         ),
         molecules=molecule_numbers(topology, tuple(b.n_beads for b in beads)),
+        bonds=tile_pairs(
+            topology, tuple(b.bead_bonds for b in beads), tuple(b.n_beads for b in beads)
+        ),
     )
 
 
