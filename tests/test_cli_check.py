@@ -175,7 +175,8 @@ def test_folders_macros_and_tables(melt):
 def test_given_folders_stand_in_the_record(melt):
     (melt / "inc").mkdir()
     done = command("backmap", "cg.gro", "-p", "topol.top", "--model", "model.safetensors", "-o",
-                   "o.gro", "--sweeps", 0, "--keep-defects", "-I", "inc", "-D", "A=1")  # fmt: skip
+                   "o.gro", "--sweeps", 0, "--keep-defects", "-I", "inc", "-D",
+                   "OWN=1")  # fmt: skip
     assert done.code == 0, done
     record = json.loads((melt / "o.gro.json").read_text())
-    assert record["input"]["topology_options"] == {"defines": {"A": "1"}, "include_dirs": ["inc"]}
+    assert record["input"]["topology_options"] == {"defines": {"OWN": "1"}, "include_dirs": ["inc"]}

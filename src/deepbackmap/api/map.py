@@ -75,7 +75,9 @@ def map_trajectory(
                     order.check(frame, where)
                 whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
                 refuse_long_bonds(whole, atoms, where)
-                beads = wrap(map_positions(system_mapping, whole), frame.box)
+                beads = map_positions(system_mapping, whole)
+                if not source.without_cell:
+                    beads = wrap(beads, frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()
         if note is not None:

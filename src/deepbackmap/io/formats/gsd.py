@@ -134,7 +134,7 @@ def _bond_types(
     names = ["-".join(sorted((words[i], words[j]))) for i, j in pairs]
     types = list(dict.fromkeys(names))
     number = {name: k for k, name in enumerate(types)}
-    return types, np.array([number[name] for name in names], dtype=np.uint32)
+    return types, np.array([number[name] for name in names], dtype=np.int64)
 
 
 def _hoomd() -> Any:
