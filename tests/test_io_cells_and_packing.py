@@ -240,9 +240,9 @@ def test_frames_and_names_through_mdanalysis(lone):
     shutil.copy("t.nc", "unnamed")
     with reading_as("nc"), read_frames("n.psf", "unnamed") as source:
         assert len(source) == 2
-    (lone / "bad.nc").write_bytes((lone / "t.nc").read_bytes()[:60])
+    (lone / "bad.psf").write_text((lone / "n.psf").read_text()[:150])
     assert "a file that MDAnalysis can read" in refused(
-        "map", "n.psf", "bad.nc", "-p", "one.top", "--mapping", "map.yaml", "-o", "d.xtc"
+        "map", "bad.psf", "t.nc", "-p", "one.top", "--mapping", "map.yaml", "-o", "d.xtc"
     )
 
 
