@@ -1,4 +1,4 @@
-"""A small bilayer with terms as CHARMM's force fields have them: check, backmap without a model, map."""
+"""A small bilayer with CHARMM's kinds of term: check, backmap without a model, map."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_check_says_that_it_fits(made):
 
 def test_heads_are_outside_and_beads_where_they_were(made):
     folder, top, cg, mapping, said = made
-    assert "0" == said.split("bonds through rings")[1].split()[0]
+    assert said.split("bonds through rings")[1].split()[0] == "0"
     atoms = positions(folder / "aa.gro").positions.reshape(18, 50, 3)
     names = [name for name, *_ in molecule()[0]]
     head = np.abs(atoms[:, names.index("N"), 2] - 3.0)

@@ -495,6 +495,22 @@ def format_of(path: Path) -> str | None:
     )
 
 
+_WAYS = {
+    ".cpt": "a checkpoint of GROMACS: 'gmx trjconv -f FILE.cpt -s FILE.tpr -o FILE.gro' converts it",
+    ".edr": "energies of GROMACS, which hold no coordinates",
+    ".top": "a topology: give it with -p",
+    ".itp": "a topology: give it with -p",
+    ".restart": "a restart of LAMMPS: 'lmp -restart2data FILE.restart FILE.data' converts it",
+    ".rst": "a restart file: convert it to .pdb or NetCDF with the program that wrote it (cpptraj)",
+    ".chk": "a checkpoint of OpenMM, which only that machine reads: write a .pdb or .dcd",
+    ".xml": "XML: of a State of OpenMM write the positions with PDBFile.writeFile",
+    ".h5": "HDF5: 'mdconvert FILE.h5 -o FILE.xtc' (MDTraj) converts MDTraj's, --format h5md reads "
+    "those of H5MD",
+    ".mdcrd": "Amber's text trajectory, which holds no sizes: convert it to NetCDF with cpptraj",
+}
+"""By extension: what it is, and the way in."""
+
+
 def holds_names(path: Path) -> bool:
     """Whether a file of this name holds names or types of its particles."""
     return format_of(path) not in _NAMELESS
@@ -502,6 +518,10 @@ def holds_names(path: Path) -> bool:
 
 def _open(path: Path) -> FrameReader:
     kind = format_of(path)
+    if kind is None and path.suffix.lower() in _WAYS:
+        raise InputError(
+            f"{path}: expected structures or trajectories, found {_WAYS[path.suffix.lower()]}"
+        )
     if kind is None:
         raise InputError(
             f"{path}: expected a file ending in {', '.join(EXTENSIONS)} (or data.NAME, dump.NAME), "

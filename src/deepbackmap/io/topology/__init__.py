@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
+from deepbackmap.io.topology.foreign import FOREIGN
 from deepbackmap.io.topology.gromacs import read_gromacs
 from deepbackmap.io.topology.lammps import read_lammps
 from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
@@ -54,6 +55,7 @@ FORMATS: tuple[TopologyFormat, ...] = (
     ),
     TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
+    *FOREIGN,
 )
 """Formats in the order in which they are tried; a new reader is one more entry."""
 
