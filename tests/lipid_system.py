@@ -1,8 +1,8 @@
 """A small bilayer: an ester of choline with one tail, terms as CHARMM's force fields have them.
 
 Urey-Bradley angles, dihedrals of type 9, a harmonic improper at the carbonyl, no correction map,
-1-4 pairs from their own table. The numbers are round ones near those of such force fields, not those
-of any. The beads are in the manner of Martini: head, linker and three of the tail, of which one
+1-4 pairs from their own table. The numbers are round ones near those of such force fields, not
+those of any. The beads are in the manner of Martini: head, linker and three of the tail, of which one
 shares atoms with its neighbours, as the virtual sites of coarse-grained sterols do.
 """
 
@@ -46,7 +46,7 @@ MAPPING = """residues:
 
 def molecule() -> tuple[list[tuple[str, str, float]], list[tuple[int, int]]]:
     """Name, type and charge of the atoms, and the bonds."""
-    atoms: list[tuple[str, str, float]] = [("N", "NTL", -0.6)]
+    atoms: list[tuple[str, str, float]] = [("N", "NTL", -0.48)]
     bonds: list[tuple[int, int]] = []
 
     def add(name: str, kind: str, charge: float, to: int) -> int:

@@ -496,7 +496,7 @@ def format_of(path: Path) -> str | None:
 
 
 _WAYS = {
-    ".cpt": "a checkpoint of GROMACS: 'gmx trjconv -f FILE.cpt -s FILE.tpr -o FILE.gro' converts it",
+    ".cpt": "a checkpoint of GROMACS: 'gmx trjconv -f x.cpt -s x.tpr -o x.gro' converts it",
     ".edr": "energies of GROMACS, which hold no coordinates",
     ".top": "a topology: give it with -p",
     ".itp": "a topology: give it with -p",

@@ -20,7 +20,8 @@ def _format(name: str, suffixes: tuple[str, ...], pattern: str, advice: str) -> 
 
 FOREIGN: tuple[TopologyFormat, ...] = (
     _format(
-        "a topology of GROMOS", (), r"\ATITLE\s*\n(.*\n)*?END\s*\n\s*(PHYSICALCONSTANTS|TOPVERSION)",
+        "a topology of GROMOS", (),
+        r"\ATITLE\s*\n(.*\n)*?END\s*\n\s*(PHYSICALCONSTANTS|TOPVERSION)",
         "ATB and 'top2top' give the same as a GROMACS .top",
     ),
     _format(
@@ -60,7 +61,8 @@ FOREIGN: tuple[TopologyFormat, ...] = (
     ),
     _format(
         "coordinates of Amber", (".inpcrd", ".rst7", ".crd"),
-        r"\A[^\n]*\n\s*\d+(\s+\S+)?\s*\n(\s*-?\d+\.\d{7}){6}", "give the .prmtop that belongs to it",
+        r"\A[^\n]*\n\s*\d+(\s+\S+)?\s*\n(\s*-?\d+\.\d{7}){6}",
+        "give the .prmtop that belongs to it",
     ),
     _format(
         "an Interchange of OpenFF", (".json",), r"\A\s*\{",
