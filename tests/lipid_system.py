@@ -2,8 +2,8 @@
 
 Urey-Bradley angles, dihedrals of type 9, a harmonic improper at the carbonyl, no correction map,
 1-4 pairs from their own table. The numbers are round ones near those of such force fields, not
-those of any. The beads are in the manner of Martini: head, linker and three of the tail, of which one
-shares atoms with its neighbours, as the virtual sites of coarse-grained sterols do.
+those of any. The beads are in the manner of Martini: head, linker and three of the tail, of which
+one shares atoms with its neighbours, as the virtual sites of coarse-grained sterols do.
 """
 
 from itertools import combinations
