@@ -131,6 +131,11 @@ def test_what_models_know_is_said(melt):
     assert "train one of your own (docs/training.md)" in done.out
 
 
+def test_a_packaged_model_fits_what_it_was_made_for(melt):
+    done = command("check", "-p", "topol.top", "--beads", "cg.gro", "--model", "default")
+    assert "ps-two-bead-points knows all types" in done.out and done.code == 0, done.out
+
+
 def test_every_frame_is_looked_at(melt):
     from deepbackmap.io.trajectory import open_writer, read_frames
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from deepbackmap.api import judgement
-from deepbackmap.api.fits import refuse_unknown_types, resolve_for
+from deepbackmap.api.backmap import NO_MODEL, sampling_options
+from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.models import find_model, models
 from deepbackmap.errors import InputError, InputErrors
@@ -25,13 +26,14 @@ from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.mechanics.engine import CUTOFF, SKIN
+from deepbackmap.methods.base import open_sampler
 from deepbackmap.methods.spec import ModelSpec
+from deepbackmap.model.file import load_model
 from deepbackmap.model.header import read_spec
 from deepbackmap.system import Topology
 from deepbackmap.system.lean import without_sites
 from deepbackmap.system.topology import require_energies
 
-NO_MODEL = "none"
 _STUB = ", or put this under 'residues':"
 """Ends a message that has an entry below it."""
 PARTS = ("topology", "mapping", "beads", "model")
@@ -124,7 +126,7 @@ def check(
 ) -> CheckReport:
     """Looks at everything that is given as ``backmap`` would, and says all that does not fit.
 
-    Nothing is computed: a topology of a large box, its mapping and a trajectory take seconds.
+    Nothing is placed: a topology of a large box, its mapping and a trajectory take seconds.
 
     Args:
         topology: of the atoms.
@@ -164,6 +166,7 @@ def check(
     elif system is not None and spec is not None and path is not None:
         with report.catching("model"):
             refuse_unknown_types(spec, system, path)
+            _open(path, system)
             report.add("model", "fits", f"{path.stem} knows all types of atoms and beads")
     if beads is not None:
         alone = atoms is None or atoms.n_molecules == 1
@@ -214,6 +217,19 @@ def _model(report: CheckReport, model: str | Path | None) -> tuple[Path | None, 
         path = find_model(model)
         return path, read_spec(path)
     return None, None
+
+
+def _open(path: Path, system: SystemMapping) -> None:
+    """Prepares the sampler as a backmap does, which finds what the types do not tell.
+
+    Raises:
+        InputError: the model cannot be used for that system.
+    """
+    model = load_model(path)
+    try:
+        open_sampler(model, system, sampling_options(model.spec, path.stem, {}))
+    except InputError as error:
+        raise InputError(f"{system.topology.source}: {error}; {way_out(path)}") from error
 
 
 def _mapping(
