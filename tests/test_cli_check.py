@@ -8,6 +8,7 @@ import pytest
 
 from cli_systems import command, refused, write_model, write_system
 from deepbackmap.api.check import check
+from sited_systems import HEAD
 from test_cli_bad_input import count_line, edit
 
 
@@ -134,6 +135,28 @@ def test_what_models_know_is_said(melt):
 def test_a_packaged_model_fits_what_it_was_made_for(melt):
     done = command("check", "-p", "topol.top", "--beads", "cg.gro", "--model", "default")
     assert "ps-two-bead-points knows all types" in done.out and done.code == 0, done.out
+
+
+def test_beads_of_bonds_without_a_length_are_judged(melt):
+    """All kinds of bond have a usual length at least: G96, cubic, FENE, connections."""
+    atoms = "".join(f"{k} C 1 MIX C{k} 1 0 12\n" for k in range(1, 7))
+    bonds = ["1 2 2 0.15 1e6", "2 3 4 0.15 1e5 2", "3 4 7 0.3 1e4", "4 5 5", "5 6 3 0.15 300 20"]
+    (melt / "mix.top").write_text(
+        f"{HEAD}[ moleculetype ]\nMIX 3\n[ atoms ]\n{atoms}[ bonds ]\n" + "\n".join(bonds)
+        + "\n[ system ]\nx\n[ molecules ]\nMIX 1\n"
+    )  # fmt: skip
+    (melt / "mix.yaml").write_text(
+        "residues:\n  MIX:\n    beads:\n      - {name: A, type: A, atoms: [C1, C2]}\n"
+        "      - {name: B, type: B, atoms: [C3, C4]}\n"
+        "      - {name: D, type: D, atoms: [C5, C6]}\n"
+    )
+    places = ((1, "A", 0.0), (2, "B", 0.27), (3, "D", 0.53))
+    rows = "".join(f"    1MIX  {n:>5s}{k:5d}{x:8.3f}   0.000   0.000\n" for k, n, x in places)
+    (melt / "mix.gro").write_text(f"x\n    3\n{rows}   3.0   3.0   3.0\n")
+    done = command("check", "-p", "mix.top", "--mapping", "mix.yaml", "--beads", "mix.gro")
+    assert "3 beads, recognised by names" in done.out
+    wrong = [line for line in done.out.splitlines() if "DOES NOT FIT" in line]
+    assert all(line.startswith("topology") for line in wrong) and len(wrong) <= 1
 
 
 def test_every_frame_is_looked_at(melt):

@@ -27,6 +27,7 @@ from deepbackmap.forcefield.nonbonded import neighbour_distances
 from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
+from deepbackmap.system.kinds import HELD
 
 Known = Mapping[str, tuple[float, float]]
 """By types of two bonded beads, as "A-B": shortest and longest distance in training, nm."""
@@ -59,6 +60,8 @@ KNOWN = 0.999
 """Share of the neighbour distances of the training that are within what is called known."""
 COLDER, WARMER = 0.75, 1.25
 """Times the lowest and the highest temperature of the training: beyond is far outside."""
+USUAL = 0.15
+"""nm: of a bond whose length the topology does not say (FENE, tables, connections)."""
 HOTTEST = 3000.0
 """K: above it molecules fall apart, and a force field with fixed bonds describes nothing."""
 
@@ -372,9 +375,9 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Float64[np.n
 
 
 def _bond_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
-    """Length of every bond by its atoms in ascending order, nm."""
-    found = {}
-    for kind in ("bond", "constraint"):
+    """Length of every bond by its atoms in ascending order, nm; a usual one where none is known."""
+    found = {(a, b): USUAL for a, b in molecule.bonds.tolist()}
+    for kind in HELD:
         if kind in molecule.terms:
             listed = molecule.terms[kind]
             for (a, b), length in zip(
