@@ -376,7 +376,9 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Float64[np.n
 
 def _bond_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
     """Length of every bond by its atoms in ascending order, nm; a usual one where none is known."""
-    found = {(a, b): USUAL for a, b in molecule.bonds.tolist()}
+    found: dict[tuple[int, int], float] = {}
+    for a, b in molecule.bonds.tolist():
+        found[a, b] = USUAL
     for kind in HELD:
         if kind in molecule.terms:
             listed = molecule.terms[kind]
