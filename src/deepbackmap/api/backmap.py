@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from deepbackmap.api import judgement
 from deepbackmap.api.devices import choose_device
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
 from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
@@ -32,6 +32,7 @@ from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mappin
 from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model, Sampler, open_sampler
 from deepbackmap.methods.options import SamplingOptions
@@ -220,6 +221,10 @@ def backmap(
         InputError: an input is wrong or does not fit the others, or an option is not one of the
             model's method; then no output is left.
     """
+    read = (beads, trajectory, topology, model, mapping, like, labels)
+    spare_inputs(output, *read)
+    if moved is not None:
+        spare_inputs_beside(moved, output, *read)
     where = choose_device(device)
     record = Path(f"{output}.json")
     asked = {
@@ -231,7 +236,9 @@ def backmap(
     path = None if str(model) == NO_MODEL else find_model(model)
     trained = None if path is None else load_model(path)
     file = _mapping(mapping, trained, path).with_selection(drop, keep)
-    atoms, left_out = file.without_dropped(read_topology(topology))
+    everything = read_topology(topology)
+    refuse_absent(everything, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(everything)
     _refuse_kept(file.kept(atoms), path)
     lean = without_sites(atoms)
     system = lean_mapping(resolve_for(file, atoms, path, own=mapping is None), lean)
@@ -243,8 +250,9 @@ def backmap(
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
         writer = open_writer(
-            output, atom_table(atoms), force=force, without_cell=source.without_cell
-        )
+            output, atom_table(atoms), force=force, topology=atoms,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         hands = find_hands(
