@@ -124,6 +124,11 @@ def test_any_part_alone(melt):
     assert "found none" in refused("check")
 
 
+def test_what_is_dropped_must_be_there(melt):
+    done = command("check", "-p", "topol.top", "--mapping", "ps-two-bead", "--drop", "SOL")
+    assert done.code == 2 and "SOL" in done.out
+
+
 def test_what_models_know_is_said(melt):
     done = command("check", "-p", "topol.top", "--mapping", "ps-two-bead")
     assert "packaged models that know these types: ps-two-bead" in done.out

@@ -147,6 +147,15 @@ def test_without_a_model_sites_are_constructed(tmp_path, monkeypatch):
     assert out == pytest.approx(2.5 * across, abs=1e-5)  # 3out
 
 
+def test_baselines_say_what_places_sites(tmp_path, monkeypatch):
+    top, gro, mapping = write_sited(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command("map", gro, "-p", top, "--mapping", mapping, "-o", "cg.gro")
+    said = refused("baseline", "cg.gro", "-p", top, "--mapping", mapping, "--method", "backward",
+                   "-o", "out.gro")  # fmt: skip
+    assert "found MOL; 'backmap --model none' constructs them" in said
+
+
 @pytest.mark.parametrize("engine", ["internal", "openmm-cpu", "gromacs"])
 def test_finishing_keeps_sites_in_their_places(tmp_path, monkeypatch, engine):
     if engine == "gromacs" and not has_gromacs():

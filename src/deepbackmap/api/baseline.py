@@ -178,6 +178,7 @@ def baseline(
     everything = read_topology(topology)
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
+    _refuse_sites(atoms, file.kept(atoms))
     system = file.resolve(atoms)
     alone = atoms.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
@@ -315,6 +316,17 @@ def packaged_templates() -> dict[str, Path]:
     """Files of the packaged templates by the name of their mapping."""
     folder = Path(str(resources.files("deepbackmap"))) / "packaged" / "templates"
     return {path.stem: path for path in sorted(folder.glob("*.npz"))}
+
+
+def _refuse_sites(topology: Topology, kept: Sequence[str]) -> None:
+    """These placements know nothing of virtual sites."""
+    for molecule, _, count in topology.runs():
+        if count and molecule.sites and molecule.name not in kept:
+            raise InputError(
+                f"{topology.source}: expected molecules without virtual sites, found "
+                f"{molecule.name}; 'backmap --model none' constructs them, --keep takes over those "
+                "that are there"
+            )
 
 
 def _check_options(

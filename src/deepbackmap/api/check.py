@@ -25,6 +25,7 @@ from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.mechanics.engine import CUTOFF, SKIN
 from deepbackmap.methods.base import open_sampler
 from deepbackmap.methods.spec import ModelSpec
@@ -160,6 +161,7 @@ def check(
     system = None
     if atoms is not None and file is not None:
         with report.catching("mapping"):
+            refuse_absent(atoms, drop=drop, keep=keep)
             system = _system(report, file, atoms, path, own=mapping is None)
     if system is not None and model is None:
         _known_by(report, system)
