@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -659,7 +659,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
         yield Path(f"/dev/fd/{plain.fileno()}")
 
 
-_PACKED: dict[bytes, Callable[[Path], IO[bytes]]] = {
+_PACKED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
