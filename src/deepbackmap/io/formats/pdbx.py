@@ -44,6 +44,7 @@ class PdbxReader(FrameReader):
         whole = [name for name in names for _ in range(self.n_particles)]
         if rest or models != whole:
             raise FormatError("models of one number of atoms, found others")
+        _check_whole(lines, self.n_particles)
         self._positions = _numbers(columns, rows).reshape(self.n_frames, -1, 3) * NM_PER_ANGSTROM
         first = rows[: self.n_particles]
         self.table = ParticleTable(
@@ -91,7 +92,7 @@ class PdbxWriter(FrameWriter):
         """
         if self._box is None:
             self._box = structure.box
-            self._file.write(_head(structure.box))
+            self._file.write(_head(structure.box, structure.n))
         elif np.abs(structure.box - self._box).max() > 1e-6:
             raise FormatError(
                 "one cell for all frames, which is all that .cif holds, found another one; a "
@@ -110,6 +111,8 @@ class PdbxWriter(FrameWriter):
         self._file.close()
 
 
+_COUNT = "_deepbackmap.atoms_of_a_model"
+"""Of files of our own: by it a file that is cut short is found out."""
 _COLUMNS = (
     "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id",
     "label_asym_id", "label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y",
@@ -118,9 +121,9 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _head(box: Float64[np.ndarray, "3 3"]) -> str:
+def _head(box: Float64[np.ndarray, "3 3"], n: int) -> str:
     """All that stands before the rows of the atoms."""
-    lines = ["data_deepbackmap", "#"]
+    lines = ["data_deepbackmap", "#", f"{_COUNT} {n}", "#"]
     if box.any():
         lengths, cosines = lengths_and_cosines(box)
         values = [*(lengths / NM_PER_ANGSTROM), *np.rad2deg(np.arccos(cosines))]
@@ -146,6 +149,13 @@ def _quoted(word: str) -> str:
     if plain and not reserved and word not in ".?":
         return word
     return f"'{word}'" if "'" not in word else f'"{word}"'
+
+
+def _check_whole(lines: list[str], n: int) -> None:
+    """Refuses a file of our own that lacks atoms or its end."""
+    said = next((line.split()[1] for line in lines[:20] if line.startswith(_COUNT)), None)
+    if said is not None and (str(n) != said or lines[-1] != "#"):
+        raise FormatError(f"{said} atoms a model and an end ('#'), found {n} or no end")
 
 
 def _words(line: str) -> list[str]:
