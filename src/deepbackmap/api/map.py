@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from deepbackmap.api.files import spare_inputs
 from deepbackmap.geometry.cell import wrap
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
 from deepbackmap.mapping.order import atom_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system.whole import bond_trees, make_whole, refuse_long_bonds
 
 
@@ -58,13 +60,17 @@ def map_trajectory(
     Raises:
         InputError: an input is wrong or does not fit the others; then no output is left.
     """
+    spare_inputs(output, structure, trajectory, topology, mapping)
     atoms = read_topology(topology)
+    refuse_absent(atoms, drop=drop, keep=keep)
     file = load_mapping(mapping, drop=drop, keep=keep)
     system_mapping = file.resolve(atoms, drop=True)
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
         order = None if match.certain else atom_order(atoms)
-        writer = open_writer(output, bead_table(system_mapping), force=force)
+        table = bead_table(system_mapping)
+        writer = open_writer(output, table, force=force, without_cell=source.without_cell)
         trees = bond_trees(atoms)
         with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
             for number, frame in zip(source.frames.tolist(), source, strict=True):
@@ -75,7 +81,9 @@ def map_trajectory(
                     frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
                 )
                 refuse_long_bonds(whole, atoms, where, frame.box)
-                beads = wrap(map_positions(system_mapping, whole, frame.box), frame.box)
+                beads = map_positions(system_mapping, whole, frame.box)
+                if not source.without_cell:
+                    beads = wrap(beads, frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()
         if note is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
@@ -53,11 +53,14 @@ def infer_mapping(
     Raises:
         InputError: an input is wrong, the files have other frames, or no weights fit.
     """
+    if output is not None:
+        spare_inputs(output, atoms, beads, topology, atoms_trajectory, beads_trajectory)
     _refuse_existing(output, force)
     system = read_topology(topology)
+    alone = system.n_molecules == 1
     with (
-        read_frames(atoms, atoms_trajectory, frames=frames) as fine,
-        read_frames(beads, beads_trajectory, frames=frames) as coarse,
+        read_frames(atoms, atoms_trajectory, frames=frames, lone=alone) as fine,
+        read_frames(beads, beads_trajectory, frames=frames, lone=alone) as coarse,
     ):
         check_atoms(system, fine.table, str(atoms), by_order=by_order)
         if len(fine) != len(coarse):
@@ -73,7 +76,7 @@ def draft_mapping(
     topology: str | Path,
     *,
     way: str = "residue",
-    size: int = 4,
+    size: int | None = None,
     output: str | Path | None = None,
     force: bool = False,
 ) -> str:
@@ -82,7 +85,7 @@ def draft_mapping(
     Args:
         topology: of the atoms.
         way: ``residue`` for a bead a residue or monomer, ``graph`` for rings and small pieces.
-        size: heavy atoms of a piece.
+        size: heavy atoms of a piece, with ``graph``; 4 by default.
         output: YAML to write; None: none.
         force: whether to replace an existing output.
 
@@ -92,8 +95,12 @@ def draft_mapping(
     Raises:
         InputError: an input or option is wrong.
     """
+    if output is not None:
+        spare_inputs(output, topology)
+    if size is not None and way != "graph":
+        raise InputError(f"size: expected graph with it, found {way}")
     _refuse_existing(output, force)
-    text = draft(read_topology(topology), way=way, size=size)
+    text = draft(read_topology(topology), way=way, size=4 if size is None else size)
     _write(text, output)
     return text
 
@@ -106,7 +113,8 @@ def _pairs(
     bar = tqdm(fine.frames.tolist(), unit="frame", disable=not progress)
     for number, atoms, beads in zip(bar, fine, coarse, strict=True):
         where = f"{fine.path} frame {number}"
-        if np.abs(atoms.box - beads.box).max() > 2e-3:
+        vacuum = fine.without_cell and coarse.without_cell
+        if np.abs(atoms.box - beads.box).max() > 2e-3 and not vacuum:
             raise InputError(
                 f"{coarse.path} frame {number}: expected the box of {where}, "
                 f"{np.diag(atoms.box).round(3).tolist()} nm, found "

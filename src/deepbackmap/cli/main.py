@@ -5,12 +5,11 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,9 +63,28 @@ Format = Annotated[
     str | None,
     typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
 ]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option("--include", "-I", help="GROMACS: folder of included files; may be repeated."),
+]
+Define = Annotated[
+    list[str] | None,
+    typer.Option("--define", "-D", help="GROMACS: NAME or NAME=VALUE, a macro; may be repeated."),
+]
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(help="GROMACS: table of a bonded interaction (.xvg); may be repeated."),
+]
+Parameters = Annotated[
+    list[Path] | None,
+    typer.Option(help="CHARMM: parameters of a psf (.prm, .rtf, .str); may be repeated."),
+]
 LengthUnit = Annotated[
     str | None,
-    typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
+    typer.Option(
+        help="Of the files worked on, whatever their format says, and of all LAMMPS and GSD files: "
+        "nm, A, or its length in nm."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
@@ -100,6 +118,10 @@ def map_(
     mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -109,8 +131,11 @@ def map_(
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, structure, trajectory, topology, *mapping)
+    with (
+        _edge(),
+        _reading(format, length_unit, structure, trajectory),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -132,10 +157,14 @@ def train(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")],
     devices: Annotated[int, typer.Option(help="Workers that share each step.")] = 1,
     device: Device = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; a second call with the same folder goes on."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.train import train as run_training
 
         finished = run_training(
@@ -233,6 +262,10 @@ def backmap(
     ] = None,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -242,11 +275,11 @@ def backmap(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge(), _reading(format, length_unit):
-        inputs = (beads, trajectory, topology, model, *(mapping or ()), like, labels)
-        _spare(output, *inputs)
-        if moved is not None:
-            _spare_beside(moved, output, *inputs)
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory, others=(like,)),
+        _topology(include, define, tables, parameters),
+    ):
         steps_after = _finishing(finish, finish_steps, engine)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
@@ -299,6 +332,10 @@ def baseline(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -308,9 +345,12 @@ def baseline(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, *mapping, modifiers, templates,
-               templates_from, structure)  # fmt: skip
+    others = (templates_from, structure)
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory, others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -371,14 +411,22 @@ def finish_(
         bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, structure, trajectory, topology, mapping, beads, reference)
+    others = (beads, reference)
+    with (
+        _edge(),
+        _reading(format, length_unit, structure, trajectory, others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -419,14 +467,22 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, *_files_of(start), topology, reference, structure)
+    others = (reference, structure)
+    with (
+        _edge(),
+        _reading(format, length_unit, *_files_of(start), others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.md import md
 
         summary = md(
@@ -479,14 +535,22 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
+    others = (reference, structure, beads)
+    with (
+        _edge(),
+        _reading(format, length_unit, *_files_of(generated), others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -514,7 +578,60 @@ def demo(
     with _edge():
         from deepbackmap.api.demo import demo as run_demo
 
-        typer.echo(run_demo(output, force=force, progress=_progress(quiet)).to_text(), nl=False)
+        made = run_demo(output, force=force, progress=_progress(quiet))
+        if not quiet:
+            typer.echo(made.to_text(), nl=False)
+
+
+@app.command("check")
+def check_(
+    *,
+    topology: Annotated[
+        Path | None, typer.Option("--topology", "-p", help="Of the atoms, in any format.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="Mapping file or packaged name, may be repeated; else the model's."),
+    ] = None,
+    beads: Annotated[Path | None, typer.Option(help="Beads with names (.gro, .pdb, ...).")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Frames of them.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model file or packaged name; none: without a model.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Target temperature in K.")] = None,
+    frames: Frames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
+) -> None:
+    """Say what fits, what does not and what to write, before anything is computed."""
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory),
+        _topology(include, define, tables, parameters),
+    ):
+        from deepbackmap.api.check import check
+
+        report = check(
+            topology=topology, mapping=mapping or None, beads=beads, trajectory=trajectory,
+            model=model, temperature=temperature, frames=frames, by_order=by_order,
+            drop=drop or (), keep=keep or (),
+        )  # fmt: skip
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
+            typer.echo(report.to_text(), nl=False)
+        if not report.fits:
+            raise typer.Exit(BAD_INPUT)
 
 
 @app.command()
@@ -544,23 +661,6 @@ def fetch(
         report = fetch_data(output, progress=_progress(quiet))
         if not quiet:
             typer.echo(report.to_text(), nl=False)
-
-
-def _spare(output: Path, *inputs: str | Path | None) -> None:
-    """Refuses to write over what is read, or over its record."""
-    from deepbackmap.io.atomic import refuse_inputs
-
-    refuse_inputs(output, *inputs)
-    refuse_inputs(f"{output}.json", *inputs)
-
-
-def _spare_beside(moved: Path, output: Path, *inputs: str | Path | None) -> None:
-    """Refuses a second output that is the first one or one of the inputs."""
-    from deepbackmap.io.atomic import refuse_inputs
-
-    if moved.resolve() == output.resolve():
-        raise InputError(f"{moved}: expected another file than the output, found the same")
-    refuse_inputs(moved, *inputs)
 
 
 def _finishing(finish: bool, steps: int | None, engine: str) -> int | None:
@@ -630,11 +730,15 @@ def infer_(
     ] = None,
     frames: Frames = None,
     by_order: ByOrder = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the mapping that leads from atoms to beads of the same frames."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import infer_mapping
 
         found = infer_mapping(
@@ -656,14 +760,20 @@ def draft_(
     by: Annotated[
         str, typer.Option(help="residue: a bead a residue or monomer; graph: rings and pieces.")
     ] = "residue",
-    size: Annotated[int, typer.Option(help="graph: heavy atoms of a piece.")] = 4,
+    size: Annotated[
+        int | None, typer.Option(help="graph: heavy atoms of a piece; 4 by default.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
     ] = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
 ) -> None:
     """Write a first mapping of a topology, to be edited."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import draft_mapping
 
         text = draft_mapping(topology, way=by, size=size, output=output, force=force)
@@ -703,14 +813,46 @@ def _edge() -> Iterator[None]:
 
 
 @contextmanager
-def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
-    """Coordinate files are read as the user says."""
+def _reading(
+    format: str | None,
+    length_unit: str | None,
+    *files: str | Path | None,
+    others: Sequence[Path | None] = (),
+) -> Iterator[None]:
+    """Coordinate files are read as the user says: those worked on, and others beside them."""
     if format is None and length_unit is None:
         yield
         return
     from deepbackmap.io.trajectory import reading_as
 
-    with reading_as(format, length_unit):
+    with reading_as(format, length_unit, files=files, others=others):
+        yield
+
+
+@contextmanager
+def _topology(
+    include: list[Path] | None,
+    define: list[str] | None,
+    tables: list[Path] | None,
+    parameters: list[Path] | None,
+) -> Iterator[None]:
+    """Topologies are read with what the user gives besides them."""
+    if not (include or define or tables or parameters):
+        yield
+        return
+    from deepbackmap.io.topology import TopologyOptions, reading_topologies
+
+    defines = {}
+    for word in define or []:
+        name, _, value = word.partition("=")
+        if not name.isidentifier():
+            raise InputError(f"define: expected NAME or NAME=VALUE, found '{word}'")
+        defines[name] = value
+    options = TopologyOptions(
+        defines=defines, include_dirs=tuple(include or ()), tables=tuple(tables or ()),
+        parameters=tuple(parameters or ()),
+    )  # fmt: skip
+    with reading_topologies(options):
         yield
 
 
@@ -733,6 +875,8 @@ def _signals() -> Iterator[None]:
 
 def _limit(error: Exception) -> str | None:
     """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    from deepbackmap.io.atomic import disk_refuses
+
     said = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
         return (
@@ -744,9 +888,7 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(
-        word in said for word in _FULL
-    ):
+    if disk_refuses(error):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
@@ -754,9 +896,6 @@ def _limit(error: Exception) -> str | None:
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 """Words of torch, CUDA and the system."""
-_FULL = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed", "inline_container.cc")
-"""Of the system, and of torch when a checkpoint does not fit."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:

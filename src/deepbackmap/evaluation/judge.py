@@ -219,8 +219,7 @@ class Judge:
         with torch.no_grad():
             for _, tables, molecules in field.molecules(positions):
                 for table in tables:
-                    energy = terms.FUNCTIONS[table.kind]
-                    values = energy(molecules, table.index, table.parameters, box)
+                    values = table.energies(molecules, box)
                     found[table.term] = found.get(table.term, 0.0) + float(values.sum())
         return found | self._pairs(structure)
 

@@ -32,6 +32,9 @@ SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
 CLOSEST = 0.05
 """nm: pairs without a sigma exert no more force below that."""
+BARE = 0.13
+"""nm: nor do charges without a core (hydrogens of water) below that, nearer than any hydrogen bond.
+Where atoms start on top of each other they would hold two molecules together for good."""
 LIGHTEST = 3.0
 """u: hydrogens count as that heavy."""
 FIRM = 2.0
@@ -536,7 +539,7 @@ class Mechanics:
         table = np.zeros((len(c6), len(c6), pairs.ROWS), dtype=np.float32)
         scale = 1.0 - softness
         table[..., 0], table[..., 1] = 12.0 * scale * c12, 6.0 * scale * c6
-        table[..., 2] = np.maximum(SOFT * sigma, CLOSEST) ** 2
+        table[..., 2] = np.where(c12 > 0.0, np.maximum(SOFT * sigma, CLOSEST), BARE) ** 2
         table[..., 3] = 0.5 * softness * sigma**6
         return steps.Field(
             table=table,
