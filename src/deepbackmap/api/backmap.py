@@ -14,10 +14,12 @@ import torch
 from deepbackmap.api import judgement
 from deepbackmap.api.backmapping import BackmappedFrame, BackmapTask, FinishPlan
 from deepbackmap.api.bar import FrameBar
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import FinishSummary, FinishTotals
 from deepbackmap.api.finisher import finish_options
+from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
@@ -30,8 +32,10 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.jobs.journal import open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.pool import Pool
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.methods import find_options
@@ -40,7 +44,7 @@ from deepbackmap.methods.options import SamplingOptions, SettlingOptions, correl
 from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
-from deepbackmap.system import Topology
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.topology import require_energies
 
 NO_MODEL = "none"
@@ -245,9 +249,13 @@ def backmap(
     where = choose_device(device)
     system = _System.of(topology, model, mapping, drop, keep, temperature, asked)
     record = Path(f"{output}.json")
-    with read_frames(beads, trajectory, frames=frames) as source:
+    alone = system.lean.full.n_molecules == 1
+    with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system.beads, source.table, str(beads), by_order=by_order)
-        writer = open_writer(output, atom_table(system.atoms), force=force, topology=system.atoms)
+        writer = open_writer(
+            output, atom_table(system.lean.full), force=force, topology=system.lean.full,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         _check_times(source, system.options)
@@ -255,29 +263,32 @@ def backmap(
             system.beads, system.file, system.model.spec, like=like, labels=labels,
             beads=source[0] if len(source) else None,
         )  # fmt: skip
+        if system.path is not None:
+            refuse_unknown_types(system.model.spec, system.beads, system.path)
         finish = None if finish_steps is None else FinishPlan(finish_steps, engine)
         task = BackmapTask(
-            system.atoms, system.beads, system.model, system.options, where.type,
-            hands.handedness, hands.known, str(source.path), _way_out(system.path),
+            system.lean, system.beads, system.model, system.options, where.type,
+            hands.handedness, hands.known, str(source.path), system.way_out,
             not match.certain, keep_defects, finish,
         )  # fmt: skip
         totals = _Totals(system, task, len(source))
-        judge = None if moved is None else Judge(system.atoms, system.beads)
+        judge = None if moved is None else Judge(system.lean.topology, system.beads)
         used = asdict(system.options) | {"frames": frames}
         run = identity("backmap", inputs, used | {"finish": finish, "device": where.type})
-        run |= {"atoms": content_hash(system.atoms), "model": system.sha256}
+        run |= {"atoms": content_hash(system.lean.full), "model": system.sha256}
         with (
-            open_pool(task, workers, scheduler) as pool,
+            _pool(task, workers, scheduler, progress) as pool,
             open_journal(output, run, resume=resume, frames=len(source)) as journal,
             beside(record) as part,
             writer,
             moved_beads(moved, judge, system.beads, force) as show_moved,
+            said_when_compiling(progress),
             FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress) as bar,
         ):
             jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
             for job, done in in_order(pool, jobs, journal, bar.count):
                 writer.write(done.structure)
-                show_moved(done.structure, job.content, job.number)
+                show_moved(system.lean.strip(done.structure), job.content, job.number)
                 totals.add(done)
                 bar.next_frame()
             summary = totals.summary((*system.left_out, *match.notes), hands.words())
@@ -298,7 +309,8 @@ def backmap(
 class _System:
     """What atoms are put back into which beads, and by what."""
 
-    atoms: Topology
+    lean: Lean
+    """The atoms, with their virtual sites and without."""
     beads: SystemMapping
     file: MappingFile
     model: Model
@@ -306,7 +318,7 @@ class _System:
     """Of the model; None: there is none."""
     options: SamplingOptions
     left_out: tuple[str, ...]
-    """Molecules that the beads leave out, as sentences."""
+    """Molecules that the beads leave out, and virtual sites, as sentences."""
 
     @classmethod
     def of(
@@ -327,15 +339,22 @@ class _System:
         refuse_absent(everything, drop=drop, keep=keep)
         atoms, left_out = file.without_dropped(everything)
         _refuse_kept(file.kept(atoms), path)
-        beads = file.resolve(atoms)
-        loaded = _without_model(atoms, beads, file, temperature) if trained is None else trained
+        lean = without_sites(atoms)
+        beads = lean_mapping(resolve_for(file, atoms, path, own=mapping is None), lean)
+        loaded = _without_model(lean, beads, file, temperature) if trained is None else trained
         chosen = sampling_options(loaded.spec, NO_MODEL if path is None else path.stem, asked)
-        return cls(atoms, beads, file, loaded, path, chosen, tuple(left_out))
+        notes = (*left_out, *lean.notes())
+        return cls(lean, beads, file, loaded, path, chosen, notes)
 
     @property
     def name(self) -> str:
         """Of the model."""
         return NO_MODEL if self.path is None else self.path.stem
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a topology that the model does not know."""
+        return "" if self.path is None else f"; {way_out(self.path)}"
 
     @property
     def sha256(self) -> str:
@@ -353,7 +372,7 @@ class _Totals:
         self._finish: FinishTotals | None = None
         if task.finish is not None:
             how = finish_options(task.temperature, steps=task.finish.steps)
-            self._finish = FinishTotals(system.atoms.n_atoms, how, seed=system.options.seed)
+            self._finish = FinishTotals(system.lean.full.n_atoms, how, seed=system.options.seed)
         self._started = time.perf_counter()
 
     def add(self, done: BackmappedFrame) -> None:
@@ -370,9 +389,9 @@ class _Totals:
         seconds, system = time.perf_counter() - self._started, self._system
         return Summary(
             frames=self._frames,
-            atoms=system.atoms.n_atoms,
+            atoms=system.lean.full.n_atoms,
             seconds=seconds,
-            atoms_per_second=self._frames * system.atoms.n_atoms / seconds,
+            atoms_per_second=self._frames * system.lean.full.n_atoms / seconds,
             figures=self._figures,
             seed=system.options.seed,
             model=system.name,
@@ -387,6 +406,12 @@ class _Totals:
             input_findings=tuple(self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),
         )
+
+
+def _pool(task: BackmapTask, workers: int, scheduler: str | None, progress: bool) -> Pool:
+    """The workers; a line says so where their beginning waits for compilation."""
+    with said_when_compiling(progress):
+        return open_pool(task, workers, scheduler)
 
 
 def _check_times(source: FrameSource, options: SamplingOptions) -> None:
@@ -446,7 +471,7 @@ def _mapping(
 
 
 def _without_model(
-    topology: Topology, system: SystemMapping, file: MappingFile, temperature: float | None
+    lean: Lean, system: SystemMapping, file: MappingFile, temperature: float | None
 ) -> Model:
     """What stands for a model where there is none."""
     if temperature is None:
@@ -458,15 +483,5 @@ def _without_model(
         raise InputError(
             f"temperature: expected a positive number below 100000 K, found {temperature}"
         )
-    require_energies(topology)
-    return no_model(topology, system, file.to_text(), temperature)
-
-
-def _way_out(path: Path | None) -> str:
-    """What to do about a topology that a model does not know."""
-    if path is None:
-        return ""
-    return (
-        f"; model {path}: train one of your own (docs/training.md), or do without: --model "
-        f"{NO_MODEL} --mapping FILE --temperature KELVIN"
-    )
+    require_energies(lean.full)
+    return no_model(lean.topology, system, file.to_text(), temperature)

@@ -23,7 +23,8 @@ from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods.base import Model, open_sampler
 from deepbackmap.methods.options import SamplingOptions
-from deepbackmap.system import Structure, Topology
+from deepbackmap.system import Structure
+from deepbackmap.system.lean import Lean
 
 ATTEMPTS = 3
 """Times that a frame is drawn, until it can be used."""
@@ -59,8 +60,10 @@ class BackmappedFrame:
 class BackmapTask:
     """What is done to every frame of beads: contents only, no names of files to be read."""
 
-    topology: Topology
+    lean: Lean
+    """The atoms, with their virtual sites and without."""
     system: SystemMapping
+    """Of those without."""
     model: Model
     options: SamplingOptions
     device: str
@@ -103,14 +106,14 @@ class _Backmapping:
         try:
             self._sampler = open_sampler(model, task.system, task.options, device, task.handedness)
         except InputError as error:  # a type that the model never saw
-            raise InputError(f"{task.topology.source}: {error}{task.way_out}") from error
-        self._judge = Judge(task.topology, task.system, hands=task.hands)
+            raise InputError(f"{task.lean.full.source}: {error}{task.way_out}") from error
+        self._judge = Judge(task.lean.topology, task.system, hands=task.hands)
         self._bonds = BeadBonds.of(task.system)
         self._order = bead_order(task.system) if task.ordered else None
         self._finisher: Finisher | None = None
         if task.finish is not None:
             self._finisher = Finisher(
-                task.topology, finish_options(task.temperature, steps=task.finish.steps),
+                task.lean.full, finish_options(task.temperature, steps=task.finish.steps),
                 engine=task.finish.engine, seed=task.options.seed, keep_defects=task.keep_defects,
             )  # fmt: skip
 
@@ -128,7 +131,8 @@ class _Backmapping:
             task.system, beads, self._bonds, task.model.spec, task.temperature
         )
         judgement.refuse(place, doubts, keep_defects=task.keep_defects)
-        found = self._usable(beads, job.number, report)
+        per_bead = max(1, self._sampler.placements // max(1, task.system.n_beads))
+        found = self._usable(beads, job.number, _by_bead(report, per_bead))
         judgement.refuse(
             place, verdict(found.figures, task.temperature), keep_defects=task.keep_defects
         )
@@ -136,6 +140,7 @@ class _Backmapping:
 
     def _usable(self, beads: Structure, number: int, report: Report) -> BackmappedFrame:
         """The first attempt that can be used, else the last."""
+        lean = self._task.lean
         evaluations, before = 0, (0, 0)
         for attempt in range(ATTEMPTS):
             made = self._sample(beads, number, attempt, report)
@@ -143,16 +148,16 @@ class _Backmapping:
             evaluations += 0 if settled is None else settled.evaluations
             done = None
             if self._finisher is not None:
-                done = self._finisher.finish(made, number, self._task.source)
+                done = self._finisher.finish(lean.fill(made), number, self._task.source)
                 assert done.structure is not None
-                made = done.structure
+                made = lean.strip(done.structure)
                 before = before[0] + done.minimisation, before[1] + done.dynamics
                 done = replace(done, structure=None, minimisation=before[0], dynamics=before[1])
             figures = self._judge.frame(made, beads, number)
             if worst(verdict(figures, self._task.temperature)) != "unusable":
                 break
         held = Held() if settled is None else Held.of(replace(settled, evaluations=evaluations))
-        return BackmappedFrame(made, figures, held, attempt + 1, (), done)
+        return BackmappedFrame(lean.fill(made), figures, held, attempt + 1, (), done)
 
     def _sample(self, beads: Structure, number: int, attempt: int, report: Report) -> Structure:
         """The atoms as the sampler makes them."""
@@ -173,3 +178,15 @@ class _Backmapping:
                 f"{made.positions[bad[0]].tolist()} for atom {bad[0] + 1}; is the model trained?"
             )
         return made
+
+
+def _by_bead(report: Report, per_bead: int) -> Report:
+    """Counts beads for a bar: one is done when all of its placements are."""
+    placed = [0]
+
+    def count(placements: int) -> None:
+        before = placed[0] // per_bead
+        placed[0] += placements
+        report(placed[0] // per_bead - before)
+
+    return count

@@ -14,6 +14,7 @@ import numpy as np
 
 from deepbackmap.api import judgement
 from deepbackmap.api.bar import FrameBar
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.files import beside, open_atoms, open_beads, spare_inputs
 from deepbackmap.api.finisher import HOLD_CONSTANT, FinishedFrame, FinishTask, finish_options
 from deepbackmap.api.record import content_hash, identity, make_record
@@ -224,9 +225,13 @@ def finish(
              "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
     used = asdict(options) | {"hold_beads": hold_beads, "hold_constant": hold_constant,
         "strict": strict, "keep_defects": keep_defects, "frames": frames}  # fmt: skip
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         check_atoms(atoms, source.table, str(structure))
-        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, topology=atoms,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         task = FinishTask(
@@ -244,6 +249,7 @@ def finish(
             _beads_of(beads, system, source) as held,
             beside(record) as part,
             writer,
+            said_when_compiling(progress),
             FrameBar(len(source), options.steps, "step", progress) as bar,
         ):  # fmt: skip
             for _, done in in_order(pool, _jobs(source, held), journal, bar.count):

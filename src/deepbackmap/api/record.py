@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import deepbackmap
+from deepbackmap.io.topology import options_given
 
 PACKAGES = {
     "numpy": "numpy", "torch": "torch", "numba": "numba", "MDAnalysis": "MDAnalysis",
@@ -60,7 +61,8 @@ def make_record(
     """
     content = {
         "program": f"deepbackmap {deepbackmap.__version__} {verb}",
-        "input": {name: _described(value) for name, value in inputs.items()},
+        "input": {name: _described(value) for name, value in inputs.items()}
+        | ({"topology_options": given} if (given := options_given()) else {}),
         "output": Path(output).name,
         "options": dict(options),
         "seed": seed,

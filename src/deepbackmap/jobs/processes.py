@@ -20,7 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, Stopped
 from deepbackmap.jobs.pool import LOST, Failure, Pool, cores, lost
 from deepbackmap.jobs.task import Job, Report, Task, no_report
 
@@ -163,5 +163,5 @@ def serve(handle: int) -> None:
 def sendable(error: Exception) -> Exception:
     """An error that can be sent, with the place of a bug in it."""
     if isinstance(error, InputError):
-        return type(error)(str(error))
+        return (Stopped if isinstance(error, Stopped) else InputError)(str(error))
     return RuntimeError("a worker failed:\n" + "".join(traceback.format_exception(error)))
