@@ -8,6 +8,7 @@ import sys
 import time
 
 import dask
+import dask_jobqueue  # noqa: F401 (its defaults, before they are changed)
 import pytest
 
 from cli_systems import write_model, write_system

@@ -155,7 +155,7 @@ def _batch(system: str, workers: int) -> Any:
     kind = local.LocalCluster if system == "local" else getattr(dask_jobqueue, name)
     try:
         made = kind(scheduler_options={"dashboard_address": ":0"})  # any port that is free
-    except (ValueError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise InputError(
             f"scheduler {system}: expected its section in Dask's jobqueue.yaml (cores, memory), "
             f"found: {error}"
