@@ -249,7 +249,7 @@ def backmap(
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{topology}: {error}{_way_out(path)}") from error
         warmth = chosen.temperature or loaded.spec.temperature
-        judge = Judge(atoms, system, hands=hands.known)
+        judge = Judge(atoms, system, hands=hands.known, sides=hands.sides)
         figures, held, drawn_anew = Figures(), Held(), 0
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
