@@ -53,8 +53,8 @@ def test_beads_of_atoms_are_fine_wherever_they_are(seed, noise):
 @pytest.mark.parametrize(
     ("factor", "hint"),
     [
-        (10.0, "is the file in Å? (--length-unit A;"),
-        (0.1, "is the file in nm? (--length-unit nm;"),
+        (10.0, "is the file in Å? (--length-unit A)"),
+        (0.1, "is the file in nm? (--length-unit nm)"),
         (1 / 0.35, "reduced units"),
         (0.1 / 0.5, "reduced units"),
         (0.1 / 0.35, "reduced units"),

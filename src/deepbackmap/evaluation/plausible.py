@@ -260,8 +260,8 @@ def _hint(ratio: float, uniform: float) -> str:
     if uniform > TOO_WIDE:
         return "are the beads in the order and of the types of the mapping?"
     for factor, question in (
-        (10.0, "is the file in Å? (--length-unit A; .gro, .xtc and .trr have to be converted)"),
-        (0.1, "is the file in nm? (--length-unit nm; .pdb and .dcd have to be converted)"),
+        (10.0, "is the file in Å? (--length-unit A)"),
+        (0.1, "is the file in nm? (--length-unit nm)"),
     ):
         if 1.0 / UNIT <= ratio / factor <= UNIT:
             return question

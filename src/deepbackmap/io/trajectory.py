@@ -14,10 +14,10 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
@@ -51,6 +51,9 @@ READERS: dict[str, Callable[[Path], FrameReader]] = {
     "dcd": DcdReader,
 }
 """Formats with a unit of length of their own, by name."""
+
+NATIVE_UNITS = {"gro": 1.0, "pdb": 0.1, "cif": 0.1, "xtc": 1.0, "trr": 1.0, "dcd": 0.1}
+"""That unit in nm."""
 
 UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
     "data": DataReader,
@@ -399,28 +402,51 @@ class _Reading:
     format: str | None = None
     length: float | None = None
     """Of the unit in nm."""
+    files: frozenset[Path] | None = None
+    """In that unit whatever their format says; None: all."""
+
+    def overrides(self, path: Path) -> bool:
+        """Whether the unit is that of a file whose format has one of its own."""
+        return self.length is not None and (self.files is None or path.resolve() in self.files)
 
 
 _READING: ContextVar[_Reading] = ContextVar("reading")
 
 
 @contextmanager
-def reading_as(format: str | None = None, length_unit: str | float | None = None) -> Iterator[None]:
+def reading_as(
+    format: str | None = None,
+    length_unit: str | float | None = None,
+    *,
+    files: Sequence[str | Path | None] | None = None,
+    others: Sequence[str | Path | None] = (),
+) -> Iterator[None]:
     """Says what coordinate files are whose names do not tell, and in which unit.
 
     Args:
         format: of files with unknown names: gro, pdb, cif, xtc, trr, dcd, data, dump or gsd.
-        length_unit: of files without a unit of their own (LAMMPS, GSD): nm, A, or its length in
-            nm as a number (sigma of reduced units).
+        length_unit: of ``files``, whatever their format says, and of all without a unit of their
+            own (LAMMPS, GSD): nm, A, or its length in nm as a number (sigma of reduced units).
+        files: that are worked on; None: all that are read.
+        others: that are read beside them.
 
     Raises:
-        InputError: there is no such format or unit.
+        InputError: there is no such format or unit, or the names of all files tell their formats,
+            so that ``format`` would do nothing.
     """
     known = (*READERS, *UNIT_READERS)
     if format is not None and format not in known:
         raise InputError(f"format: expected one of {', '.join(known)}, found '{format}'")
     length = None if length_unit is None else _unit(str(length_unit))
-    mark = _READING.set(_Reading(format, length))
+    main = None if files is None else [Path(f) for f in files if f is not None]
+    read = [*(main or ()), *(Path(f) for f in others if f is not None)]
+    if format is not None and read and all(_named_format(path) for path in read):
+        raise InputError(
+            f"format: expected a file whose name does not say what it is, found {read[0]}, which "
+            f"is read as {_named_format(read[0])} by its name: rename it, or leave the option out"
+        )
+    chosen = None if main is None else frozenset(path.resolve() for path in main)
+    mark = _READING.set(_Reading(format, length, chosen))
     try:
         yield
     finally:
@@ -442,14 +468,16 @@ def _unit(text: str) -> float:
 
 def format_of(path: Path) -> str | None:
     """The format of a coordinate file, by its name, else as ``reading_as`` says, else None."""
+    return _named_format(path) or _READING.get(_Reading()).format
+
+
+def _named_format(path: Path) -> str | None:
     names = [part.lower() for part in path.name.split(".")]
     if len(names) > 2 and names[-1] == "gz":
         names.pop()
     found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
     words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
-    return (
-        found or (next(words, None) if len(names) > 1 else None) or _READING.get(_Reading()).format
-    )
+    return found or (next(words, None) if len(names) > 1 else None)
 
 
 def holds_names(path: Path) -> bool:
@@ -472,7 +500,11 @@ def _open(path: Path) -> FrameReader:
         if not path.stat().st_size:
             raise FormatError("at least one frame, found an empty file")
         with _unpacked(path) as plain:
-            return _reader(kind, plain)
+            reader = _reader(kind, plain)
+            said = _READING.get(_Reading())
+            if kind in READERS and said.length is not None and said.overrides(path):
+                return _InUnit(reader, said.length / NATIVE_UNITS[kind])
+            return reader
 
 
 def _reader(kind: str, path: Path) -> FrameReader:
@@ -483,6 +515,25 @@ def _reader(kind: str, path: Path) -> FrameReader:
         with path.open("rb") as file:
             kind = "dump" if file.read(5) == b"ITEM:" else kind
     return UNIT_READERS[kind](path, _READING.get(_Reading()).length)
+
+
+class _InUnit(FrameReader):
+    """Frames of a file that is not in the unit of its format."""
+
+    def __init__(self, reader: FrameReader, factor: float) -> None:
+        self._reader, self._factor = reader, factor
+        self.n_particles, self.n_frames = reader.n_particles, reader.n_frames
+        self.table = reader.table
+
+    def read(self, index: int) -> Structure:
+        found, factor = self._reader.read(index), self._factor
+        return replace(found, positions=factor * found.positions, box=factor * found.box)
+
+    def check_end(self) -> None:
+        self._reader.check_end()
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 @contextmanager
