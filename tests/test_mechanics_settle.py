@@ -220,6 +220,14 @@ def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):
     assert found.drifting == tuple(settle.WATCHED)
 
 
+@pytest.mark.parametrize(("width", "times"), [(0.02, 1), (0.04, 2)])
+def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
+    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "MOST", 2 * settle.WINDOW)
+    found = settled(melt()[2], bead_tolerance=width)
+    assert found.evaluations == times * settle.MOST
+
+
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):
     monkeypatch.setattr(settle, "drifts", lambda change: False)
     found, _ = steps_that_were_run(monkeypatch, bead_tolerance=0.0)

@@ -71,6 +71,8 @@ WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
 FEWEST, MOST = 120, 240
 """Steps that follow the choice of widths, where their number is not given."""
+ROUGH = 0.03
+"""nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
 DRIFT = 2.5
@@ -289,9 +291,10 @@ class _Run:
         self._advance(steps, part)
 
     def until_settled(self) -> None:
-        """Steps until no energy drifts, or ``MOST``."""
+        """Steps until no energy drifts, or ``MOST``, twice that where beads are wide."""
+        most = MOST * (2 if max(self._widths.values(), default=0.0) > ROUGH else 1)
         before = self._means(self._advance(WINDOW))
-        for done in range(2 * WINDOW, MOST + 1, WINDOW):
+        for done in range(2 * WINDOW, most + 1, WINDOW):
             after = self._means(self._advance(WINDOW))
             self._drifting = tuple(k for k in after if drifts(after[k] - before[k]))
             if done >= FEWEST and not self._drifting:
