@@ -4,11 +4,13 @@
     python benchmarks/real_beads.py --parts noise mirror --noise-frames 6
     python benchmarks/real_beads.py --smoke
 
-Three parts. ``real``: frames of coarse-grained simulations (``sps_cg``, ``aps_cg``), which no atoms
+Four parts. ``real``: frames of coarse-grained simulations (``sps_cg``, ``aps_cg``), which no atoms
 were mapped to, and mapped frames beside them. ``noise``: beads of mapped test frames with Gaussian
 noise; if beads are a noisy observation of the atoms, a draw from the exact posterior has the
 reference's distributions whatever the noise. ``mirror``: mirror images of test frames, hands told
-or not, judged after they are mirrored back.
+or not, judged after they are mirrored back. ``md`` (only where it is asked for): the first frame
+of ``sps_cg``, as the default route leaves it, runs at once at its temperature, in the volume of its
+beads, with all bonds held.
 
 The reference data (folders ``sps``, ``sps_cg`` and ``aps_cg`` inside the folder that --data or
 DEEPBACKMAP_DATA names, else ``../shared/data`` beside the repository) are published structures. A
@@ -18,6 +20,7 @@ monomer is what ``ps-one-bead`` calls a bead: its angles are those whose middle 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 import tempfile
@@ -35,6 +38,7 @@ from deepbackmap.api.backmap import backmap
 from deepbackmap.api.baseline import baseline
 from deepbackmap.api.finish import finish
 from deepbackmap.api.hands import FoundHands, find_hands
+from deepbackmap.api.md import MdSummary, md
 from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Measurements, Plan, measure, tabulate
@@ -68,7 +72,8 @@ MODELS = {
     "default": "default", "one-bead": "ps-one-bead-points", "voxel": "ps-two-bead-568K",
     "physics": "none",
 }  # fmt: skip
-PARTS = ("real", "noise", "mirror")
+PARTS = ("real", "noise", "mirror", "md")
+USUAL = PARTS[:3]
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(USUAL))
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=list(ROUTES))
     parser.add_argument("--melts", nargs="+", default=["mapped", "sps_cg", "aps_cg"])
     parser.add_argument("--no-finish", action="store_true", help="do not finish what was made")
@@ -153,6 +158,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise-frames", type=int, default=2, help="of each temperature")
     parser.add_argument("--widths", type=float, nargs="+", default=list(WIDTHS), help="nm")
     parser.add_argument("--temperatures", type=int, nargs="+", default=list(TEMPERATURES))
+    parser.add_argument("--md-time", type=float, default=20.0, help="ps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, help="folder that holds sps, sps_cg and aps_cg")
     parser.add_argument(
@@ -173,6 +179,10 @@ def run(options: argparse.Namespace, scratch: Path) -> None:
     if "real" in options.parts:
         for melt in melts(options, sps, scratch):
             print_real(melt, options, scratch)
+    if "md" in options.parts:
+        print_md(options, sps, scratch)
+    if not {"noise", "mirror"} & set(options.parts):
+        return
     for temperature in options.temperatures:
         case = Mapped.of(sps, temperature, options.noise_frames, few=options.smoke)
         if "noise" in options.parts:
@@ -364,6 +374,49 @@ class Jury:
             labelled += int(self.labelled.sum())
         told = f"{right} of {labelled}" if labelled else ""
         return Row(name, total, np.concatenate(energies), told, seconds, held)
+
+
+# --- a start of dynamics
+
+
+MD_HEAD = [
+    "ps", "temperature from 1 ps on, of each ps (K)",
+    "angle energy, highest / at the end (kJ/mol a monomer)", "ratio", "new defects",
+    "bonds off, nm", "seconds",
+]  # fmt: skip
+
+
+def print_md(options: argparse.Namespace, sps: Path, scratch: Path) -> None:
+    """What dynamics makes of the default's atoms of a coarse-grained frame."""
+    alone = argparse.Namespace(**{**vars(options), "melts": ["sps_cg"], "frames": 1})
+    melt = next(melts(alone, sps, scratch))
+    print(f"\n## Dynamics of {melt.name} at {HELD_MELT} K, constant volume, no heat-up\n")
+    print("| " + " | ".join(MD_HEAD) + " |\n|" + "---|" * len(MD_HEAD), flush=True)
+    made, folder = scratch / "start.gro", scratch / "md"
+    make("default", melt, made, options.seed, scratch)
+    summary = md(
+        {"default": made}, topology=melt.topology, temperature=float(HELD_MELT), output=folder,
+        pressure=None, time=options.md_time, seed=options.seed, progress=False,
+    )  # fmt: skip
+    print(
+        "| " + " | ".join(md_cells(summary, folder, options.chains * MONOMERS)) + " |", flush=True
+    )
+
+
+def md_cells(summary: MdSummary, folder: Path, monomers: int) -> list[str]:
+    """The figures of a run: every recorded angle energy against the mean of the last ps."""
+    with (folder / "energy.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    time = np.array([float(row["time / ps"]) for row in rows])
+    angle = np.array([float(row["angle"]) for row in rows]) / monomers
+    kelvin = np.array([float(row["temperature"]) for row in rows])
+    each = [kelvin[(time > t) & (time <= t + 1)].mean() for t in np.arange(1.0, time[-1] - 0.5)]
+    end, run = angle[time > time[-1] - 1.0].mean(), summary.runs[0]
+    between = f"{min(each):.0f} to {max(each):.0f}" if each else ""
+    return [
+        f"{summary.time:g}", between, f"{angle.max():.1f} / {end:.1f}", f"{angle.max() / end:.3f}",
+        "; ".join(run.new) or "0", f"{run.last.bonds.largest:.4f}", f"{summary.seconds:.0f}",
+    ]  # fmt: skip
 
 
 # --- noise and mirror images of mapped frames

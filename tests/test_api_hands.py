@@ -14,6 +14,8 @@ from deepbackmap.chemistry import hands, tacticity
 from deepbackmap.errors import InputError
 from deepbackmap.io.trajectory import atom_table, open_writer
 from deepbackmap.mapping import MappingFile, SystemMapping
+from deepbackmap.system import BondedTerms, Structure
+from evaluation_systems import molecule, topology
 
 ALTERNATING = {"A:0": [1, -1]}
 STEREO = "\nstereo:\n  - {pattern: isotactic}\n"
@@ -175,3 +177,26 @@ def test_copies_alike_change_nothing():
     system = ps.mapping()
     assert split_by_hands(system, None) is system
     assert split_by_hands(system, with_signs(system, [1], [1], [1])) is system
+
+
+def test_sides_of_double_bonds_come_with_the_hands(tmp_path):
+    """From the mapping; a reference is believed before it; without centres all the same."""
+    x = np.array([[-0.07, 0.12, 0], [0, 0, 0], [0.13, 0, 0], [0.2, 0.12, 0]])  # cis
+    torsion = BondedTerms(np.array([[0, 1, 2, 3]]), np.array([[np.pi, 60.0, 2.0]]))
+    system = topology(
+        molecule(["C"] * 4, [(0, 1), (1, 2), (2, 3)], terms={"proper": torsion}), counts=[2]
+    )
+    text = (
+        "residues:\n  MOL:\n    beads:\n      - {name: X, type: X, atoms: [C1, C2, C3, C4]}\n"
+        "stereo:\n  - {double_bonds: {C2=C3: trans}}\n"
+    )
+    mapped = MappingFile.from_text(text, "m.yaml")
+    told = find_hands(mapped.resolve(system), mapped, None)
+    assert told.sides.side.tolist() == [-1, -1]
+    assert told.handedness.any_wrong(np.concatenate([x, x + 1.0]))
+    frame = Structure(np.concatenate([x, x * [1, -1, 1] + 1.0]), 4.0 * np.eye(3))
+    with open_writer(tmp_path / "like.gro", atom_table(system)) as writer:
+        writer.write(frame)
+    shown = find_hands(mapped.resolve(system), mapped, None, like=tmp_path / "like.gro")
+    assert shown.sides.side.tolist() == [1, 1]
+    assert not shown.handedness.any_wrong(frame.positions)

@@ -85,6 +85,22 @@ def test_more_frames_make_it_surer():
     assert three.sure.mean() > one.sure.mean()
 
 
+def test_centres_read_wrongly_are_counted():
+    mapping, centres, beads, signs = packaged()
+    statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:3], signs[:3])])
+    pattern = pattern_of(centres)
+    right = bead_hands.Example(mapping, centres, beads[3:], signs[3:])
+    assert bead_hands.wrongly_read(statistics, [right], [pattern]) == 0.0
+    # a chain of the other hand than its beads show counts with all its nine centres
+    turned = np.array(signs[3])
+    turned[:9] *= -1
+    turned[9] = 0  # not known: not counted
+    other = bead_hands.Example(mapping, centres, beads[3:4], [turned])
+    assert bead_hands.wrongly_read(statistics, [other], [pattern]) == pytest.approx(9 / 107)
+    assert bead_hands.wrongly_read(statistics, [other], [pattern], sure=1.1) == 0.0
+    assert bead_hands.wrongly_read(bead_hands.BeadStatistics(), [other], [pattern]) == 0.0
+
+
 def test_without_statistics_or_candidates_nothing_is_said():
     mapping, centres, beads, signs = packaged()
     statistics = bead_hands.learn([bead_hands.Example(mapping, centres, beads[:2], signs[:2])])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import small_polystyrene
-from deepbackmap.chemistry import hands, tacticity
+from deepbackmap.chemistry import double_bonds, hands, tacticity
 from deepbackmap.errors import InputError
 from deepbackmap.system import Structure
 from evaluation_systems import molecule, topology
@@ -143,12 +143,12 @@ def test_the_first_source_that_knows_a_centre_is_believed(melt):
         hands.combine()
 
 
-def test_sides_of_double_bonds():
+def test_sides_of_double_bonds_across_the_faces_of_a_box():
     # a at the left of b=c, d once on a's side and once opposite, the frame turned at random
     flat = np.array([[0.1, 0.1, 0], [0, 0, 0], [0, -0.13, 0], [0.1, -0.2, 0], [-0.1, -0.2, 0.02]])
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     wrapped = (flat @ turn) % 1.0  # across the boundary of a box of 1 nm
-    found = hands.double_bond_sides(
+    found = double_bonds.sides(
         Structure(wrapped, np.eye(3)), np.array([[0, 1, 2, 3], [0, 1, 2, 4]])
     )
     assert found.tolist() == [1, -1]

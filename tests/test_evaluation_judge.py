@@ -10,9 +10,11 @@ import pytest
 
 import small_polystyrene
 from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.evaluation.defects import NAMED, Figures
 from deepbackmap.evaluation.judge import Judge, bead_name
+from deepbackmap.evaluation.usable import verdict, worst
 from deepbackmap.forcefield import ForceField
 from deepbackmap.mapping import map_positions
 from deepbackmap.system import BondedTerms, Structure
@@ -252,6 +254,17 @@ def test_a_double_bond_that_turned_is_named():
     assert judge.new_defects(judge.look(frame(cis, trans, trans, cis)), judge.look(right)) == [
         f"double bond {judge.name_double_bond(2)}"
     ]
+    # told by any of the branches: 1 cis, 2 trans, 3 cis, the fourth not known
+    want = np.array([1, -1, 1, 0])
+    for atoms, flips in (([0, 1, 2, 3], 1), ([4, 1, 2, 3], -1), ([5, 2, 1, 4], 1)):
+        told = WantedSides(np.array([np.array(atoms) + 6 * k for k in range(4)]), flips * want)
+        sure = Judge(found, sides=told)
+        fine = sure.frame(right).double_bonds
+        assert (fine.known, fine.unknown, fine.assumed, fine.wrong) == (3, 1, 0, 0)
+        turned = sure.frame(frame(cis, cis, cis, trans))
+        assert turned.double_bonds.wrong == 1
+        assert "of molecule 2" in turned.double_bonds.named[0]
+        assert worst(verdict(turned)) == "unusable"
     # without a reference three of four are not enough to say
     assert Judge(found).frame(right).double_bonds.unknown == 4
     assert Judge(found).frame(frame(cis, cis, cis, cis)).double_bonds.assumed == 4

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import small_polystyrene
-from deepbackmap.chemistry import hands, tacticity
+from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry.double_bonds import sides
 from deepbackmap.chemistry.stereo_section import double_bonds_from_mapping, from_mapping
 from deepbackmap.errors import InputError
 from deepbackmap.mapping import MappingFile
@@ -154,7 +155,7 @@ def test_cis_and_trans_go_by_the_heavy_neighbours():
     x = np.zeros((24, 3))
     x[:4] = [[-0.1, 0.1, 0], [0, 0, 0], [0.13, 0, 0], [0.2, -0.1, 0]]
     x[12:16] = [[-0.1, 0.1, 0], [0, 0, 0], [0.13, 0, 0], [0.2, 0.1, 0]]
-    assert hands.double_bond_sides(Structure(x, BOX), found.atoms).tolist() == [-1, 1]
+    assert sides(Structure(x, BOX), found.atoms).tolist() == [-1, 1]
 
 
 def test_later_entries_overrule_the_sides_of_single_molecules():

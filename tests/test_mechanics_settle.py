@@ -139,6 +139,51 @@ def test_a_start_that_is_too_hot_is_not_held_exactly_from_the_start(monkeypatch)
     assert seen[-1] == 0.0 or settle.SMALL <= max(found.widths.values()) < 2 * settle.SMALL
 
 
+# --- placed anew ----------------------------------------------------------------------------------
+
+
+def spied(seen, positions=None):
+    """Places atoms where they are, or at given positions, and keeps what it was asked with."""
+
+    def anew(x):
+        seen.append(x.copy())
+        return x if positions is None else positions
+
+    return anew
+
+
+def settled_anew(beads, anew, **options):
+    _, whole, _, box = melt()
+    options = SettleOptions(TEMPERATURE, **options)
+    return settler().settle(whole, beads, box, np.arange(len(whole)), options, anew)
+
+
+def test_beads_that_fit_or_have_given_widths_are_not_placed_anew():
+    seen = []
+    exact = settled_anew(melt()[2], spied(seen))
+    np.testing.assert_array_equal(exact.positions, on_its_own_beads().positions)
+    settled_anew(noisy(NOISE), spied(seen), bead_tolerance=NOISE, steps=10)
+    assert seen == []
+
+
+def test_beads_that_do_not_fit_are_placed_anew_once_on_beads_nearer_the_truth():
+    """Atoms of the posterior have beads that are nearer to the true ones than noisy beads are."""
+    seen, beads = [], noisy(0.03)
+    found = settled_anew(beads, spied(seen), steps=20)
+    assert len(seen) == 1
+    mapping, _, true, _ = melt()
+    by_then = map_positions(mapping, seen[0]) - true
+    assert np.sqrt((by_then**2).mean()) < 0.9 * 0.03
+    learned = settle.ESTIMATES * settle.LEARN
+    assert found.evaluations in {k * settle.LOOK + learned + 20 for k in range(settle.LOOKS + 1)}
+    # it goes on from what was placed: one step after it, atoms are where they were put
+    put = melt()[1]
+    near = settled_anew(beads, spied([], put), steps=1)
+    moved = np.sqrt(((near.positions - put) ** 2).mean())
+    gone = np.sqrt(((seen[0] - put) ** 2).mean())
+    assert moved < 0.2 * gone
+
+
 # --- how many steps -------------------------------------------------------------------------------
 
 
@@ -175,6 +220,14 @@ def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):
     assert found.drifting == tuple(settle.WATCHED)
 
 
+@pytest.mark.parametrize(("width", "times"), [(0.02, 1), (0.04, 2)])
+def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
+    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "MOST", 2 * settle.WINDOW)
+    found = settled(melt()[2], bead_tolerance=width)
+    assert found.evaluations == times * settle.MOST
+
+
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):
     monkeypatch.setattr(settle, "drifts", lambda change: False)
     found, _ = steps_that_were_run(monkeypatch, bead_tolerance=0.0)
@@ -209,6 +262,14 @@ def test_a_frame_is_the_same_alone_and_after_another():
     after = settled(noisy(NOISE), by=busy, steps=20)
     assert np.array_equal(alone.positions, after.positions)
     assert alone.widths == after.widths
+
+
+def test_widths_are_a_little_wider_than_the_last_estimate(monkeypatch):
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 0.02)
+    found = settled(noisy(0.02), steps=0)
+    assert set(found.widths.values()) == {settle.WIDER * 0.02}
+    monkeypatch.setattr(settle, "next_width", lambda width, square: settle.WIDEST)
+    assert set(settled(noisy(0.02), steps=0).widths.values()) == {settle.WIDEST}
 
 
 # --- small pieces ---------------------------------------------------------------------------------

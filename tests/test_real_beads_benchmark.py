@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,22 @@ def test_a_mirror_image_keeps_distances_and_turns_hands(real_beads):
     again = real_beads.mirrored(turned)
     assert again.positions == pytest.approx(frame.positions)
     assert again.box == pytest.approx(frame.box)
+
+
+def test_dynamics_is_judged_by_every_energy_against_the_last_picosecond(real_beads, tmp_path):
+    """Hand values: 3 ps, angles 108 at their highest, 100 in the last picosecond, 2 monomers."""
+    lines = ["start,time / ps,angle,temperature"]
+    for k in range(31):
+        angle = 216.0 if k == 4 else 200.0
+        kelvin = 900.0 if k <= 10 else 568.0 if k <= 20 else 570.0
+        lines.append(f"default,{0.1 * k:.1f},{angle},{kelvin}")
+    (tmp_path / "energy.csv").write_text("\n".join(lines) + "\n")
+    run = SimpleNamespace(new=(), last=SimpleNamespace(bonds=SimpleNamespace(largest=0.00012)))
+    summary = SimpleNamespace(time=3.0, seconds=7.0, runs=(run,))
+    cells = real_beads.md_cells(summary, tmp_path, 2)
+    assert cells == ["3", "568 to 570", "108.0 / 100.0", "1.080", "0", "0.0001", "7"]
+    summary.runs = (SimpleNamespace(new=("C1 turned over", "C2"), last=run.last),)
+    assert real_beads.md_cells(summary, tmp_path, 2)[4] == "C1 turned over; C2"
 
 
 def test_missing_data_is_one_line(real_beads, tmp_path, capsys):

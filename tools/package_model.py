@@ -5,6 +5,12 @@
 
 The weights are those of the run's ``model.safetensors``, in half precision. A file in place of the
 run's folder is packaged with the defaults and scores that it has, unless others are given.
+
+Models of before there were distances of beads get them from the frames that they were trained on;
+their weights stay as they are, bit by bit:
+
+    python tools/package_model.py src/deepbackmap/packaged/models/NAME.safetensors NAME \\
+        --distances topol.top aa.gro train_568K_aa.xtc :12
 """
 
 from __future__ import annotations
@@ -15,8 +21,13 @@ from pathlib import Path
 
 import yaml
 
+from deepbackmap.evaluation.plausible import known_distances
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.methods.base import Model
 from deepbackmap.model.file import load_model, save_model
+from deepbackmap.system.whole import make_whole
 
 MODELS = Path(__file__).resolve().parents[1] / "src" / "deepbackmap" / "packaged" / "models"
 
@@ -26,6 +37,24 @@ def pairs(items: list[str]) -> dict[str, object]:
     return {k: yaml.safe_load(v) for k, v in (item.split("=", 1) for item in items)}
 
 
+def distances(
+    mapping: MappingFile, topology: str, structure: str, trajectory: str, frames: str
+) -> dict[str, tuple[float, float]]:
+    """Distances of bonded beads in frames of atoms, as a training finds them (nm)."""
+    system = mapping.resolve(read_topology(topology))
+    with read_frames(structure, trajectory, frames=frames) as source:
+        beads = [
+            replace(
+                frame,
+                positions=map_positions(
+                    system, make_whole(frame.positions, frame.box, system.topology)
+                ),
+            )
+            for frame in source
+        ]
+    return known_distances((system, frame) for frame in beads)
+
+
 def main() -> None:
     """Copy the model with its defaults and scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,6 +62,12 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--defaults", nargs="*")
     parser.add_argument("--scores", nargs="*")
+    parser.add_argument(
+        "--distances",
+        nargs=4,
+        metavar=("TOPOLOGY", "STRUCTURE", "TRAJECTORY", "FRAMES"),
+        help="atoms of the training, for the distances of their beads",
+    )
     parser.add_argument("--default", action="store_true", help="used where no model is named")
     arguments = parser.parse_args()
     folder = arguments.run.is_dir()
@@ -43,6 +78,9 @@ def main() -> None:
     if arguments.scores is not None:
         provenance = {**spec.provenance, "scores": pairs(arguments.scores)}
         spec = replace(spec, provenance=provenance)
+    if arguments.distances is not None:
+        found = distances(MappingFile.from_text(spec.mapping), *arguments.distances)
+        spec = replace(spec, bead_distances=found)
     MODELS.mkdir(parents=True, exist_ok=True)
     save_model(Model(spec, model.generator), MODELS / f"{arguments.name}.safetensors", half=True)
     if arguments.default:

@@ -268,7 +268,7 @@ def backmap(
         finish = None if finish_steps is None else FinishPlan(finish_steps, engine)
         task = BackmapTask(
             system.lean, system.beads, system.model, system.options, where.type,
-            hands.handedness, hands.known, str(source.path), system.way_out,
+            hands.handedness, hands.known, hands.sides, str(source.path), system.way_out,
             not match.certain, keep_defects, finish,
         )  # fmt: skip
         totals = _Totals(system, task, len(source))

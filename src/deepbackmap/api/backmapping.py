@@ -12,6 +12,7 @@ from deepbackmap.api import judgement
 from deepbackmap.api.finisher import FinishedFrame, Finisher, finish_options
 from deepbackmap.api.held import Held
 from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
@@ -71,6 +72,8 @@ class BackmapTask:
     """Wanted, for the sampler."""
     hands: KnownHands
     """The same for the judge."""
+    sides: WantedSides
+    """Of double bonds, for the judge."""
     source: str
     """The file of the beads, for messages."""
     way_out: str = ""
@@ -107,7 +110,7 @@ class _Backmapping:
             self._sampler = open_sampler(model, task.system, task.options, device, task.handedness)
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{task.lean.full.source}: {error}{task.way_out}") from error
-        self._judge = Judge(task.lean.topology, task.system, hands=task.hands)
+        self._judge = Judge(task.lean.topology, task.system, hands=task.hands, sides=task.sides)
         self._bonds = BeadBonds.of(task.system)
         self._order = bead_order(task.system) if task.ordered else None
         self._finisher: Finisher | None = None

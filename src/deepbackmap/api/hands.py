@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.chemistry import bead_hands, hands, tacticity
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.hands import Hands
-from deepbackmap.chemistry.stereo_section import from_mapping
+from deepbackmap.chemistry.stereo_section import double_bonds_from_mapping, from_mapping
 from deepbackmap.chemistry.tacticity import Centres, KnownHands
 from deepbackmap.errors import InputError
 from deepbackmap.io.trajectory import read_frames
@@ -41,13 +42,17 @@ class FoundHands:
 
     centres: Centres
     hands: Hands
+    sides: WantedSides = field(default_factory=WantedSides.nothing)
+    """Of double bonds, where a reference or the mapping tells them."""
 
     @property
     def handedness(self) -> Handedness | None:
         """For samplers; None: nothing is known."""
-        if not self.hands.sign.any():
+        if not self.hands.sign.any() and not self.sides.side.any():
             return None
-        return Handedness(torch.from_numpy(self.centres.atoms), torch.from_numpy(self.hands.sign))
+        return Handedness(
+            torch.from_numpy(self.centres.atoms), torch.from_numpy(self.hands.sign), self.sides
+        )
 
     @property
     def known(self) -> KnownHands:
@@ -110,9 +115,10 @@ def find_hands(
     """
     centres = tacticity.find_centres(system)
     nothing = hands.told(np.zeros(len(centres.atoms), dtype=np.int64), "assumed")
-    sources = [nothing]
+    sources, sides = [nothing], WantedSides.nothing()
     if like is not None:
-        sources.append(_like(system, centres, like))
+        found, sides = _like(system, centres, like)
+        sources.append(found)
     if labels is not None:
         given = hands.read_labels(labels)
         sources.append(hands.from_labels(system, centres, given, MEANING, str(labels)))
@@ -123,12 +129,18 @@ def find_hands(
             statistics = bead_hands.BeadStatistics.from_json(spec.bead_hands)
             sources.append(bead_hands.from_beads(statistics, system, centres, [beads], [pattern]))
         sources.append(hands.from_pattern(centres, spec.handedness))
-    return FoundHands(centres, hands.combine(*sources))
+    sides = sides.before(double_bonds_from_mapping(file, system))
+    return FoundHands(centres, hands.combine(*sources), sides)
 
 
-def _like(system: SystemMapping, centres: Centres, path: str | Path) -> Hands:
+def _like(system: SystemMapping, centres: Centres, path: str | Path) -> tuple[Hands, WantedSides]:
+    """Hands and sides of double bonds as a structure has them."""
     with read_frames(path, lone=True) as source:
         if not len(source):
             raise InputError(f"{path}: expected a structure, found none")
         names = source.table.names if source.table.named else None
-        return hands.from_reference(system.topology, centres, source[0], names, str(path))
+        given = (source[0], names, str(path))
+        return (
+            hands.from_reference(system.topology, centres, *given),
+            hands.sides_from_reference(system.topology, *given),
+        )

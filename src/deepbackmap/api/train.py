@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightning_fabric import Fabric
 
 import deepbackmap
 from deepbackmap.api.devices import choose_device, choose_precision
-from deepbackmap.api.hands import handedness_of
+from deepbackmap.api.hands import UNSURE, handedness_of
 from deepbackmap.api.models import find_model
 from deepbackmap.chemistry import bead_hands, tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
@@ -34,6 +35,10 @@ from deepbackmap.training.checkpoints import restore_checkpoint
 from deepbackmap.training.log import last_metrics
 from deepbackmap.training.run import run
 
+READ_WRONGLY = 0.001
+"""Share of the centres whose hands may be read wrongly from beads, for a model to read them."""
+READING = "hands_read_from_beads"
+"""Entry of the provenance that says how well they are read."""
 REACH_MARGIN = 0.01
 """Added to the largest distance of an atom from its bead in training, nm."""
 
@@ -83,6 +88,8 @@ def train(
     if options.data.dynamics:
         systems = _with_dynamics(fabric, folder, systems, options, progress=progress)
     spec, systems, held_out = _specification(options, method, precision, systems, held_out)
+    if fabric.is_global_zero and (reading := spec.provenance.get(READING)) and not spec.bead_hands:
+        warnings.warn(f"{folder}: {reading}", stacklevel=2)
     learner = method.learner(fabric, spec, options.training)
 
     def save(learner: Learner, metrics: Metrics) -> None:
@@ -202,6 +209,7 @@ def _specification(
     data = options.data
     pattern = _pattern(systems)
     temperatures = {t for s in systems for t in s.temperatures}
+    read, reading = _bead_hands(systems, held_out, pattern)
     spec = ModelSpec(
         method=options.method.name,
         options=options.model,
@@ -213,7 +221,7 @@ def _specification(
         temperatures=tuple(sorted(temperatures)),
         rigid=all(s.rigid for s in systems),
         handedness=pattern,
-        bead_hands=_bead_hands(systems),
+        bead_hands=read,
         bead_distances=known_distances(
             (s.mapping, replace(frame, positions=beads))
             for s in systems
@@ -231,6 +239,7 @@ def _specification(
             "seed": options.training.seed,
             "training": asdict(options.training),
             "cores": os.cpu_count(),
+            **({READING: reading} if reading else {}),
         },
     )
     known = [
@@ -240,18 +249,40 @@ def _specification(
     return method.completed(spec, known[0]), known[0], known[1]
 
 
-def _bead_hands(systems: Sequence[TrainingSystem]) -> dict[str, Any]:
-    """How beads tell the hands of stereocentres; empty where there are none."""
-    examples = []
-    for system in systems:
-        centres = tacticity.find_centres(system.mapping)
-        frames = [
-            replace(s, positions=b) for s, b in zip(system.structures, system.beads, strict=True)
-        ]
-        signs = [tacticity.signs(s, centres) for s in system.structures]
-        examples.append(bead_hands.Example(system.mapping, centres, frames, signs))
-    found = bead_hands.learn(examples)
-    return found.to_json() if found.tables else {}
+def _bead_hands(
+    systems: Sequence[TrainingSystem],
+    held_out: Sequence[TrainingSystem],
+    pattern: tacticity.Pattern,
+) -> tuple[dict[str, Any], str]:
+    """How beads tell the hands of stereocentres, and a sentence about how well they do.
+
+    What beads tell is kept only where it is right on frames that it was not learned from. Where
+    the training has a pattern, a wrong reading would be worse than to assume that; where it has
+    none, nothing else would say the hands, and what is in doubt is said to be.
+
+    Returns:
+        Statistics, empty where there are no centres or beads say too little; and the sentence.
+    """
+    found = bead_hands.learn([_example(s) for s in systems])
+    tested = [_example(s) for s in (held_out or systems)]
+    patterns = [tacticity.expected_signs(e.centres, pattern) for e in tested]
+    if not found.tables:
+        return {}, ""
+    known = all(np.all(p) for p in patterns)
+    wrong = bead_hands.wrongly_read(found, tested, patterns, 0.0 if known else UNSURE)
+    which = "centres" if known else f"centres said to be {UNSURE:.0%} sure"
+    said = f"{wrong:.2%} of the {which} of {'held-out' if held_out else 'training'} frames wrong"
+    if wrong > READ_WRONGLY:
+        return {}, f"{said} (at most {READ_WRONGLY:.1%}): hands are not read from beads"
+    return found.to_json(), said
+
+
+def _example(system: TrainingSystem) -> bead_hands.Example:
+    """Beads of a system's frames, with the hands of their atoms."""
+    centres = tacticity.find_centres(system.mapping)
+    frames = [replace(s, positions=b) for s, b in zip(system.structures, system.beads, strict=True)]
+    signs = [tacticity.signs(s, centres) for s in system.structures]
+    return bead_hands.Example(system.mapping, centres, frames, signs)
 
 
 def _pattern(systems: Sequence[TrainingSystem]) -> tacticity.Pattern:

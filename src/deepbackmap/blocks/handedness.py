@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from deepbackmap.chemistry.double_bonds import WantedSides, sides
 from deepbackmap.chemistry.stereo import volumes
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.system import Structure
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,26 @@ class Handedness:
     """The centre and its four branches, atoms of the system."""
     sign: Int64[Tensor, "c"]
     """Wanted sign of (b - a) x (c - a) . (d - a) of the branches a, b, c, d; 0: any."""
+    sides: WantedSides = field(default_factory=WantedSides.nothing)
+    """Of double bonds."""
 
     def any_wrong(self, positions: Float64[np.ndarray, "n 3"]) -> bool:
-        """Whether a centre has the other hand.
+        """Whether a centre has the other hand, or a double bond is cis for trans.
 
         Args:
             positions: nm, molecules whole.
         """
         found = volumes(positions, self.atoms.cpu().numpy())
-        return bool((found * self.sign.cpu().numpy() < 0).any())
+        # molecules are whole: no cell is needed
+        cis = sides(Structure(positions, _nowhere(positions)), self.sides.atoms)
+        return bool(
+            (found * self.sign.cpu().numpy() < 0).any() or (cis * self.sides.side < 0).any()
+        )
+
+
+def _nowhere(positions: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "3 3"]:
+    """A cell that no bond of whole molecules reaches across."""
+    return 4.0 * (1.0 + float(np.abs(positions).max(initial=0.0))) * np.eye(3)
 
 
 def split_by_hands(mapping: SystemMapping, handedness: Handedness | None) -> SystemMapping:

@@ -141,6 +141,33 @@ def learn(examples: Sequence[Example]) -> BeadStatistics:
     )
 
 
+def wrongly_read(
+    statistics: BeadStatistics,
+    examples: Sequence[Example],
+    patterns: Sequence[Int64[np.ndarray, "c"]],
+    sure: float = 0.0,
+) -> float:
+    """Share of the centres of known hands that are read wrongly, each frame for itself.
+
+    Args:
+        statistics: what ``learn`` found.
+        examples: frames to read, best not those that were learned from.
+        patterns: of the systems of the examples; what each system's chains may have.
+        sure: only centres are counted that are read with at least that probability.
+
+    Returns:
+        The share; 0 where nothing is read.
+    """
+    wrong = counted = 0
+    for example, pattern in zip(examples, patterns, strict=True):
+        for frame, sign in zip(example.frames, example.signs, strict=True):
+            found = from_beads(statistics, example.mapping, example.centres, [frame], [pattern])
+            told = (found.sign != 0) & (sign != 0) & (found.sure >= sure)
+            wrong += int(np.count_nonzero(told & (found.sign != sign)))
+            counted += int(np.count_nonzero(told))
+    return wrong / counted if counted else 0.0
+
+
 def from_beads(
     statistics: BeadStatistics,
     mapping: SystemMapping,

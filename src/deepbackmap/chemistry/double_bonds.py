@@ -8,6 +8,7 @@ barrier that dynamics does not climb (``BARRIER``). The bonds of amides are foun
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -27,6 +28,52 @@ FLAT = 3
 Torsions = Mapping[tuple[int, int], Float64[np.ndarray, " a"]]
 """By the two middle atoms, the lower first: energy at ``ANGLES`` of the torsion of their
 ``_reference`` neighbours, kJ/mol."""
+
+
+@dataclass(frozen=True)
+class WantedSides:
+    """Double bonds of a system and the sides that their substituents shall be on."""
+
+    atoms: Int64[np.ndarray, "k 4"]
+    """Substituent, the two atoms of the bond, substituent; atoms of the system."""
+    side: Int64[np.ndarray, " k"]
+    """1 cis, -1 trans; 0: not known."""
+
+    @classmethod
+    def nothing(cls) -> WantedSides:
+        """Of no bond."""
+        return cls(np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+    def before(self, other: WantedSides) -> WantedSides:
+        """These, and those of other bonds that another source tells."""
+        mine = {frozenset(row[1:3]) for row in self.atoms.tolist()}
+        more = [k for k, row in enumerate(other.atoms.tolist()) if frozenset(row[1:3]) not in mine]
+        return WantedSides(
+            np.concatenate([self.atoms, other.atoms[more]]),
+            np.concatenate([self.side, other.side[more]]),
+        )
+
+    def among(self, bonds: Int64[np.ndarray, "d 4"]) -> WantedSides:
+        """The same sides told by the substituents that other rows name, and bonds not among them.
+
+        The two branches of a flat end lie on opposite sides: each substituent that is the other
+        one of its end turns cis into trans.
+
+        Args:
+            bonds: rows as ``double_bonds`` gives them; 0 where nothing is wanted of one.
+        """
+        place = {frozenset(row[1:3]): n for n, row in enumerate(bonds.tolist())}
+        side, rest = np.zeros(len(bonds), dtype=np.int64), []
+        for k, (a, b, c, d) in enumerate(self.atoms.tolist()):
+            n = place.get(frozenset((b, c)))
+            if n is None:
+                rest.append(k)
+                continue
+            others = len({a, d} - {int(bonds[n, 0]), int(bonds[n, 3])})
+            side[n] = self.side[k] * (-1) ** others
+        return WantedSides(
+            np.concatenate([bonds, self.atoms[rest]]), np.concatenate([side, self.side[rest]])
+        )
 
 
 def double_bonds(

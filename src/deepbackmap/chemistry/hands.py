@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from deepbackmap.chemistry import tacticity
+from deepbackmap.chemistry import double_bonds, tacticity
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import Centres, Pattern
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.system import Structure, Topology
 
@@ -102,9 +102,41 @@ def from_reference(
     Raises:
         InputError: the structure is neither the system nor one molecule of it.
     """
-    frame = _in_a_box(like)
-    if frame.n == topology.n_atoms:
+    frame, kind = _in_a_box(like), _kind_of(topology, like, names, source)
+    if kind is None:
         return told(tacticity.signs(frame, centres), "reference")
+    return told(_spread(topology, centres, kind, frame), "reference")
+
+
+def sides_from_reference(
+    topology: Topology,
+    like: Structure,
+    names: tuple[str, ...] | None = None,
+    source: str = "reference",
+) -> WantedSides:
+    """Sides of double bonds as a structure has them; arguments as of ``from_reference``."""
+    frame, kind = _in_a_box(like), _kind_of(topology, like, names, source)
+    per_type = [double_bonds.double_bonds(m) for m in topology.molecule_types]
+    index, offsets = topology.molecule_type_index(), topology.molecule_offsets()
+    rows, seen = [np.zeros((0, 4), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for molecule, t in enumerate(index.tolist()):
+        if len(per_type[t]) and kind in (None, t):
+            atoms = per_type[t] + offsets[molecule]
+            rows.append(atoms)
+            seen.append(double_bonds.sides(frame, atoms if kind is None else per_type[t]))
+    return WantedSides(np.concatenate(rows), np.concatenate(seen))
+
+
+def _kind_of(
+    topology: Topology, frame: Structure, names: tuple[str, ...] | None, source: str
+) -> int | None:
+    """The molecule type that a structure is one molecule of; None: it is the whole system.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if frame.n == topology.n_atoms:
+        return None
     used = sorted({t for t, count in topology.blocks if count})
     fitting = [
         t for t in used
@@ -121,7 +153,7 @@ def from_reference(
             f"molecules {sizes}, found {frame.n} atoms that fit "
             f"{'none' if not fitting else 'several'}"
         )
-    return told(_spread(topology, centres, fitting[0], frame), "reference")
+    return fitting[0]
 
 
 def _in_a_box(like: Structure) -> Structure:
@@ -248,22 +280,3 @@ def from_pattern(centres: Centres, pattern: Pattern) -> Hands:
     """
     hands = told(tacticity.expected_signs(centres, pattern), "assumed")
     return Hands(hands.sign, hands.source, np.full(len(hands.sign), 0.5))
-
-
-def double_bond_sides(
-    structure: Structure, atoms: Int64[np.ndarray, "k 4"]
-) -> Int64[np.ndarray, "k"]:
-    """Sides of double bonds b=c with substituents a and d: 1 cis, -1 trans, 0 neither.
-
-    Args:
-        structure: a frame; molecules need not be whole.
-        atoms: a, b, c, d of every bond.
-    """
-    p = structure.positions
-    axis, left, right = (
-        minimum_image(p[atoms[:, j]] - p[atoms[:, i]], structure.box)
-        for i, j in ((1, 2), (1, 0), (2, 3))
-    )
-    axis = axis / np.linalg.norm(axis, axis=1, keepdims=True)
-    left, right = (v - np.einsum("ij,ij->i", v, axis)[:, None] * axis for v in (left, right))
-    return np.sign(np.einsum("ij,ij->i", left, right)).astype(np.int64)

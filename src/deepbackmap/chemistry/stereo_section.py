@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from deepbackmap.chemistry.cip import Priorities, sign_of_order
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.hands import Hands, molecule_of, told
 from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.chemistry.tacticity import Centres
@@ -19,16 +20,6 @@ from deepbackmap.mapping.resolve import name_monomers
 from deepbackmap.mapping.stereo_rules import ChainPattern, StereoRule
 from deepbackmap.mapping.votca import VotcaMolecule
 from deepbackmap.system import MoleculeType
-
-
-@dataclass(frozen=True)
-class DoubleBonds:
-    """Double bonds of a system and the sides that their substituents shall be on."""
-
-    atoms: Int64[np.ndarray, "k 4"]
-    """Substituent, the two atoms of the bond, substituent; atoms of the system."""
-    side: Int64[np.ndarray, "k"]
-    """1 cis, -1 trans."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ def from_mapping(file: MappingFile, mapping: SystemMapping, centres: Centres) ->
     return told(sign, "mapping")
 
 
-def double_bonds_from_mapping(file: MappingFile, mapping: SystemMapping) -> DoubleBonds:
+def double_bonds_from_mapping(file: MappingFile, mapping: SystemMapping) -> WantedSides:
     """Double bonds that the section of a mapping file tells the sides of.
 
     Args:
@@ -114,7 +105,7 @@ def double_bonds_from_mapping(file: MappingFile, mapping: SystemMapping) -> Doub
             for atoms, side in ready[kind.index]:
                 shifted = [int(offsets[number]) + a for a in atoms]
                 found[shifted[1], shifted[2]] = (shifted, side)
-    return DoubleBonds(
+    return WantedSides(
         np.array([a for a, _ in found.values()], dtype=np.int64).reshape(-1, 4),
         np.array([s for _, s in found.values()], dtype=np.int64),
     )

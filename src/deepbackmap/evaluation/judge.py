@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from scipy.special import chdtri
 
 from deepbackmap.chemistry import double_bonds, rings, stereo
+from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
 from deepbackmap.errors import InputError
@@ -108,6 +109,7 @@ class Judge:
         mapping: SystemMapping | None = None,
         *,
         hands: KnownHands | None = None,
+        sides: WantedSides | None = None,
         reference: Structure | None = None,
         plan: Plan | None = None,
     ) -> None:
@@ -117,6 +119,7 @@ class Judge:
             topology: of the system.
             mapping: whose beads own the blocks of atoms and are compared with those given.
             hands: of the stereocentres, as they should be.
+            sides: of double bonds, as they should be.
             reference: a structure of the system whose stereocentres and double bonds are right;
                 without it and ``hands``, what most molecules of a type have in the frame at hand
                 counts as right.
@@ -136,6 +139,9 @@ class Judge:
         ).reshape(-1, 4)
         self._hands = None if hands is None else hands.signs
         self._cis = None
+        if sides is not None and len(sides.atoms):
+            wanted = sides.among(self._double)
+            self._double, self._cis = wanted.atoms, wanted.side
         if reference is not None:
             self._cis = double_bonds.sides(reference, self._double)
             if hands is None:

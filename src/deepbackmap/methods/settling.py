@@ -86,12 +86,16 @@ class LastSteps:
             beads: as given.
             frame: its number.
         """
-        made = self(place(beads, 0), beads, frame)
+
+        def on(positions: Float64[np.ndarray, "n 3"], attempt: int) -> Float64[np.ndarray, "n 3"]:
+            near = replace(beads, positions=map_positions(self._mapping, positions, beads.box))
+            return place(near, attempt)
+
+        made = self(place(beads, 0), beads, frame, anew=lambda x: on(x, AGAIN + 1))
         for attempt in range(1, 1 + AGAIN):
             if not wrong(made.positions):
                 break
-            near = replace(beads, positions=map_positions(self._mapping, made.positions, beads.box))
-            again = self(place(near, attempt), beads, frame + attempt * ANEW, made.widths)
+            again = self(on(made.positions, attempt), beads, frame + attempt * ANEW, made.widths)
             made = replace(again, evaluations=made.evaluations + again.evaluations)
         return made
 
@@ -101,6 +105,7 @@ class LastSteps:
         beads: Structure,
         frame: int,
         widths: Mapping[str, float] | None = None,
+        anew: Callable[[Float64[np.ndarray, "n 3"]], Float64[np.ndarray, "n 3"]] | None = None,
     ) -> Settled:
         """The atoms of a frame.
 
@@ -109,6 +114,7 @@ class LastSteps:
             beads: as given.
             frame: its number, which names the random numbers together with the seed.
             widths: of the bead types, nm, where they are known already.
+            anew: places atoms on the beads of others, for beads that do not fit.
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
@@ -119,4 +125,4 @@ class LastSteps:
         keys = hash_counters(self._options.seed, turn.number, _THERMAL, atoms)
         names = turn.renewed(keys).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
-        return self._settler.settle(positions, whole, beads.box, names, how)
+        return self._settler.settle(positions, whole, beads.box, names, how, anew)
