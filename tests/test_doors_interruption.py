@@ -22,7 +22,7 @@ from deepbackmap.io.atomic import (
     refuse_inputs,
 )
 from deepbackmap.io.formats.xdr import XtcReader
-from fuzz_doors import write_whole
+from fuzz_files import write_whole
 
 RUN = "import sys; sys.path[:0] = {paths}; from deepbackmap.cli.main import run; run()"
 COMMANDS = {

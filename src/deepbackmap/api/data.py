@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tarfile
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import pooch
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.system import Structure
 
@@ -189,9 +189,8 @@ class _Store:
         self.trusted += 1
         with path.open("rb") as handle:
             self._known[name] = hashlib.file_digest(handle, "sha256").hexdigest()
-        aside = self._list.with_name(f".{self._list.name}.{os.getpid()}.tmp")
-        aside.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self._list)
+        with new_file(self._list) as aside:
+            aside.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
 
 
 def chosen_frames(temperature: int) -> list[int]:

@@ -23,6 +23,7 @@ from deepbackmap.data.frames import read_systems
 from deepbackmap.data.systems import TrainingSystem, types_of
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.plausible import known_distances
+from deepbackmap.io.atomic import new_file
 from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
@@ -164,12 +165,8 @@ def _write_config(folder: Path, options: TrainConfig) -> None:
     """The options of the run, aside first; the first thing that is written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".config.yaml.{os.getpid()}.tmp"
-        try:
+        with new_file(folder / "config.yaml") as aside:
             aside.write_text(dump_config(options), encoding="utf-8")
-            aside.replace(folder / "config.yaml")
-        finally:
-            aside.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{folder}: expected a folder that can be written to, found: {error.strerror}"

@@ -684,6 +684,7 @@ def _edge() -> Iterator[None]:
     """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
+    warnings.filterwarnings("ignore", module=r"openmm(\..*)?")
     with _signals(), warnings.catch_warnings():
         warnings.showwarning = _show  # type: ignore[assignment]
         try:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.methods.base import Learner
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:
     """Write the state aside, then rename: a checkpoint is whole or the one before."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with new_file(path) as aside:
         torch.save(learner.state(), aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def restore_checkpoint(learner: Learner, path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from deepbackmap.io.atomic import new_file
 from deepbackmap.methods.options import Metrics
 
 
@@ -16,11 +17,9 @@ class Log:
     def __init__(self, folder: Path, iteration: int) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            lines = self.path.read_text().splitlines()
-            kept = [s for s in lines if json.loads(s)["iteration"] <= iteration]
-            aside = self.path.with_suffix(".tmp")
-            aside.write_text("".join(f"{s}\n" for s in kept))
-            aside.replace(self.path)
+            kept = [s for s in _lines(self.path) if json.loads(s)["iteration"] <= iteration]
+            with new_file(self.path) as aside:
+                aside.write_text("".join(f"{s}\n" for s in kept))
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration)
 
     def write(self, iteration: int, values: Metrics) -> None:
@@ -35,6 +34,12 @@ class Log:
         self._board.close()
 
 
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a log: a process that was killed may have left half of its last one."""
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return whole.splitlines()
+
+
 def last_metrics(path: Path) -> Metrics:
     """The latest value of everything that was logged.
 
@@ -43,7 +48,7 @@ def last_metrics(path: Path) -> Metrics:
     """
     found: Metrics = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in _lines(path):
             found |= json.loads(line)
     found.pop("iteration", None)
     return found
