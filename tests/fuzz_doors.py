@@ -270,7 +270,7 @@ def training_keys(config: str) -> list[str]:
 def serve(whole: Path) -> None:
     """Forks for each number that comes in, and says how the case ended."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _import_all()
+    import_all()
     answer = os.dup(1)
     os.dup2(2, 1)  # what a case prints by itself belongs to nobody
     place = whole.parent / f"case-{os.getpid()}"
@@ -301,7 +301,8 @@ def serve(whole: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _import_all() -> None:
+def import_all() -> None:
+    """All that any case may need, so that forks find it there."""
     import importlib
     import pkgutil
 
