@@ -1,8 +1,8 @@
 """Verbs that are interrupted by a signal at a random moment, and what they leave.
 
 As a program (``python tests/interruptions.py WORK [COUNT [SEED [INPUTS]]]``) it tries that many
-and prints a table; ``test_doors_interruption`` tries fewer. A process that has imported everything forks for
-each of them, so that the moments lie in the work of a verb and not in its imports.
+and prints a table; ``test_doors_interruption`` tries fewer. A process that has imported everything
+forks for each of them, so that the moments lie in the work of a verb and not in its imports.
 
 The rules: after a signal that can be handled nothing new is there, or all of an output; after
 SIGKILL only hidden parts may be, beside whole outputs; the same command, run once more, takes
@@ -226,7 +226,7 @@ def undisturbed(whole: Path, place: Path, verb: str) -> tuple[dict[str, bytes], 
 
 
 def trials(whole: Path, place: Path, listed: list[Moment]) -> Iterator[tuple[Moment, str]]:
-    """Each moment, and what the interrupted run left; an AssertionError's text if that was wrong."""
+    """Each moment, and what the interrupted run left, or what was wrong with that."""
     place.mkdir(parents=True, exist_ok=True)
     right = {}
     for k, moment in enumerate(listed):
