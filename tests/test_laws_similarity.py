@@ -1,6 +1,7 @@
 """Kernels, distances, maps and figures: laws that hold for any sample, and SciPy's numbers."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -228,7 +229,7 @@ def test_backbones_are_longest_paths(seed):
     longest = max(max(nx.eccentricity(heavy).values()), 0) + 1
     (path,) = backbones(kind)
     assert len(path) == longest
-    assert all(graph.has_edge(a, b) for a, b in zip(path, path[1:], strict=False))
+    assert all(graph.has_edge(a, b) for a, b in pairwise(path))
     for atom in side_group_atoms(kind).tolist():
         assert atom in path
         assert [b for b in heavy.neighbors(atom) if b not in path]

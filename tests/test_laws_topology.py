@@ -80,7 +80,7 @@ def lines_of(kind):
 def with_comments(lines, rng):
     found = []
     for line in lines:
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and not (found and found[-1].rstrip().endswith("\\")):
             found.append(rng.choice(["", "; nothing", "   ;", "\t"]))
         ends = line.rstrip().endswith("\\") or ";" in line
         found.append(line if ends or rng.random() < 0.5 else f"{line} ; {rng.integers(99)}")

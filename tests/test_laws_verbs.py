@@ -215,7 +215,7 @@ def shift_images(frame, molecules=3, seed=0):
 
 
 def shift_all(frame):
-    return Structure(frame.positions + [0.4, -1.3, 0.2], frame.box)
+    return Structure(frame.positions + np.array([0.4, -1.3, 0.2]), frame.box)
 
 
 @pytest.mark.parametrize(("change", "step"), [(shift_images, [0, 0, 0]),
