@@ -57,13 +57,13 @@ def test_words_are_patterns(word, pattern):
 
 
 @pytest.mark.parametrize("meso", [0.0, 1.0])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_atactic_chains_without_chance_are_regular(seed, meso):
     found = by_section(f"  - {{pattern: atactic, seed: {seed}, meso: {meso}}}\n")
     assert {dyads(chain) for chain in found} == {("m" if meso else "r") * (CENTRES_EACH - 1)}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_atactic_chains_do_not_depend_on_what_else_is_asked(seed):
     alone = by_section(f"  - {{pattern: atactic, seed: {seed}}}\n")
     after = by_section(

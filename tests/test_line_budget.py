@@ -25,16 +25,11 @@ LEAST = 0.60
         ('def f():\n    """What it does."""\n    return 1\n', 2),
         ('text = """two\nlines"""\n', 2),
         ("class A:\n    # nothing\n    pass\n", 2),
+        ('x = """\n# no comment\n\n"""\n', 4),
     ],
 )
 def test_code_is_counted_and_words_are_not(text, lines):
     assert count_lines.code_lines(text) == lines
-
-
-def test_every_file_is_counted():
-    found = count_lines.count(count_lines.ROOT / "tests")
-    assert Path(__file__).name in found
-    assert sum(found.values()) > 10_000
 
 
 def test_tests_keep_up_with_the_package():
