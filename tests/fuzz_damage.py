@@ -10,7 +10,7 @@ from typing import Any
 
 NUMBERS = ("nan", "inf", "-1", "0", "1e30", "-1e308", "99999999999", "1e-30", "0x10", "", "999999")
 VALUES = (float("nan"), float("inf"), -1, 0, 1e30, 10**12, 10**400, "x", "", None, True, [], {},
-          [[]], -0.5, 1e-30, 3)  # fmt: skip
+          [[]], -0.5, 1e-30, 3, "A" * 300, "a\0b")  # fmt: skip
 """What may stand in a header where something else is expected."""
 
 

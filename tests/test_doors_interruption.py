@@ -254,6 +254,8 @@ def test_sigterm_is_as_sigint_and_a_limit_is_one_line(capsys):
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "fit into memory"),
         (RecursionError("maximum recursion depth"), "nest a few levels"),
         (OverflowError("int too large"), "one too large"),
+        (OSError(36, "File name too long", "A" * 300), "one too long"),
+        (ValueError("embedded null byte"), "a zero byte"),
         (OSError(28, "No space left on device", "a.xtc"), "a.xtc: expected a disk with space"),
         (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "with space"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "a disk with space"),

@@ -750,6 +750,10 @@ def _limit(error: Exception) -> str | None:
     ):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"expected file names that the system takes, found one too long ({said:.120}...)"
+    if isinstance(error, ValueError) and "embedded null" in said:
+        return f"expected file names that the system takes, found one with a zero byte ({said})"
     return None
 
 
