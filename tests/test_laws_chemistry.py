@@ -29,16 +29,14 @@ SEEDS = range(6)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_atoms_share_a_rank_where_a_symmetry_of_the_graph_exchanges_them(seed):
     """In a tree, refinement by neighbours finds the orbits of the automorphisms exactly."""
-    types, bonds = random_tree(5, seed)
+    types, bonds = random_tree(4, seed)
     kind = molecule(types, bonds)
     graph = graph_of(kind)
     match = GraphMatcher(graph, graph, categorical_node_match("type", ""))
     orbits = {a: {a} for a in graph}
-    for k, way in enumerate(match.isomorphisms_iter()):
+    for way in match.isomorphisms_iter():
         for a, b in way.items():
             orbits[a].add(b)
-        if k > 3000:
-            pytest.skip("more symmetries than there is time for")
     ranks = stereo.canonical_ranks(kind)
     for a, orbit in orbits.items():
         assert {b for b in graph if ranks[b] == ranks[a]} == orbit

@@ -207,7 +207,7 @@ def test_beads_that_are_bonded_hold_atoms_that_are(seed):
     found = resolved("yaml", kind, cut).molecules[0]
     crossing = {tuple(sorted((int(found.owner[a]), int(found.owner[b]))))
                 for a, b in kind.bonds.tolist() if found.owner[a] != found.owner[b]}  # fmt: skip
-    assert {tuple(sorted(pair)) for pair in np.asarray(found.bonds).tolist()} == crossing
+    assert {tuple(sorted(pair)) for pair in found.bead_bonds.tolist()} == crossing
 
 
 @pytest.mark.parametrize("seed", SEEDS)

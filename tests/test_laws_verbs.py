@@ -332,3 +332,74 @@ def test_evaluating_a_reference_against_itself_finds_nothing(place):
         value = figure["methods"]["same"]
         value = value.get("value", value) if isinstance(value, dict) else value
         assert value == pytest.approx(figure["target"] or 0.0, abs=1e-9), figure["name"]
+
+
+def figures_of(place, generated, output, *names):
+    """Values of all figures of an evaluation of one file."""
+    done = command("evaluate", "--reference", "good.xtc", "--generated", f"it={generated}", "-s",
+                   "good.gro", "-p", "topol.top", "--no-map", "--workers", "1", "-o", output, "-q",
+                   *names)  # fmt: skip
+    assert done.code == 0, done
+    found = json.loads((place / output / "metrics.json").read_text())
+    return {f["name"]: f["methods"]["it"] for f in found["figures"]}
+
+
+def numbers(values, path=""):
+    if isinstance(values, dict):
+        inner = [numbers(v, f"{path}/{k}") for k, v in values.items() if k != "error"]
+        return {way: number for part in inner for way, number in part.items()}
+    return {path: values} if isinstance(values, (int, float)) else {}
+
+
+@pytest.mark.parametrize("way", ["images", "order", "format"])
+def test_an_evaluation_does_not_know_how_its_frames_are_written(way, place):
+    """Images of atoms, the order of the frames, and the format of the file."""
+    topology = read_topology("topol.top")
+    with read_frames("aa.gro", "aa.xtc") as source:
+        frames = list(source)
+    wandering = [  # frames that differ from the reference
+        Structure(f.positions + 0.01 * np.random.default_rng(k).normal(size=f.positions.shape),
+                  f.box, f.time) for k, f in enumerate(frames)
+    ]  # fmt: skip
+    other = wandering
+    if way == "images":
+        other = [shift_images(f, seed=k) for k, f in enumerate(wandering)]
+    if way == "order":
+        other = wandering[::-1]
+    kind = "dcd" if way == "format" else "trr"
+    for name, listed in (("one.trr", wandering), (f"two.{kind}", other)):
+        with open_writer(name, atom_table(topology)) as writer:
+            for frame in listed:
+                writer.write(frame)
+    right = numbers(figures_of(place, "one.trr", "first"))
+    found = numbers(figures_of(place, f"two.{kind}", "second"))
+    assert len(right) > 20
+    assert found.keys() == right.keys()
+    off = {k for k in right if found[k] != pytest.approx(right[k], rel=0.02, abs=2e-3, nan_ok=True)}
+    assert len(off) <= 0.05 * len(right), {k: (right[k], found[k]) for k in off}
+
+
+def test_methods_are_judged_one_by_one(place):
+    """A method's figures do not depend on which others are judged beside it."""
+    alone = numbers(figures_of(place, "aa.xtc", "alone"))
+    done = command("evaluate", "--reference", "good.xtc", "--generated", "other=aa.gro",
+                   "--generated", "it=aa.xtc", "-s", "good.gro", "-p", "topol.top", "--no-map",
+                   "--workers", "1", "-o", "both", "-q")  # fmt: skip
+    assert done.code == 0, done
+    found = json.loads((place / "both" / "metrics.json").read_text())
+    beside = numbers({f["name"]: f["methods"]["it"] for f in found["figures"]})
+    assert beside.keys() == alone.keys()
+    for name, value in alone.items():
+        assert beside[name] == pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True), name
+
+
+def test_finishing_does_not_know_the_image_of_an_atom(place):
+    for output, change in (("a.trr", lambda f: f), ("b.trr", shift_images)):
+        files = rewritten(place, "aa", change)
+        done = command("finish", *files, "-p", "topol.top", "--temperature", "300", "--steps", "1",
+                       "--minimise", "5", "--keep-defects", "--engine", "openmm-cpu", "--threads",
+                       "1", "-o", output, "-q")  # fmt: skip
+        assert done.code == 0, done
+    with read_frames("aa.gro", "a.trr") as one, read_frames("aa.gro", "b.trr") as other:
+        moved = minimum_image(other[0].positions - one[0].positions, one[0].box)
+        np.testing.assert_allclose(moved, 0.0, atol=5e-3)
