@@ -66,14 +66,15 @@ def test_an_option_that_no_verb_has_is_refused(verb):
     assert "--nobody-knows-this" in done.err
 
 
+COMMAND = r"\bdeepbackmap ((?:mapping |data )?[a-z]+)\b([^`|#;&]*)"
+
+
 def uses():
     """Commands of the documents: file, verb, options used."""
     for path in DOCUMENTS:
         text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
         for line in text.splitlines():
-            for found in re.finditer(
-                r"\bdeepbackmap ((?:mapping |data )?[a-z]+)\b([^`|#;&]*)", line
-            ):
+            for found in re.finditer(COMMAND, line):
                 verb = tuple(found[1].split())
                 if verb in VERBS:
                     yield path, verb, set(re.findall(r"(?<=\s)--[a-z][a-z-]+", found[2]))

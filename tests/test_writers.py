@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,20 @@ import small_polystyrene
 from deepbackmap.baselines.templates import TemplateSet, read_templates, write_templates
 from deepbackmap.data.dynamics import _keep
 from deepbackmap.errors import InputError
+from deepbackmap.methods.base import Learner
 from deepbackmap.model.file import load_model, save_model
 from deepbackmap.training.checkpoints import save_checkpoint
 from deepbackmap.training.log import Log, last_metrics
 
 
-@dataclass
-class State:
+class State(Learner):
     """What a checkpoint asks of a learner."""
 
-    values: dict = field(default_factory=lambda: {"iteration": 3, "w": torch.arange(4.0)})
+    def __init__(self):
+        pass
 
     def state(self):
-        return self.values
+        return {"iteration": 3, "w": torch.arange(4.0)}
 
 
 def model(path):

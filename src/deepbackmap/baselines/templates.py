@@ -124,8 +124,8 @@ def write_templates(templates: TemplateSet, path: str | Path, *, force: bool = F
     for k, found in enumerate(templates.fragments):
         arrays[f"beads{k}"] = np.rint(found.beads / STEP).astype(np.int16)
         arrays[f"atoms{k}"] = np.rint(found.atoms / STEP).astype(np.int16)
-    with new_file(path) as aside:
-        np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
+    with new_file(path) as part:
+        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
 
 
 def read_templates(path: str | Path) -> TemplateSet:

@@ -43,6 +43,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> None:
         path: to write.
         half: whether to keep what was learned by descent in half precision. Buffers (statistics of
             the data, which are differences of large numbers) stay as they are.
+
+    Raises:
+        InputError: the disk refuses.
     """
     path = Path(path)
     learned = {name for name, _ in model.generator.named_parameters()}
@@ -52,8 +55,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> None:
         weights[name] = kept.to(torch.float16) if half and name in learned else kept
     spec = to_text(model.spec)
     metadata = write_header(spec, checksum(spec, weights))
-    with new_file(path) as aside:
-        aside.write_bytes(save(weights, metadata=metadata))
+    content = save(weights, metadata=metadata)
+    with new_file(path) as part:
+        part.write_bytes(content)
 
 
 def load_model(path: str | Path) -> Model:

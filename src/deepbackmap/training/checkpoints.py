@@ -12,9 +12,13 @@ from deepbackmap.methods.base import Learner
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:
-    """Write the state aside, then rename: a checkpoint is whole or the one before."""
-    with new_file(path) as aside:
-        torch.save(learner.state(), aside)
+    """Write the state aside, then rename: a checkpoint is whole or the one before.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    with new_file(path) as part, part.open("wb") as out:
+        torch.save(learner.state(), out)  # to a handle, since torch puts a file's name into it
 
 
 def restore_checkpoint(learner: Learner, path: Path) -> None:
