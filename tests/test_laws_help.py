@@ -104,6 +104,7 @@ def test_every_option_is_somewhere_in_the_documents():
         if o.startswith("--") and not re.search(rf"{o}\b", text)
     }  # fmt: skip
     silent = {"--help", "--quiet", "--version", "--install-completion", "--show-completion",
+              "--output",
               "--no-minimise", "--minimise"}  # fmt: skip
     assert {o for _, o in missing} - silent == set(), sorted(missing)
 
