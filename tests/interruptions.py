@@ -80,6 +80,8 @@ def words_of(verb: str, force: bool = False) -> list[str]:
 
 def go(folder: Path, words: list[str], number: int | None = None, when: float = 0.0) -> Ending:
     """Runs a command in a fork, which gets a signal after ``when`` seconds."""
+    said_to = folder.parent / f"{folder.name}.said"
+    said_to.write_text("")  # before the fork, which may be ended before it writes anything
     started, child = time.monotonic(), os.fork()
     if child == 0:
         _become(folder, words)
@@ -94,7 +96,7 @@ def go(folder: Path, words: list[str], number: int | None = None, when: float = 
     else:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-    said = (folder.parent / f"{folder.name}.said").read_text(errors="replace")
+    said = said_to.read_text(errors="replace")
     return Ending(os.waitstatus_to_exitcode(status), said, time.monotonic() - started)
 
 
