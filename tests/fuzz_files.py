@@ -78,6 +78,17 @@ def write_whole(folder: Path) -> None:
     (folder / "system.pdb").write_text("\n".join(rows) + "\nEND\n")
     for file in FOREIGN:
         shutil.copy(Path(__file__).parent / "data" / "foreign" / file, folder / file)
+    _compile(folder)
+
+
+def _compile(folder: Path) -> None:
+    """Runs what compiles when it runs for the first time, which would count as a hang later."""
+    done = command("backmap", folder / "cg.gro", "-p", folder / "topol.top", "--model",
+                   folder / "points.safetensors", "--relaxation", 1, "--keep-defects",
+                   "-o", folder / "compiled.gro", "-q")  # fmt: skip
+    assert done.code == 0, done
+    for name in ("compiled.gro", "compiled.gro.json"):
+        (folder / name).unlink()
 
 
 def _write_coordinates(folder: Path, topology: Any, system: Any) -> None:

@@ -218,13 +218,17 @@ def interrupt(
 
 
 def undisturbed(whole: Path, place: Path, verb: str) -> tuple[dict[str, bytes], float]:
-    """Outputs of a verb and how long it takes, s."""
-    folder = place / f"right-{verb}"
-    shutil.copytree(whole, folder)
-    before = set(contents(folder))
-    ended = go(folder, words_of(verb))
-    assert ended.code == 0, ended.said[-2000:]
-    return {n: data for n, data in contents(folder).items() if n not in before}, ended.seconds
+    """Outputs of a verb and how long it takes, s; in a second run, since the first may compile."""
+    before = set(contents(whole))
+    found, seconds = {}, 0.0
+    for turn in range(2):
+        folder = place / f"right-{verb}-{turn}"
+        shutil.copytree(whole, folder)
+        ended = go(folder, words_of(verb))
+        assert ended.code == 0, ended.said[-2000:]
+        found = {n: data for n, data in contents(folder).items() if n not in before}
+        seconds = ended.seconds
+    return found, seconds
 
 
 def trials(whole: Path, place: Path, listed: list[Moment]) -> Iterator[tuple[Moment, str]]:

@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
