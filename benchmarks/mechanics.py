@@ -2,6 +2,7 @@
 
     python benchmarks/mechanics.py                      # the reference box, 1 and 2 threads
     python benchmarks/mechanics.py --copies 8           # the box eight times along x
+    python benchmarks/mechanics.py --links 100          # all chains linked to one molecule
     python benchmarks/mechanics.py --smoke              # seconds, on the packaged melt, for CI
 
 Bonds and beads are exact. The split is by parts called alone on one thread; ``list`` is spread over
@@ -26,12 +27,13 @@ from pathlib import Path
 import numpy as np
 
 import deepbackmap
+from deepbackmap.geometry.cell import minimum_image, neighbour_pairs
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.mechanics import steps
 from deepbackmap.mechanics.engine import Langevin, Mechanics
-from deepbackmap.system import Structure
+from deepbackmap.system import BondedTerms, Structure
 from deepbackmap.system.whole import make_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +71,69 @@ def repeated(
     return replace(mapping, topology=topology), Structure(positions, box)
 
 
+def linked(mapping: SystemMapping, frame: Structure, links: int) -> tuple[SystemMapping, Structure]:
+    """All copies of the one molecule type as a single molecule, with random links between them.
+
+    Links are bonds at the distance that two heavy atoms of different copies have, at most
+    ``REACH``; many of them go across the box.
+    """
+    topology = mapping.topology
+    ((kind, count),) = topology.blocks
+    m, b = topology.molecule_types[kind], mapping.molecules[kind]
+
+    def copied(numbers: np.ndarray, each: int) -> np.ndarray:
+        return np.concatenate([numbers + k * each for k in range(count)])
+
+    heavy = np.flatnonzero(topology.masses() > 3.5)
+    i, j, *_ = neighbour_pairs(frame.positions[heavy], frame.box, REACH)
+    pairs = np.stack([heavy[i], heavy[j]], axis=1)
+    pairs = pairs[
+        (pairs[:, 0] < pairs[:, 1]) & (pairs[:, 0] // m.n_atoms != pairs[:, 1] // m.n_atoms)
+    ]
+    pairs = pairs[np.random.default_rng(0).permutation(len(pairs))]
+    chosen: dict[tuple[int, int], None] = {}
+    used: set[int] = set()
+    for a, c in pairs.tolist():
+        if len(chosen) < links and not used & {a, c}:
+            chosen[a, c] = None
+            used |= {a, c}
+    atoms = np.array(list(chosen), dtype=np.int64).reshape(-1, 2)
+    apart = minimum_image(frame.positions[atoms[:, 1]] - frame.positions[atoms[:, 0]], frame.box)
+    terms = {
+        name: BondedTerms(copied(t.atoms, m.n_atoms), np.tile(t.parameters, (count, 1)), t.grids)
+        for name, t in m.terms.items()
+    }
+    terms["constraint"] = BondedTerms(
+        np.concatenate([*(t.atoms for n, t in terms.items() if n == "constraint"), atoms]),
+        np.concatenate([*(t.parameters for n, t in terms.items() if n == "constraint"),
+                        np.linalg.norm(apart, axis=1)[:, None]]),
+    )  # fmt: skip
+    net = replace(
+        m, name="NET", atom_names=m.atom_names * count, atom_types=m.atom_types * count,
+        residue_names=m.residue_names * count, residue_numbers=np.tile(m.residue_numbers, count),
+        charges=np.tile(m.charges, count), masses=np.tile(m.masses, count), terms=terms,
+        exclusions=np.concatenate([copied(m.exclusions, m.n_atoms), atoms]),
+        pairs=BondedTerms(
+            copied(m.pairs.atoms, m.n_atoms), np.tile(m.pairs.parameters, (count, 1))
+        ),
+    )  # fmt: skip
+    beads = replace(
+        b, bead_names=b.bead_names * count, bead_types=b.bead_types * count,
+        bead_residue_names=b.bead_residue_names * count,
+        bead_residue_numbers=np.tile(b.bead_residue_numbers, count),
+        weight_atoms=copied(b.weight_atoms, m.n_atoms),
+        weight_beads=copied(b.weight_beads, b.n_beads), weights=np.tile(b.weights, count),
+        owner=copied(b.owner, b.n_beads), bead_bonds=copied(b.bead_bonds, b.n_beads),
+        align=copied(b.align, b.n_beads), order=copied(b.order, b.n_beads),
+    )  # fmt: skip
+    whole = replace(topology, molecule_types=(net,), blocks=((0, 1),))
+    return SystemMapping(whole, (beads,)), frame
+
+
+REACH = 0.42
+"""nm: between heavy atoms that are linked."""
+
+
 def median(work: Callable[[], object], repeats: int) -> float:
     """Milliseconds."""
     work()
@@ -103,8 +168,7 @@ def gromacs_step(source: Path, threads: int, count: int) -> float | None:
 
 def parts(engine: Mechanics, x: np.ndarray, beads: np.ndarray, box: np.ndarray) -> dict[str, float]:
     """Milliseconds of the parts of a step, on one thread."""
-    work = engine._work(x, beads, 0.0, np.arange(len(x)))
-    work.box = box
+    work = engine._work(x, beads, 0.0, np.arange(len(x)), box)
     engine._project(work, 1e-6)
     listing = median(lambda: engine._list(work), 5)
     field, groups = engine._field(0.0), engine._places.groups
@@ -134,6 +198,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--copies", type=int, default=1)
+    parser.add_argument("--links", type=int, help="link all chains to one molecule, so often")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--cutoff", type=float, nargs="+", default=[0.7, 1.0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -146,7 +211,9 @@ def main() -> None:
     whole = make_whole(frame.positions, frame.box, topology)
     mapping = load_mapping("ps-two-bead").resolve(topology)
     mapping, frame = repeated(mapping, Structure(whole, frame.box), options.copies)
-    x, beads = frame.positions, map_positions(mapping, frame.positions)
+    if options.links is not None:
+        mapping, frame = linked(mapping, frame, options.links)
+    x, beads = frame.positions, map_positions(mapping, frame.positions, frame.box)
     print(f"{len(x)} atoms, load {os.getloadavg()[0]:.1f}")
     reference = {}
     for threads in options.threads if options.copies == 1 else []:
@@ -159,10 +226,13 @@ def main() -> None:
             engine = Mechanics(mapping, cutoff=cutoff, threads=threads)
             names = np.arange(len(x))
             engine.run(x, beads, frame.box, Langevin(5, 568.0), names)
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             run = engine.run(x, beads, frame.box, Langevin(count, 568.0), names)
             step = 1e3 * (time.perf_counter() - start) / count
             text = f"cut-off {cutoff}, {threads} threads: {step:.2f} ms a step"
+            text += f" ({1e3 * (time.process_time() - used) / count:.2f} of processors)"
+            if len(run.broken):
+                text += ", BONDS OFF"
             text += f", {1e3 * step / len(x):.3f} us an atom, {count / run.lists:.1f} steps a list"
             if threads in reference:
                 text += f", {step / reference[threads]:.2f} GROMACS steps"

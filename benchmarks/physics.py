@@ -28,7 +28,7 @@ import torch
 from quality import data_folder
 
 from deepbackmap.blocks.handedness import Handedness
-from deepbackmap.chemistry.stereo import stereocentres
+from deepbackmap.chemistry.stereo import canonical_ranks, stereocentres
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Evaluation, Plan, Sample, evaluate_samples, measure
 from deepbackmap.io.topology import read_topology
@@ -212,10 +212,18 @@ def frames(structure: Path, trajectory: Path) -> list[Structure]:
 
 
 def hands_of(case: Case) -> Handedness | None:
-    """The hands of all stereocentres in the first reference frame."""
+    """The hands of all centres in the first reference frame.
+
+    Centres are atoms with four branches that differ in the bond graph or by the beads that own
+    them: where a bead says which of two like methyl groups is which, molecular dynamics keeps
+    their hand and physics alone cannot know it.
+    """
     topology, first = case.mapping.topology, case.reference[0]
     whole = make_whole(first.positions, first.box, topology, source="reference")
-    each = [stereocentres(m) for m in topology.molecule_types]
+    each = [
+        stereocentres(m, canonical_ranks(m) * beads.n_beads + beads.owner)
+        for m, beads in zip(topology.molecule_types, case.mapping.molecules, strict=True)
+    ]
     offsets, index = topology.molecule_offsets()[:-1], topology.molecule_type_index()
     atoms = np.concatenate([each[t] + o for t, o in zip(index, offsets, strict=True)])
     if not len(atoms):

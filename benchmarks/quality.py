@@ -1,7 +1,7 @@
 """Prints how good generated polystyrene is, beside the paper's own structures and the floor.
 
     python benchmarks/quality.py --frames 12
-    python benchmarks/quality.py --frames 12 --ours ours_568K.xtc ours_313K.xtc
+    python benchmarks/quality.py --temperatures 568,313 --ours ours_568K.xtc ours_313K.xtc
     python benchmarks/quality.py --smoke
 
 The reference data (folder ``sps`` inside the folder that --data or DEEPBACKMAP_DATA names, else
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--frames", type=int, default=12, help="generated frames (default 12)")
     parser.add_argument(
-        "--temperatures", default="568,313", help="in K, with commas (default 568,313)"
+        "--temperatures", default="568,453,313", help="in K, with commas (default 568,453,313)"
     )
     parser.add_argument(
         "--ours", nargs="+", type=Path, help="generated atoms, one file for each temperature"
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> None:
             task, temperature, ours, options.model, options.seed
         )
         print(to_markdown(f"{temperature} K", columns))
-        print(f"{verdict(columns)}\n\n{highest}\n")
+        print(f"{verdict(columns)}\n\n{highest}\n\n{ratios(columns)}\n")
         if seconds is not None:
             print(f"ours: {seconds / task.frames:.1f} s a frame\n")
         results[str(temperature)] = {
@@ -282,6 +282,20 @@ def verdict(columns: dict[str, QualityTable]) -> str:
     return "Rows neither 3 times better than the paper's nor within 3 times the floor: " + (
         ", ".join(short) or "none"
     )
+
+
+RATIOS = {"angle": "angle energy, ratio", "torsion": "proper energy, ratio"}
+"""Rows that are shown beside each other; torsions are the proper dihedrals."""
+
+
+def ratios(columns: dict[str, QualityTable]) -> str:
+    """Energies over the reference's, a temperature at a glance: 1 is right."""
+    found = []
+    for name, table in columns.items():
+        values = {row.name: row.value for row in table}
+        parts = [f"{word} {values[row]:.3f}" for word, row in RATIOS.items() if row in values]
+        found.append(f"{name}: {', '.join(parts)}")
+    return "Energies over the reference's: " + "; ".join(found)
 
 
 def split(total: int, held: int) -> tuple[list[int], list[int]]:

@@ -42,6 +42,12 @@ def test_smoke_run(quality, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| 568 K | floor (1 of 2 against the others) | paper |")
     assert all(line.count("|") == 6 for line in lines if line.startswith("|"))
+    (line,) = (line for line in lines if line.startswith("Energies over the reference's: "))
+    parts = {p.split(": ")[0]: p.split(": ")[1] for p in line.split(": ", 1)[1].split("; ")}
+    (floor,) = (v for k, v in parts.items() if k.startswith("floor"))
+    assert {w.split()[0] for w in floor.split(", ")} == {"angle", "torsion"}
+    assert all(abs(float(w.split()[1]) - 1.0) < 0.05 for w in floor.split(", "))
+    assert parts["ours"] == parts["paper"] != floor
 
 
 def test_missing_data_is_one_sentence(quality, tmp_path, capsys):

@@ -459,7 +459,7 @@ def test_names_of_lammps_gzip_and_format(tmp_path):
             assert np.allclose(source[0].positions, 0.1 * X)
     for k, content in enumerate((packed[:-20], packed[:30] + b"x" + packed[31:])):
         (tmp_path / f"{k}.dump.gz").write_bytes(content)
-        with pytest.raises(InputError, match="expected a whole gzipped file"):
+        with pytest.raises(InputError, match="expected a whole packed file"):
             read_frames(tmp_path / f"{k}.dump.gz")
     write(tmp_path / "t.xtc", [frame()])
     (tmp_path / "t.xtc.gz").write_bytes(gzip.compress((tmp_path / "t.xtc").read_bytes()))

@@ -27,7 +27,7 @@ from deepbackmap.system import Structure
 from test_system_whole import molecule, topology
 
 BOX = np.array([[10.01, 0, 0], [-1.98321, 2.72345, 0], [0.31234, 1.12345, 2.56789]])
-HOLDS_NAMES = (".gro", ".pdb")
+HOLDS_NAMES = (".gro", ".pdb", ".cif")
 HOLDS_TIMES = (".gro", ".xtc", ".trr")
 POSITION = {".gro": 5.1e-4, ".pdb": 5.1e-5, ".xtc": 5.1e-4}
 """What a format rounds to, in nm; the others keep single precision."""
@@ -75,7 +75,7 @@ def structure_for(path, tmp_path):
 
 @pytest.mark.parametrize("extension", sorted(WRITERS))
 def test_read_write_read(extension, tmp_path):
-    frames = [frame(k) for k in range(1 if extension == ".data" else 4)]
+    frames = [frame(k) for k in range(1 if extension in (".data", ".cif") else 4)]
     path = write(tmp_path / f"out{extension}", frames)
     again = tmp_path / f"again{extension}"
     with read_frames(*structure_for(path, tmp_path)) as source:
@@ -310,7 +310,7 @@ def test_missing_unknown_empty_and_foreign_files_are_refused(tmp_path):
 @pytest.mark.parametrize("extension", sorted(WRITERS))
 @pytest.mark.parametrize("cut", [0.999, 0.97, 0.8])
 def test_truncated_files_are_refused(extension, cut, tmp_path):
-    frames = [frame(k, n=40) for k in range(1 if extension in (".data",) else 3)]
+    frames = [frame(k, n=40) for k in range(1 if extension in (".data", ".cif") else 3)]
     particles = table(40)
     whole = write(tmp_path / f"whole{extension}", frames, particles)
     names = write(tmp_path / "names.gro", [frame(n=40)], particles)

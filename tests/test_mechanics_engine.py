@@ -27,29 +27,42 @@ from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
 
 EXAMPLES = {
     "bond": (2, [0.15, 1e4]),
+    "harmonic": (2, [0.15, 1e4]),
+    "bond_g96": (2, [0.15, 1e6]),
+    "morse": (2, [0.15, 200.0, 3.0]),
+    "bond_cubic": (2, [0.15, 1e4, 2.0]),
+    "fene": (2, [1.2, 1e3]),
     "angle": (3, [1.9, 400.0]),
     "angle_g96": (3, [1.9, 400.0]),
+    "angle_quartic": (3, [1.9, 1.0, 2.0, 300.0, -40.0, 20.0]),
+    "angle_restricted": (3, [1.9, 40.0]),
     "proper": (4, [0.3, 5.0, 3.0]),
     "ryckaert_bellemans": (4, [1.0, 2.0, 3.0, -4.0, 5.0, 6.0]),
     "improper": (4, [0.2, 300.0]),
+    "dihedral_restricted": (4, [0.2, 30.0]),
     "lj14": (2, [0.3, 0.4]),
+    "lj14_powers": (2, [0.002, 3e-6]),
     "coulomb14": (2, [0.2]),
 }
 
 
 @compiled
-def _add(number, x, f, atoms, count, values, width, e):
-    bonded.add_terms(number, x, f, 0, atoms, 0, count, values, 0, width, e, 0, True)
+def _add(size, number, x, f, atoms, count, values, width, e, cell):
+    bonded.add_terms(size, number, x, f, 0, atoms, 0, count, values, 0, width, e, 0, True, cell)
 
 
-def by_kernel(kind, x, atoms, parameters):
+def by_kernel(kind, x, atoms, parameters, cell=()):
     """Energies (lanes,) and forces (lanes, n, 3) of some terms."""
     state = np.ascontiguousarray(x.transpose(1, 2, 0)).ravel()
     values = np.ascontiguousarray(bonded.KERNELS[kind].prepare(parameters), dtype=float)
     f, e = np.zeros_like(state), np.zeros(LANES)
     places = (3 * LANES * atoms).ravel()
-    number = bonded.KERNELS[kind].number
-    _add(number, state, f, places, len(atoms), values.ravel(), values.shape[1], e)
+    kernel = bonded.KERNELS[kind]
+    lattice = np.asarray(cell, dtype=float).ravel()
+    _add(
+        kernel.loop, kernel.number, state, f, places, len(atoms), values.ravel(), values.shape[1],
+        e, lattice,
+    )  # fmt: skip
     return e, f.reshape(x.shape[1], 3, LANES).transpose(2, 0, 1)
 
 
@@ -74,6 +87,24 @@ def test_kernels_are_the_gradients_of_the_terms(kind, seed):
     expected = by_autograd(kind, x, atoms, parameters)
     np.testing.assert_allclose(energies, expected[0], rtol=1e-11)
     np.testing.assert_allclose(forces, expected[1], rtol=1e-9, atol=1e-9 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("kind", ["bond", "angle", "proper"])
+def test_kernels_take_the_shortest_images_where_there_is_a_cell(kind):
+    """Atoms moved by lattice vectors of a skewed cell change neither energies nor forces."""
+    count, row = EXAMPLES[kind]
+    rng = np.random.default_rng(1)
+    cell = np.array([[2.0, 0.0, 0.0], [0.7, 1.9, 0.0], [-0.6, 0.5, 1.8]])
+    x = rng.normal(0.0, 0.15, (LANES, 6, 3))
+    atoms = np.array([rng.permutation(6)[:count] for _ in range(4)])
+    parameters = np.array([row] * 4)
+    moved = x + rng.integers(-1, 2, x.shape) @ cell
+    here, there = (by_kernel(kind, p, atoms, parameters, cell) for p in (x, moved))
+    open_ = by_kernel(kind, x, atoms, parameters)
+    for found in (here, there):
+        np.testing.assert_allclose(found[0], open_[0], rtol=1e-9)
+        np.testing.assert_allclose(found[1], open_[1], rtol=0, atol=1e-9 * np.abs(open_[1]).max())
+    assert np.abs(by_kernel(kind, moved, atoms, parameters)[0] - open_[0]).min() > 1e-3
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)

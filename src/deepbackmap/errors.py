@@ -1,4 +1,4 @@
-"""The one error that stands for bad input."""
+"""The error that stands for bad input, one or several of them."""
 
 
 class InputError(Exception):
@@ -8,6 +8,49 @@ class InputError(Exception):
     expected and what was found. The command line prints it and exits with code 2;
     anything else that is raised is a bug and shows its traceback.
     """
+
+
+class InputErrors(InputError):
+    """Several mistakes of one input, said at once."""
+
+    def __init__(
+        self, head: str, problems: tuple[str, ...], more: str = "", ways: tuple[str, ...] = ()
+    ) -> None:
+        """Puts them below each other.
+
+        Args:
+            head: a sentence about all of them, without its colon.
+            problems: a sentence each.
+            more: lines to be copied, below all of them.
+            ways: what can be done, a sentence each.
+        """
+        lines = [f"{head}:", *(f"  {line}" for line in (*problems, *ways))]
+        super().__init__("\n".join([*lines, more] if more else lines))
+        self.problems = problems
+        self.more = more
+        self.ways = ways
+
+
+def together(head: str, errors: list[InputError]) -> InputError:
+    """One error for several: the only one as it is, equal ones once.
+
+    Args:
+        head: a sentence about all of them.
+        errors: at least one; what follows the first line of a message is put below all of them.
+    """
+    found: dict[str, str] = {}
+    for error in errors:
+        if isinstance(error, InputErrors):
+            found |= dict.fromkeys(error.problems, "")
+            found |= {"": error.more} if error.more else {}
+            continue
+        sentence, _, more = str(error).partition("\n")
+        found[sentence] = more
+    blocks = list(dict.fromkeys(more for more in found.values() if more))
+    sentences = tuple(sentence for sentence in found if sentence)
+    if len(sentences) == 1:
+        return InputError("\n".join([*sentences, *blocks]))
+    return InputErrors(head.format(len(sentences)), sentences, "\n".join(blocks))
 
 
 class Notice(UserWarning):

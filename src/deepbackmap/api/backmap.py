@@ -13,9 +13,11 @@ import torch
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.devices import choose_device
 from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
+from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
@@ -28,6 +30,7 @@ from deepbackmap.evaluation.usable import Finding, ordered, verdict, worst
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.mapping.selection import refuse_absent
@@ -38,6 +41,7 @@ from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.topology import require_energies
 
 ATTEMPTS = 3
@@ -237,26 +241,35 @@ def backmap(
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
     _refuse_kept(file.kept(atoms), path)
-    system = file.resolve(atoms)
-    loaded = _without_model(atoms, system, file, temperature) if trained is None else trained
+    lean = without_sites(atoms)
+    system = lean_mapping(resolve_for(file, atoms, path, own=mapping is None), lean)
+    loaded = _without_model(lean, system, file, temperature) if trained is None else trained
     named = NO_MODEL if path is None else path.stem
     chosen = sampling_options(loaded.spec, named, asked)
-    with read_frames(beads, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, topology=atoms,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         hands = find_hands(
             system, file, loaded.spec, like=like, labels=labels,
             beads=source[0] if len(source) else None,
         )  # fmt: skip
+        if path is not None:
+            refuse_unknown_types(loaded.spec, system, path)
         try:
-            sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
-        except InputError as error:  # a type that the model never saw
-            raise InputError(f"{topology}: {error}{_way_out(path)}") from error
+            with said_when_compiling(progress):
+                sampler = open_sampler(loaded, system, chosen, where, hands.handedness)
+        except InputError as error:  # a block that the model never saw
+            way = "" if path is None else f"; {way_out(path)}"
+            raise InputError(f"{topology}: {error}{way}") from error
         warmth = chosen.temperature or loaded.spec.temperature
-        judge = Judge(atoms, system, hands=hands.known)
+        judge = Judge(lean.topology, system, hands=hands.known)
         figures, held, drawn_anew = Figures(), Held(), 0
         bonds = BeadBonds.of(system)
         doubts: dict[str, Finding] = {}
@@ -267,6 +280,7 @@ def backmap(
             writer,
             moved_beads(moved, judge, system, force) as show_moved,
             _Bar(sampler, len(source), system.n_beads, progress) as bar,
+            said_when_compiling(progress),
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 if order is not None:
@@ -278,7 +292,8 @@ def backmap(
                 for attempt in range(ATTEMPTS):
                     made = _sample(sampler, frame, number + attempt * ANEW, source, bar.count)
                     if finisher is not None:
-                        made = finisher.finish(made, number, str(source.path))
+                        whole = finisher.finish(lean.fill(made), number, str(source.path))
+                        made = lean.strip(whole)
                     found = judge.frame(made, frame, number)
                     found_wrong = verdict(found, warmth)
                     if worst(found_wrong) != "unusable":
@@ -287,7 +302,7 @@ def backmap(
                 drawn_anew += bool(attempt)
                 if sampler.settled is not None:
                     held = held + Held.of(sampler.settled)
-                writer.write(made)
+                writer.write(lean.fill(made))
                 show_moved(made, frame, number)
                 figures = figures + found
                 bar.next_frame()
@@ -296,8 +311,8 @@ def backmap(
                 loaded, path,
             )  # fmt: skip
             summary = replace(
-                summary, accepted=(*left_out, *match.notes), held=held, hands=hands.words(),
-                drawn_anew=drawn_anew,
+                summary, accepted=(*left_out, *lean.notes(), *match.notes), held=held,
+                hands=hands.words(), drawn_anew=drawn_anew,
                 input_findings=tuple(doubts.values()),
             )  # fmt: skip
             if finisher is not None:
@@ -403,7 +418,7 @@ def _mapping(
 
 
 def _without_model(
-    topology: Topology, system: SystemMapping, file: MappingFile, temperature: float | None
+    lean: Lean, system: SystemMapping, file: MappingFile, temperature: float | None
 ) -> Model:
     """What stands for a model where there is none."""
     if temperature is None:
@@ -415,18 +430,8 @@ def _without_model(
         raise InputError(
             f"temperature: expected a positive number below 100000 K, found {temperature}"
         )
-    require_energies(topology)
-    return no_model(topology, system, file.to_text(), temperature)
-
-
-def _way_out(path: Path | None) -> str:
-    """What to do about a topology that a model does not know."""
-    if path is None:
-        return ""
-    return (
-        f"; model {path}: train one of your own (docs/training.md), or do without: --model "
-        f"{NO_MODEL} --mapping FILE --temperature KELVIN"
-    )
+    require_energies(lean.full)
+    return no_model(lean.topology, system, file.to_text(), temperature)
 
 
 def _sample(

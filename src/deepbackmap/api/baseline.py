@@ -178,11 +178,16 @@ def baseline(
     everything = read_topology(topology)
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
+    _refuse_sites(atoms, file.kept(atoms))
     system = file.resolve(atoms)
-    with read_frames(beads, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, topology=atoms,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         if method == "backward":
@@ -313,6 +318,17 @@ def packaged_templates() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.npz"))}
 
 
+def _refuse_sites(topology: Topology, kept: Sequence[str]) -> None:
+    """These placements know nothing of virtual sites."""
+    for molecule, _, count in topology.runs():
+        if count and molecule.sites and molecule.name not in kept:
+            raise InputError(
+                f"{topology.source}: expected molecules without virtual sites, found "
+                f"{molecule.name}; 'backmap --model none' constructs them, --keep takes over those "
+                "that are there"
+            )
+
+
 def _check_options(
     method: str,
     modifiers: object,
@@ -404,7 +420,7 @@ def _learn(
     most: int,
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
-    with read_frames(structure, trajectory) as source:
+    with read_frames(structure, trajectory, lone=True) as source:
         system = _part_of(system, source.table)
         topology, centres = system.topology, tacticity.find_centres(system)
         trees, signs = bond_trees(topology), []

@@ -76,13 +76,14 @@ def open_atoms(
         InputError: the file cannot be read, has no names and there is no structure, or its atoms
             are not those of the topology in its order.
     """
-    path = Path(path)
+    path, alone = Path(path), topology.n_molecules == 1
     if holds_names(path):
-        source, named = read_frames(path, frames=frames), path
+        source, named = read_frames(path, frames=frames, lone=alone), path
     elif structure is None:
         raise InputError(f"{path}: expected a structure with the names of its atoms, found none")
     else:
-        source, named = read_frames(structure, path, frames=frames), Path(structure)
+        source = read_frames(structure, path, frames=frames, lone=alone)
+        named = Path(structure)
     try:
         check_atoms(topology, source.table, str(named))
     except BaseException:
@@ -97,10 +98,10 @@ def open_beads(path: str | Path, system: SystemMapping, frames: str | None = Non
     Raises:
         InputError: the file cannot be read, or its beads are not those of the mapping.
     """
-    path = Path(path)
+    path, alone = Path(path), system.topology.n_molecules == 1
     if not holds_names(path):
-        return read_positions(path, bead_table(system), frames=frames)
-    source = read_frames(path, frames=frames)
+        return read_positions(path, bead_table(system), frames=frames, lone=alone)
+    source = read_frames(path, frames=frames, lone=alone)
     try:
         check_beads(system, source.table, str(path))
     except BaseException:

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
+from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.files import beside, open_atoms, open_beads, spare_inputs
 from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.containers import Hold
@@ -230,9 +231,13 @@ def finish(
     record = Path(f"{output}.json")
     system = _held(hold_beads, mapping, beads, hold_constant, atoms)
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         check_atoms(atoms, source.table, str(structure))
-        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
+        writer = open_writer(
+            output, atom_table(atoms), force=force, topology=atoms,
+            without_cell=source.without_cell,
+        )  # fmt: skip
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         finisher = Finisher(
@@ -245,6 +250,7 @@ def finish(
             beside(record) as part,
             writer,
             _Bar(len(source), options, progress) as bar,
+            said_when_compiling(progress),
         ):
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = None if held is None else held[number]

@@ -127,7 +127,7 @@ def find_hands(
 
 
 def _like(system: SystemMapping, centres: Centres, path: str | Path) -> Hands:
-    with read_frames(path) as source:
+    with read_frames(path, lone=True) as source:
         if not len(source):
             raise InputError(f"{path}: expected a structure, found none")
         names = source.table.names if source.table.named else None

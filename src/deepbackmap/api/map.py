@@ -65,19 +65,25 @@ def map_trajectory(
     refuse_absent(atoms, drop=drop, keep=keep)
     file = load_mapping(mapping, drop=drop, keep=keep)
     system_mapping = file.resolve(atoms, drop=True)
-    with read_frames(structure, trajectory, frames=frames) as source:
+    alone = atoms.n_molecules == 1
+    with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
         order = None if match.certain else atom_order(atoms)
-        writer = open_writer(output, bead_table(system_mapping), force=force)
+        table = bead_table(system_mapping)
+        writer = open_writer(output, table, force=force, without_cell=source.without_cell)
         trees = bond_trees(atoms)
         with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
             for number, frame in zip(source.frames.tolist(), source, strict=True):
                 where = f"{source.path} frame {number}"
                 if order is not None:
                     order.check(frame, where)
-                whole = make_whole(frame.positions, frame.box, atoms, trees=trees, source=where)
-                refuse_long_bonds(whole, atoms, where)
-                beads = wrap(map_positions(system_mapping, whole), frame.box)
+                whole = make_whole(
+                    frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
+                )
+                refuse_long_bonds(whole, atoms, where, frame.box)
+                beads = map_positions(system_mapping, whole, frame.box)
+                if not source.without_cell:
+                    beads = wrap(beads, frame.box)
                 writer.write(replace(frame, positions=beads))
                 bar.update()
         if note is not None:

@@ -57,9 +57,10 @@ def infer_mapping(
         spare_inputs(output, atoms, beads, topology, atoms_trajectory, beads_trajectory)
     _refuse_existing(output, force)
     system = read_topology(topology)
+    alone = system.n_molecules == 1
     with (
-        read_frames(atoms, atoms_trajectory, frames=frames) as fine,
-        read_frames(beads, beads_trajectory, frames=frames) as coarse,
+        read_frames(atoms, atoms_trajectory, frames=frames, lone=alone) as fine,
+        read_frames(beads, beads_trajectory, frames=frames, lone=alone) as coarse,
     ):
         check_atoms(system, fine.table, str(atoms), by_order=by_order)
         if len(fine) != len(coarse):
@@ -112,7 +113,8 @@ def _pairs(
     bar = tqdm(fine.frames.tolist(), unit="frame", disable=not progress)
     for number, atoms, beads in zip(bar, fine, coarse, strict=True):
         where = f"{fine.path} frame {number}"
-        if np.abs(atoms.box - beads.box).max() > 2e-3:
+        vacuum = fine.without_cell and coarse.without_cell
+        if np.abs(atoms.box - beads.box).max() > 2e-3 and not vacuum:
             raise InputError(
                 f"{coarse.path} frame {number}: expected the box of {where}, "
                 f"{np.diag(atoms.box).round(3).tolist()} nm, found "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import deepbackmap
+from deepbackmap.io.topology import options_given
 
 PACKAGES = {
     "numpy": "numpy", "torch": "torch", "numba": "numba", "MDAnalysis": "MDAnalysis",
@@ -55,7 +56,8 @@ def make_record(
     """
     content = {
         "program": f"deepbackmap {deepbackmap.__version__} {verb}",
-        "input": {name: _described(value) for name, value in inputs.items()},
+        "input": {name: _described(value) for name, value in inputs.items()}
+        | ({"topology_options": given} if (given := options_given()) else {}),
         "output": Path(output).name,
         "options": dict(options),
         "seed": seed,

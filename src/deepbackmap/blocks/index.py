@@ -133,6 +133,26 @@ def whole_beads(
     return out
 
 
+def endless_molecules(
+    whole: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], mapping: SystemMapping
+) -> Bool[np.ndarray, " m"]:
+    """Molecules whose beads cannot all be beside those they are bonded to: networks and the like.
+
+    Args:
+        whole: beads from ``whole_beads``, nm.
+        box: lattice vectors as rows, nm.
+        mapping: of the system.
+    """
+    found = np.zeros(mapping.topology.n_molecules, dtype=bool)
+    offsets, kinds = mapping.bead_offsets()[:-1], mapping.topology.molecule_type_index()
+    for t, molecule in enumerate(mapping.molecules):
+        which = np.flatnonzero(kinds == t)
+        i, j = (offsets[which, None] + molecule.bead_bonds[:, k] for k in (0, 1))
+        bonds = whole[j] - whole[i]
+        found[which] = (np.abs(bonds - minimum_image(bonds, box)) > 1e-6).any(axis=(1, 2))
+    return found
+
+
 def build_bead_frames(
     positions: Float[np.ndarray, "nb 3"],
     box: Float[np.ndarray, "3 3"],

@@ -64,6 +64,22 @@ Format = Annotated[
     str | None,
     typer.Option(help="Of coordinate files whose names do not tell: dump, data, gro, pdb, ..."),
 ]
+Include = Annotated[
+    list[Path] | None,
+    typer.Option("--include", "-I", help="GROMACS: folder of included files; may be repeated."),
+]
+Define = Annotated[
+    list[str] | None,
+    typer.Option("--define", "-D", help="GROMACS: NAME or NAME=VALUE, a macro; may be repeated."),
+]
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(help="GROMACS: table of a bonded interaction (.xvg); may be repeated."),
+]
+Parameters = Annotated[
+    list[Path] | None,
+    typer.Option(help="CHARMM: parameters of a psf (.prm, .rtf, .str); may be repeated."),
+]
 LengthUnit = Annotated[
     str | None,
     typer.Option(
@@ -103,6 +119,10 @@ def map_(
     mapping: Mappings,
     output: Annotated[Path, typer.Option("--output", "-o", help="Beads to write.")],
     frames: Frames = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -112,7 +132,11 @@ def map_(
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge(), _reading(format, length_unit, structure, trajectory):
+    with (
+        _edge(),
+        _reading(format, length_unit, structure, trajectory),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -134,10 +158,14 @@ def train(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")],
     devices: Annotated[int, typer.Option(help="Workers that share each step.")] = 1,
     device: Device = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a model; a second call with the same folder goes on."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.train import train as run_training
 
         finished = run_training(
@@ -235,6 +263,10 @@ def backmap(
     ] = None,
     keep_defects: KeepDefects = False,
     engine: Engine = "auto",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -244,7 +276,11 @@ def backmap(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge(), _reading(format, length_unit, beads, trajectory, others=(like,)):
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory, others=(like,)),
+        _topology(include, define, tables, parameters),
+    ):
         steps_after = _finishing(finish, finish_steps, engine)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
@@ -297,6 +333,10 @@ def baseline(
     ] = True,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     by_order: ByOrder = False,
@@ -307,7 +347,11 @@ def baseline(
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
     others = (templates_from, structure)
-    with _edge(), _reading(format, length_unit, beads, trajectory, others=others):
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory, others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -368,6 +412,10 @@ def finish_(
         bool, typer.Option("--strict", help="Refuse what is suspicious as well.")
     ] = False,
     keep_defects: KeepDefects = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
@@ -375,7 +423,11 @@ def finish_(
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
     others = (beads, reference)
-    with _edge(), _reading(format, length_unit, structure, trajectory, others=others):
+    with (
+        _edge(),
+        _reading(format, length_unit, structure, trajectory, others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -416,6 +468,10 @@ def md_(
     engine: Engine = "auto",
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.")] = 0,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
@@ -423,7 +479,11 @@ def md_(
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
     others = (reference, structure)
-    with _edge(), _reading(format, length_unit, *_files_of(start), others=others):
+    with (
+        _edge(),
+        _reading(format, length_unit, *_files_of(start), others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.md import md
 
         summary = md(
@@ -476,6 +536,10 @@ def evaluate_(
     map_unit: Annotated[
         str, typer.Option(help="What one point of the map is: molecule or frame.")
     ] = "molecule",
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     format: Format = None,
     length_unit: LengthUnit = None,
     force: Force = False,
@@ -483,7 +547,11 @@ def evaluate_(
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
     others = (reference, structure, beads)
-    with _edge(), _reading(format, length_unit, *_files_of(generated), others=others):
+    with (
+        _edge(),
+        _reading(format, length_unit, *_files_of(generated), others=others),
+        _topology(include, define, tables, parameters),
+    ):
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -514,6 +582,57 @@ def demo(
         made = run_demo(output, force=force, progress=_progress(quiet))
         if not quiet:
             typer.echo(made.to_text(), nl=False)
+
+
+@app.command("check")
+def check_(
+    *,
+    topology: Annotated[
+        Path | None, typer.Option("--topology", "-p", help="Of the atoms, in any format.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="Mapping file or packaged name, may be repeated; else the model's."),
+    ] = None,
+    beads: Annotated[Path | None, typer.Option(help="Beads with names (.gro, .pdb, ...).")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Frames of them.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model file or packaged name; none: without a model.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Target temperature in K.")] = None,
+    frames: Frames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
+    format: Format = None,
+    length_unit: LengthUnit = None,
+    by_order: ByOrder = False,
+    drop: Drop = None,
+    keep: Keep = None,
+) -> None:
+    """Say what fits, what does not and what to write, before anything is computed."""
+    with (
+        _edge(),
+        _reading(format, length_unit, beads, trajectory),
+        _topology(include, define, tables, parameters),
+    ):
+        from deepbackmap.api.check import check
+
+        report = check(
+            topology=topology, mapping=mapping or None, beads=beads, trajectory=trajectory,
+            model=model, temperature=temperature, frames=frames, by_order=by_order,
+            drop=drop or (), keep=keep or (),
+        )  # fmt: skip
+        if as_json:
+            import json
+
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
+            typer.echo(report.to_text(), nl=False)
+        if not report.fits:
+            raise typer.Exit(BAD_INPUT)
 
 
 @app.command()
@@ -612,11 +731,15 @@ def infer_(
     ] = None,
     frames: Frames = None,
     by_order: ByOrder = False,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the mapping that leads from atoms to beads of the same frames."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import infer_mapping
 
         found = infer_mapping(
@@ -644,10 +767,14 @@ def draft_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
     ] = None,
+    include: Include = None,
+    define: Define = None,
+    tables: Tables = None,
+    parameters: Parameters = None,
     force: Force = False,
 ) -> None:
     """Write a first mapping of a topology, to be edited."""
-    with _edge():
+    with _edge(), _topology(include, define, tables, parameters):
         from deepbackmap.api.mappings import draft_mapping
 
         text = draft_mapping(topology, way=by, size=size, output=output, force=force)
@@ -701,6 +828,33 @@ def _reading(
     from deepbackmap.io.trajectory import reading_as
 
     with reading_as(format, length_unit, files=files, others=others):
+        yield
+
+
+@contextmanager
+def _topology(
+    include: list[Path] | None,
+    define: list[str] | None,
+    tables: list[Path] | None,
+    parameters: list[Path] | None,
+) -> Iterator[None]:
+    """Topologies are read with what the user gives besides them."""
+    if not (include or define or tables or parameters):
+        yield
+        return
+    from deepbackmap.io.topology import TopologyOptions, reading_topologies
+
+    defines = {}
+    for word in define or []:
+        name, _, value = word.partition("=")
+        if not name.isidentifier():
+            raise InputError(f"define: expected NAME or NAME=VALUE, found '{word}'")
+        defines[name] = value
+    options = TopologyOptions(
+        defines=defines, include_dirs=tuple(include or ()), tables=tuple(tables or ()),
+        parameters=tuple(parameters or ()),
+    )  # fmt: skip
+    with reading_topologies(options):
         yield
 
 

@@ -11,8 +11,10 @@ from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.system import Structure
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.whole import bond_trees, make_whole
 
 
@@ -35,20 +37,25 @@ def read_systems(
         raise InputError(
             f"data.temperature: expected the frames' temperature in K, found {data.temperature}"
         )
-    mapping = load_mapping(data.mapping).resolve(read_topology(data.topology))
-    held_out = [_read(mapping, data, data.validate, least_height)] if data.validate else []
-    return [_read(mapping, data, data.train, least_height)], held_out
+    lean = without_sites(read_topology(data.topology))
+    mapping = lean_mapping(load_mapping(data.mapping).resolve(lean.full), lean)
+    held_out = [_read(lean, mapping, data, data.validate, least_height)] if data.validate else []
+    return [_read(lean, mapping, data, data.train, least_height)], held_out
 
 
 def _read(
-    mapping: SystemMapping, data: DataOptions, frames: str, least_height: float
+    lean: Lean, mapping: SystemMapping, data: DataOptions, frames: str, least_height: float
 ) -> TrainingSystem:
+    """Frames without virtual sites, which are no model's business."""
     structures: list[Structure] = []
     mapped: list[np.ndarray] = []
     trees = bond_trees(mapping.topology)
-    with read_frames(data.structure, data.trajectory or None, frames=frames) as source:
-        check_atoms(mapping.topology, source.table, data.structure)
-        for number, frame in zip(source.frames.tolist(), source, strict=True):
+    alone = lean.full.n_molecules == 1
+    names, frame_file = data.structure, data.trajectory or None
+    with read_frames(names, frame_file, frames=frames, lone=alone) as source:
+        check_atoms(lean.full, source.table, data.structure)
+        for number, full in zip(source.frames.tolist(), source, strict=True):
+            frame = lean.strip(full)
             where = f"{source.path} frame {number}"
             lowest = float(cell_heights(frame.box).min())
             if lowest < least_height:
@@ -74,7 +81,8 @@ def _read_beads(
     """The beads of some frames where these are given, else nothing."""
     if not data.beads:
         return []
-    with read_frames(data.beads, frames=frames) as source:
+    alone = mapping.topology.n_molecules == 1
+    with read_frames(data.beads, frames=frames, lone=alone) as source:
         check_beads(mapping, source.table, data.beads)
         if len(source) != expected:
             raise InputError(

@@ -150,9 +150,13 @@ def thermal_velocities(
     """Velocities of the Maxwell-Boltzmann distribution in nm/ps, without constraints.
 
     Args:
-        masses: in u.
+        masses: in u; what has none (a virtual site) gets no velocity.
         temperature: in K.
         seed: the same seed gives the same velocities, whichever engine uses them.
     """
     drawn = np.random.default_rng(seed).normal(size=(len(masses), 3))
-    return drawn * np.sqrt(BOLTZMANN * temperature / masses)[:, None]
+    heavy = masses > 0.0
+    width = np.sqrt(
+        np.divide(BOLTZMANN * temperature, masses, where=heavy, out=np.zeros_like(masses))
+    )
+    return drawn * width[:, None]

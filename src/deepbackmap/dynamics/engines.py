@@ -9,10 +9,13 @@ from deepbackmap.dynamics.containers import Engine, Interactions
 from deepbackmap.dynamics.gromacs_engine import GromacsEngine, find_gromacs
 from deepbackmap.dynamics.internal_engine import InternalEngine
 from deepbackmap.dynamics.openmm_engine import OpenmmEngine, best_gpu, platform_names
+from deepbackmap.dynamics.sited_engine import SitedEngine
 from deepbackmap.errors import InputError
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.mapping.containers import SystemMapping
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.system import Topology
+from deepbackmap.system.lean import without_sites
 
 PLATFORMS = {"openmm-cpu": "CPU", "openmm-cuda": "CUDA", "openmm-opencl": "OpenCL"}
 """Name of an engine → platform of OpenMM."""
@@ -54,7 +57,10 @@ def open_engine(
         raise InputError(f"threads: expected a whole number above 0, found {threads}")
     engine, platform = choose(name)
     if engine == "internal":
-        return InternalEngine(topology, interactions, threads, mapping)
+        lean = without_sites(topology)
+        held = mapping if mapping is None else lean_mapping(mapping, lean)
+        inner = InternalEngine(lean.topology, interactions, threads, held)
+        return SitedEngine(inner, lean) if lean.sites else inner
     if engine == "gromacs":
         return GromacsEngine(topology, table, interactions, threads, scratch, mapping)
     return OpenmmEngine(topology, table, interactions, threads, platform, mapping)

@@ -31,6 +31,7 @@ from deepbackmap.io.tables import ParticleTable
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.sites import place_sites
 from deepbackmap.system.whole import bond_trees, make_whole
 
 CONSTRAINT_TOLERANCE = 1e-5
@@ -131,6 +132,7 @@ class OpenmmEngine:
         self._mapping = mapping
         self._trees = bond_trees(topology)
         self._atoms = Atoms(topology)
+        self._virtual = topology.virtual()
         self._prepared: dict[Recipe, Prepared] = {}
 
     def minimise(
@@ -161,6 +163,7 @@ class OpenmmEngine:
             tried = positions + forces * (length / largest)
             if projected:
                 tried = fixed.project(tried)
+            tried = place_sites(tried, structure.box, self._topology)
             found, pull = self._evaluate(ready, tried, structure, refuse=False)
             evaluations += 1
             if found < energy:
@@ -310,6 +313,7 @@ class OpenmmEngine:
         state = ready.context.getState(getEnergy=True, getForces=True, groups=ready.built.acting)
         energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
         forces = _values(state.getForces(asNumpy=True))
+        forces[self._virtual] = 0.0  # the atoms have them
         if not np.isfinite(forces).all() or not np.isfinite(energy):
             if refuse:
                 contact = self._atoms.closest_contact(structure)
@@ -350,7 +354,7 @@ class OpenmmEngine:
         if constraints is not None:
             state = ready.context.getState(getEnergy=True, groups=0)
             kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-            freedom = 3 * self._topology.n_atoms - constraints
+            freedom = 3 * int(np.count_nonzero(~self._virtual)) - constraints
             found["kinetic"] = kinetic
             found["temperature"] = 2.0 * kinetic / (BOLTZMANN * freedom)
         return found

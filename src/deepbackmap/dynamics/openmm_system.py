@@ -333,13 +333,13 @@ def _sites(kind: str, listed: BondedTerms) -> list[_Site]:
             if len(atoms) not in (2, 3):
                 raise EngineError(
                     f"expected virtual sites that are means of 2 or 3 atoms with OpenMM, found one "
-                    f"of {len(atoms)}: use the engine gromacs"
+                    f"of {len(atoms)}: use the engine gromacs or internal"
                 )
             found.append((site, two if len(atoms) == 2 else three, atoms, weights))
     else:
         raise EngineError(
             f"expected virtual sites that OpenMM can construct, found {SITES[kind].gromacs[0]} "
-            f"(section and function type of GROMACS): use the engine gromacs"
+            f"(section and function type of GROMACS): use the engine gromacs or internal"
         )
     return found
 

@@ -11,13 +11,14 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.mapping.forward import map_positions
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.sites import place_sites
 from deepbackmap.system.whole import BondTree, make_whole
 
 
 def whole_start(
     topology: Topology, trees: tuple[BondTree, ...], structure: Structure
 ) -> Float64[np.ndarray, "n 3"]:
-    """Positions of a start with its molecules whole.
+    """Positions of a start with its molecules whole and its virtual sites in their places.
 
     Raises:
         InputError: it is not a structure of this topology, or has no box.
@@ -30,7 +31,8 @@ def whole_start(
         )
     if not structure.box.any():
         raise InputError("structure: expected a periodic box, found none (all zeros)")
-    return make_whole(structure.positions, structure.box, topology, trees=trees)
+    whole = make_whole(structure.positions, structure.box, topology, trees=trees)
+    return place_sites(whole, structure.box, topology)
 
 
 def check_dynamics(options: Dynamics, thermostats: tuple[str, ...], engine: str) -> None:

@@ -219,8 +219,7 @@ class Judge:
         with torch.no_grad():
             for _, tables, molecules in field.molecules(positions):
                 for table in tables:
-                    energy = terms.FUNCTIONS[table.kind]
-                    values = energy(molecules, table.index, table.parameters, box)
+                    values = table.energies(molecules, box)
                     found[table.term] = found.get(table.term, 0.0) + float(values.sum())
         return found | self._pairs(structure)
 
@@ -235,7 +234,8 @@ class Judge:
         whole = make_whole(
             structure.positions, structure.box, self.topology, trees=self._trees, strict=False
         )
-        return minimum_image(map_positions(self._mapping, whole) - beads.positions, structure.box)
+        mapped = map_positions(self._mapping, whole, structure.box)
+        return minimum_image(mapped - beads.positions, structure.box)
 
     def block_energies(self, structure: Structure) -> Float64[np.ndarray, " b"]:
         """Angle energy of every block, kJ/mol."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.system import Topology
+from deepbackmap.system.elements import element_symbols
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class ParticleTable:
     """In e, if known."""
     molecules: Int64[np.ndarray, "n"] | None = None
     """Number of the molecule of each particle, from 1, if known."""
+    elements: tuple[str, ...] = ()
+    """Chemical symbols, X for what is no atom; empty if not known."""
+    bonds: Int64[np.ndarray, "m 2"] | None = None
+    """Chemical bonds, if known; particles from 0."""
     named: bool = True
     """False for files that know only types (LAMMPS, GSD): ``names`` then repeats ``types``, and
     cannot be compared with names."""
@@ -82,9 +87,28 @@ def molecule_numbers(topology: Topology, sizes: tuple[int, ...]) -> Int64[np.nda
     return np.repeat(1 + np.arange(len(per_molecule), dtype=np.int64), per_molecule)
 
 
+def tile_pairs(
+    topology: Topology, pairs: tuple[Int64[np.ndarray, "_ 2"], ...], sizes: tuple[int, ...]
+) -> Int64[np.ndarray, "m 2"]:
+    """Pairs of particles given once a molecule type, for every molecule of the system.
+
+    Args:
+        topology: molecule types and counts.
+        pairs: of the particles of each type.
+        sizes: how many particles each type has.
+    """
+    found, start = [np.zeros((0, 2), dtype=np.int64)], 0
+    for index, count in topology.blocks:
+        shift = start + sizes[index] * np.arange(count, dtype=np.int64)
+        found.append((pairs[index][None] + shift[:, None, None]).reshape(-1, 2))
+        start += sizes[index] * count
+    return np.concatenate(found)
+
+
 def atom_table(topology: Topology) -> ParticleTable:
     """The atoms of a topology as they stand in a coordinate file."""
     molecules = topology.molecule_types
+    sizes = tuple(m.n_atoms for m in molecules)
     return ParticleTable(
         names=tile_names(topology, tuple(m.atom_names for m in molecules)),
         resnames=tile_names(topology, tuple(m.residue_names for m in molecules)),
@@ -92,5 +116,7 @@ def atom_table(topology: Topology) -> ParticleTable:
         types=tile_names(topology, tuple(m.atom_types for m in molecules)),
         masses=topology.masses(),
         charges=topology.charges(),
-        molecules=molecule_numbers(topology, tuple(m.n_atoms for m in molecules)),
+        molecules=molecule_numbers(topology, sizes),
+        elements=tile_names(topology, tuple(element_symbols(m.masses) for m in molecules)),
+        bonds=tile_pairs(topology, tuple(m.bonds for m in molecules), sizes),
     )

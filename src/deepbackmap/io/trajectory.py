@@ -7,7 +7,9 @@ moved there when they are complete.
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -40,8 +43,11 @@ from deepbackmap.io.formats.lammps import (
     DumpWriter,
     SystemWriter,
 )
+from deepbackmap.io.formats.mdanalysis import EXTENSIONS as MDANALYSIS
+from deepbackmap.io.formats.mdanalysis import FORMATS as MDANALYSIS_FORMATS
+from deepbackmap.io.formats.mdanalysis import NAMES, MdanalysisReader
 from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
-from deepbackmap.io.formats.pdbx import PdbxReader
+from deepbackmap.io.formats.pdbx import PdbxReader, PdbxWriter
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
 from deepbackmap.io.topology.lammps_writer import lammps_files
@@ -73,17 +79,18 @@ UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
 EXTENSIONS = {
     ".gro": "gro", ".pdb": "pdb", ".ent": "pdb", ".cif": "cif", ".pdbx": "cif", ".mmcif": "cif",
     ".xtc": "xtc", ".trr": "trr", ".dcd": "dcd", ".data": "data", ".lmp": "data",
-    ".lammpstrj": "dump", ".dump": "dump", ".gsd": "gsd",
+    ".lammpstrj": "dump", ".dump": "dump", ".gsd": "gsd", **MDANALYSIS,
 }  # fmt: skip
 """Formats by extension, in lower case."""
 
-_NAMELESS = ("xtc", "trr", "dcd")
+_NAMELESS = ("xtc", "trr", "dcd", *(kind for kind in MDANALYSIS_FORMATS if kind not in NAMES))
 _LAMMPS_WORDS = {"data": "data", "lmp": "data", "dump": "dump", "lammpstrj": "dump"}
 """Formats by a part of the name, as in data.polymer and dump.1000."""
 
 WRITERS: dict[str, Callable[[Path, ParticleTable], FrameWriter]] = {
     ".gro": GroWriter,
     ".pdb": PdbWriter,
+    ".cif": PdbxWriter,
     ".xtc": XtcWriter,
     ".trr": TrrWriter,
     ".dcd": DcdWriter,
@@ -108,6 +115,8 @@ class FrameSource:
         table: ParticleTable,
         frames: Int64[np.ndarray, "f"],
         files: tuple[Path, ...] = (),
+        *,
+        lone: bool = False,
     ) -> None:
         self.files = (path, *files)
         """All files that were read for it; none of them is written to while it is open."""
@@ -117,6 +126,9 @@ class FrameSource:
         """Names of the particles, from the structure file."""
         self.frames = frames
         """Number of every frame in its file, from 0."""
+        self.without_cell = False
+        """Whether a frame that was read has no cell: a lone molecule in vacuo."""
+        self._lone = lone
         self._reader = reader
         self._at_hand: dict[int, Structure] = {}
         _OPEN.add(self)
@@ -140,6 +152,8 @@ class FrameSource:
             return self._at_hand.pop(number)
         with _blame(f"{self.path} frame {number}"):
             structure = self._reader.read(number)
+            if self._lone and not structure.box.any():
+                structure, self.without_cell = _in_vacuo(structure), True
             _check_frame(structure, self.table.n)
         return structure
 
@@ -177,6 +191,7 @@ def read_frames(
     trajectory: str | Path | None = None,
     *,
     frames: str | None = None,
+    lone: bool = False,
 ) -> FrameSource:
     """Opens a structure and, if there is one, its trajectory.
 
@@ -185,6 +200,8 @@ def read_frames(
             data file or dump, or .gsd.
         trajectory: the frames; any of these, .xtc, .trr or .dcd.
         frames: which of them, "A:B:C" as numpy slices; all by default.
+        lone: whether they are of one molecule, which needs no cell: frames without one get a cell
+            in which no atom sees an image of another.
 
     Returns:
         The frames in nm and ps.
@@ -205,14 +222,25 @@ def read_frames(
         )
     table = head.table
     reader = head
+    if path is structure_path and not head.n_frames:
+        head.close()
+        raise InputError(
+            f"{structure_path}: expected coordinates, found names only; give the file of the "
+            "frames behind it"
+        )
     if path is not structure_path:
         head.close()
         reader = _open(path)
-    return _choose(path, reader, table, frames, str(structure_path), (structure_path,))
+    files = (structure_path,)
+    return _choose(path, reader, table, frames, str(structure_path), files, lone=lone)
 
 
 def read_positions(
-    trajectory: str | Path, table: ParticleTable, *, frames: str | None = None
+    trajectory: str | Path,
+    table: ParticleTable,
+    *,
+    frames: str | None = None,
+    lone: bool = False,
 ) -> FrameSource:
     """Opens a trajectory whose names are known already, such as beads of a mapped topology.
 
@@ -220,6 +248,7 @@ def read_positions(
         trajectory: the frames; names that the file has itself are not looked at.
         table: names of the particles.
         frames: which of them, "A:B:C" as numpy slices; all by default.
+        lone: as of ``read_frames``.
 
     Returns:
         The frames in nm and ps.
@@ -229,7 +258,7 @@ def read_positions(
     """
     path = Path(trajectory)
     parse_frames(frames)
-    return _choose(path, _open(path), table, frames, "the topology")
+    return _choose(path, _open(path), table, frames, "the topology", lone=lone)
 
 
 def _choose(
@@ -239,6 +268,8 @@ def _choose(
     frames: str | None,
     names: str,
     files: tuple[Path, ...] = (),
+    *,
+    lone: bool = False,
 ) -> FrameSource:
     """The chosen frames of an open file, if it holds as many particles as there are names."""
     try:
@@ -252,7 +283,7 @@ def _choose(
                 f"{path}: expected frames {frames} to choose some of its {reader.n_frames} frames, "
                 f"found none"
             )
-        source = FrameSource(path, reader, table, numbers, files)
+        source = FrameSource(path, reader, table, numbers, files, lone=lone)
         source.check_ends()
     except BaseException:
         reader.close()
@@ -297,8 +328,10 @@ class TrajectoryWriter:
         force: bool,
         make: Callable[[Path, ParticleTable], FrameWriter],
         companions: Mapping[Path, str],
+        without_cell: bool,
     ) -> None:
         self._path = path
+        self._without_cell = without_cell and path.suffix.lower() in _CELL_OR_NONE
         self._table = table
         self._force = force
         self._make = make
@@ -335,6 +368,8 @@ class TrajectoryWriter:
             _check_frame(structure, self._table.n)
         except FormatError as error:
             raise ValueError(f"structure: expected {error}") from error
+        if self._without_cell:
+            structure = replace(structure, box=np.zeros((3, 3)))
         with _blame(f"{self._path} frame {self._count}"):
             self._writer.write(structure, self._count)
         self._count += 1
@@ -381,12 +416,17 @@ class TrajectoryWriter:
                 raise
 
 
+_CELL_OR_NONE = (".gro", ".pdb", ".cif", ".xtc", ".trr", ".dcd")
+"""Formats that can say that there is no cell."""
+
+
 def open_writer(
     path: str | Path,
     table: ParticleTable,
     *,
     force: bool = False,
     topology: Topology | None = None,
+    without_cell: bool = False,
 ) -> TrajectoryWriter:
     """Prepares to write a structure or trajectory; everything that can be refused is refused here.
 
@@ -396,6 +436,8 @@ def open_writer(
         force: whether to replace an existing file.
         topology: of the particles, for formats that hold more of it than names: a LAMMPS data
             file then has all terms, and an input script is written beside it.
+        without_cell: whether what was read has no cell (``FrameSource.without_cell``): then none is
+            written, where the format can say so.
 
     Returns:
         A context manager with ``write(structure)``.
@@ -431,7 +473,7 @@ def open_writer(
             refuse_inputs(file, topology.source, *inputs)
             if not force:
                 _refuse_existing(file)
-    return TrajectoryWriter(path, table, force, make, companions)
+    return TrajectoryWriter(path, table, force, make, companions, without_cell)
 
 
 @dataclass(frozen=True)
@@ -463,7 +505,8 @@ def reading_as(
     """Says what coordinate files are whose names do not tell, and in which unit.
 
     Args:
-        format: of files with unknown names: gro, pdb, cif, xtc, trr, dcd, data, dump or gsd.
+        format: of files with unknown names: gro, pdb, cif, xtc, trr, dcd, data, dump, gsd, or one
+            of those that MDAnalysis reads.
         length_unit: of ``files``, whatever their format says, and of all without a unit of their
             own (LAMMPS, GSD): nm, A, or its length in nm as a number (sigma of reduced units).
         files: that are worked on; None: all that are read.
@@ -473,7 +516,7 @@ def reading_as(
         InputError: there is no such format or unit, or the names of all files tell their formats,
             so that ``format`` would do nothing.
     """
-    known = (*READERS, *UNIT_READERS)
+    known = (*READERS, *UNIT_READERS, *MDANALYSIS_FORMATS)
     if format is not None and format not in known:
         raise InputError(f"format: expected one of {', '.join(known)}, found '{format}'")
     length = None if length_unit is None else _unit(str(length_unit))
@@ -512,11 +555,27 @@ def format_of(path: Path) -> str | None:
 
 def _named_format(path: Path) -> str | None:
     names = [part.lower() for part in path.name.split(".")]
-    if len(names) > 2 and names[-1] == "gz":
+    if len(names) > 2 and names[-1] in PACKED:
         names.pop()
     found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
     words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
     return found or (next(words, None) if len(names) > 1 else None)
+
+
+_WAYS = {
+    ".cpt": "a checkpoint of GROMACS: 'gmx trjconv -f x.cpt -s x.tpr -o x.gro' converts it",
+    ".edr": "energies of GROMACS, which hold no coordinates",
+    ".top": "a topology: give it with -p",
+    ".itp": "a topology: give it with -p",
+    ".restart": "a restart of LAMMPS: 'lmp -restart2data FILE.restart FILE.data' converts it",
+    ".rst": "a restart file: convert it to .pdb or NetCDF with the program that wrote it (cpptraj)",
+    ".chk": "a checkpoint of OpenMM, which only that machine reads: write a .pdb or .dcd",
+    ".xml": "XML: of a State of OpenMM write the positions with PDBFile.writeFile",
+    ".h5": "HDF5: 'mdconvert FILE.h5 -o FILE.xtc' (MDTraj) converts MDTraj's, --format h5md reads "
+    "those of H5MD",
+    ".mdcrd": "Amber's text trajectory, which holds no sizes: convert it to NetCDF with cpptraj",
+}
+"""By extension: what it is, and the way in."""
 
 
 def holds_names(path: Path) -> bool:
@@ -526,6 +585,10 @@ def holds_names(path: Path) -> bool:
 
 def _open(path: Path) -> FrameReader:
     kind = format_of(path)
+    if kind is None and path.suffix.lower() in _WAYS:
+        raise InputError(
+            f"{path}: expected structures or trajectories, found {_WAYS[path.suffix.lower()]}"
+        )
     if kind is None:
         raise InputError(
             f"{path}: expected a file ending in {', '.join(EXTENSIONS)} (or data.NAME, dump.NAME), "
@@ -550,6 +613,8 @@ def _reader(kind: str, path: Path) -> FrameReader:
     """The reader of a format; LAMMPS' two are told apart by what they begin with."""
     if kind in READERS:
         return READERS[kind](path)
+    if kind in MDANALYSIS_FORMATS:
+        return MdanalysisReader(path, kind)
     if kind == "data":
         with path.open("rb") as file:
             kind = "dump" if file.read(5) == b"ITEM:" else kind
@@ -577,27 +642,46 @@ class _InUnit(FrameReader):
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The file, or what is inside of it if it is gzipped, which lasts while it is held open."""
+    """The file, or what is inside of it if it is packed, which lasts while it is held open."""
     with path.open("rb") as file:
-        packed = file.read(2) == _GZIP
-    if not packed:
+        head = file.read(8)
+    opened = next((way for mark, way in _PACKED.items() if head.startswith(mark)), None)
+    if opened is None:
         yield path
         return
     with tempfile.TemporaryFile() as plain:  # has no name, so that nothing can be left behind
         try:
-            with gzip.open(path) as source:
+            with opened(path) as source:
                 shutil.copyfileobj(source, plain, 1 << 20)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise FormatError(f"a whole gzipped file, found: {error}") from error
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            raise FormatError(f"a whole packed file, found: {error}") from error
         plain.seek(0)
         yield Path(f"/dev/fd/{plain.fileno()}")
 
 
-_GZIP = b"\x1f\x8b"
+_PACKED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+"""What opens packed files, by their first bytes."""
+PACKED = ("gz", "bz2", "xz")
+"""Ends of their names."""
 
 
 _FARTHEST, _NARROWEST = 1e6, 0.1
 """In nm. Of cells beyond these limits neighbour search takes all memory or divides by zero."""
+
+
+_VACUUM = 4.0
+"""nm: how far apart images of a molecule without a cell are, at least; no force reaches so far."""
+
+
+def _in_vacuo(structure: Structure) -> Structure:
+    """A structure in a cell so wide that nothing sees its image."""
+    across = float(np.ptp(structure.positions, axis=0).max()) if structure.n else 0.0
+    edge = np.ceil(2.0 * (across + _VACUUM)) / 2.0
+    return replace(structure, box=np.eye(3) * edge) if np.isfinite(edge) else structure
 
 
 def _check_frame(structure: Structure, n: int) -> None:
@@ -615,7 +699,10 @@ def _check_frame(structure: Structure, n: int) -> None:
     if largest > _FARTHEST:
         raise FormatError(f"coordinates within {_FARTHEST:g} nm, found {largest:g} nm")
     if not structure.box.any():
-        raise FormatError("a periodic box, found none (all zeros)")
+        raise FormatError(
+            "a periodic box, found none (all zeros); one molecule alone can do without, several "
+            "need theirs in the file (gmx editconf -box, CRYST1 in a .pdb)"
+        )
     try:
         validate_box(structure.box)
     except ValueError as error:

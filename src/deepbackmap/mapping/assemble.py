@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from deepbackmap.errors import InputError
 from deepbackmap.mapping.containers import MoleculeMapping
 from deepbackmap.system import MoleculeType
+from deepbackmap.system.lean import site_shares
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class ResolvedBead:
 def assemble(molecule: MoleculeType, beads: Sequence[ResolvedBead], source: str) -> MoleculeMapping:
     """Normalises weights, checks that every atom has one owner, and derives the bead graph.
 
+    Virtual sites need no owner: they go with the atom that they are constructed from, and where
+    their weight is that of their mass (none), they do not count in a bead's position.
+
     Args:
         molecule: whose atoms the beads name.
         beads: in file order.
@@ -43,6 +47,7 @@ def assemble(molecule: MoleculeType, beads: Sequence[ResolvedBead], source: str)
     Raises:
         InputError: an atom has no owner or several, or a bead owns nothing.
     """
+    beads = [_without_weightless_sites(molecule, bead, source) for bead in beads]
     owner = _owners(molecule, beads, source)
     bonds = bead_bonds(molecule.bonds, owner)
     order, parent = depth_first(len(beads), bonds)
@@ -109,13 +114,15 @@ def _owners(
     molecule: MoleculeType, beads: Sequence[ResolvedBead], source: str
 ) -> Int64[np.ndarray, "n"]:
     owner = np.full(molecule.n_atoms, -1, dtype=np.int64)
+    virtual = molecule.virtual
     for index, bead in enumerate(beads):
-        if not bead.owns:
+        owns = [atom for atom in bead.owns if not virtual[atom]]
+        if not owns:
             raise InputError(
                 f"{source}: expected bead {bead.name} of molecule {molecule.name} to own atoms, "
-                f"found none"
+                f"found {'virtual sites alone' if bead.owns else 'none'}"
             )
-        for atom in bead.owns:
+        for atom in owns:
             if owner[atom] >= 0:
                 raise InputError(
                     f"{source}: expected one owner for {_atom(molecule, atom)}, found beads "
@@ -123,14 +130,33 @@ def _owners(
                     f"'owns'"
                 )
             owner[atom] = index
-    if (owner < 0).any():
-        missing = np.flatnonzero(owner < 0)
+    if (owner[~virtual] < 0).any():
+        missing = np.flatnonzero((owner < 0) & ~virtual)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
             f"{source}: expected one bead to own every atom, found none for "
             f"{_atom(molecule, int(missing[0]))}{more}"
         )
+    for site, shares in site_shares(molecule).items():
+        owner[site] = owner[shares[0][0]]
     return owner
+
+
+def _without_weightless_sites(
+    molecule: MoleculeType, bead: ResolvedBead, source: str
+) -> ResolvedBead:
+    """The bead without virtual sites that weigh nothing in it."""
+    virtual = molecule.virtual
+    pairs = zip(bead.atoms, bead.weights, strict=True)
+    rows = [(a, w) for a, w in pairs if w > 0 or not virtual[a]]
+    if len(rows) == len(bead.atoms):
+        return bead
+    if not rows:
+        raise InputError(
+            f"{source}: expected bead {bead.name} of molecule {molecule.name} to stand for atoms, "
+            "found virtual sites alone"
+        )
+    return replace(bead, atoms=tuple(a for a, _ in rows), weights=tuple(w for _, w in rows))
 
 
 def _atom(molecule: MoleculeType, atom: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, together
 from deepbackmap.mapping.assemble import ResolvedBead, assemble
 from deepbackmap.mapping.cgsmiles_graphs import CgsmilesMolecule, parse_cgsmiles
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
@@ -152,19 +152,27 @@ class MappingFile:
         """
         used = {index for index, count in topology.blocks if count}
         groups = [(g.resolve(topology, source), source) for g, source in self.index]
-        molecules = []
+        molecules, errors = [], []
         for k, molecule in enumerate(topology.molecule_types):
-            what = self.selection.of(molecule, self.source) if k in used else "drop"
-            if k in used and what == "drop" and not drop:
-                raise InputError(
-                    f"{self.source}: expected every molecule of {topology.source} to be there, "
-                    f"found {molecule.name}, which the mapping drops; take a topology without it"
+            given = [(beads[k], source) for beads, source in groups if k in beads]
+            try:
+                what = self.selection.of(molecule, self.source) if k in used else "drop"
+                if k in used and what == "drop" and not drop:
+                    raise InputError(
+                        f"{self.source}: expected every molecule of {topology.source} to be "
+                        f"there, found {molecule.name}, which the mapping drops; take a topology "
+                        "without it"
+                    )
+                molecules.append(
+                    _without_beads(molecule)
+                    if what == "drop"
+                    else self._molecule(molecule, given, what == "keep")
                 )
-            if what == "drop":
-                molecules.append(_without_beads(molecule))
-            else:
-                given = [(beads[k], source) for beads, source in groups if k in beads]
-                molecules.append(self._molecule(molecule, given, what == "keep"))
+            except InputError as error:
+                errors.append(error)
+        if errors:
+            head = f"{self.source}: expected a mapping of {topology.source}, found {{}} mistakes"
+            raise together(head, errors)
         return SystemMapping(topology, tuple(molecules))
 
     def _molecule(

@@ -14,7 +14,13 @@ from itertools import cycle
 import numpy as np
 
 from deepbackmap.errors import InputError
-from deepbackmap.io.tables import ParticleTable, molecule_numbers, residue_numbers, tile_names
+from deepbackmap.io.tables import (
+    ParticleTable,
+    molecule_numbers,
+    residue_numbers,
+    tile_names,
+    tile_pairs,
+)
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.system import Topology
 
@@ -43,6 +49,9 @@ def bead_table(system_mapping: SystemMapping) -> ParticleTable:
             [np.zeros(0), *(np.tile(charges[t], c) for t, c in topology.blocks)]
         ),
         molecules=molecule_numbers(topology, tuple(b.n_beads for b in beads)),
+        bonds=tile_pairs(
+            topology, tuple(b.bead_bonds for b in beads), tuple(b.n_beads for b in beads)
+        ),
     )
 
 

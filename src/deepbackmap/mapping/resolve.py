@@ -7,11 +7,13 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from deepbackmap.errors import InputError
+from deepbackmap.errors import InputError, together
 from deepbackmap.mapping.assemble import ResolvedBead
 from deepbackmap.mapping.draft import residue_runs, stub
 from deepbackmap.mapping.rules import BeadForm, BeadRule, RepeatRule, ResidueRule
 from deepbackmap.system import MoleculeType
+
+_MISTAKES = "{}: expected a mapping that fits, found {} mistakes"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,18 @@ def resolve_beads(
         found = [(b, _form(b, place, monomer, molecule, source)) for b in monomer.rule.beads]
         forms.append([(b, form) for b, form in found if form is not None])
     resolver = _Resolver(molecule, monomers, bonded, forms, source)
-    return [resolver.bead(k, form) for k in range(len(monomers)) for _, form in forms[k]]
+    beads, errors, wrong = [], [], set()
+    pieces = [(k, form) for k, found in enumerate(forms) for _, form in found]
+    for k, form in pieces:
+        try:
+            beads.append(resolver.bead(k, form))
+        except InputError as error:  # of one bead that is wrong everywhere the first is said
+            if id(form) not in wrong:
+                errors.append(error)
+            wrong.add(id(form))
+    if errors:
+        raise together(_MISTAKES.format(source, "{}"), errors)
+    return beads
 
 
 def name_monomers(
@@ -130,7 +143,7 @@ class _Resolver:
         weights = np.array(list(form.weights.values()))
         if form.mass_weighted:
             weights = weights * self.molecule.masses[list(atoms)]
-        if not (weights > 0).all():
+        if not (weights[~self.molecule.virtual[list(atoms)]] > 0).all():
             raise self.error(form, k, "atoms with masses", "one of mass zero")
         align = None
         if form.align is not None:
@@ -214,6 +227,7 @@ def cut_monomers(
     molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str
 ) -> list[Monomer]:
     """The monomers of a molecule in the order of its atoms."""
+    _check_rules(molecule, rules, source)
     monomers: list[Monomer] = []
     for start, stop in residue_runs(molecule):
         rule = _rule(molecule, rules, start, stop, source)
@@ -224,6 +238,21 @@ def cut_monomers(
         name, number = molecule.residue_names[start], int(molecule.residue_numbers[start])
         monomers += [Monomer(rule, name, number, atoms) for atoms in pieces]
     return monomers
+
+
+def _check_rules(molecule: MoleculeType, rules: tuple[ResidueRule, ...], source: str) -> None:
+    """Refuses a molecule with residues that have no rule, all of them at once."""
+    first: dict[str, tuple[int, int]] = {}
+    for start, stop in residue_runs(molecule):
+        first.setdefault(molecule.residue_names[start], (start, stop))
+    errors = []
+    for start, stop in first.values():
+        try:
+            _rule(molecule, rules, start, stop, source)
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        raise together(_MISTAKES.format(source, "{}"), errors)
 
 
 def _rule(

@@ -3,8 +3,10 @@
 Terms of one kind are worked through one after the other, each for ``LANES`` copies of a molecule
 type at once. A kind is one function from an internal coordinate and the term's parameters to its
 energy and slope; ``KERNELS`` says which, and how the columns of ``system.kinds.KINDS``
-become the parameters that it takes. Kinds that are not there go through ``forcefield.terms`` and
-automatic differentiation: slow, but right.
+become the parameters that it takes. Three loops (distances, angles, dihedrals) choose among these
+functions, so that the geometry is compiled once for all kinds. ``PARTS`` takes kinds apart that are
+sums of others. Kinds that are nowhere here go through ``forcefield.terms`` and automatic
+differentiation: slow, but right.
 """
 
 from __future__ import annotations
@@ -12,13 +14,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from deepbackmap.forcefield.terms import ANGLE_UNDEFINED, DIHEDRAL_UNDEFINED
-from deepbackmap.mechanics.lanes import LANES, inner, load, magnitude, nearest, root, select, store
+from deepbackmap.forcefield.terms import (
+    ANGLE_UNDEFINED,
+    DIHEDRAL_UNDEFINED,
+    FENE_LAST,
+    LEAST_SINE,
+)
+from deepbackmap.mechanics.images import difference
+from deepbackmap.mechanics.lanes import (
+    LANES,
+    exponential,
+    inner,
+    load,
+    logarithm,
+    magnitude,
+    nearest,
+    root,
+    select,
+    store,
+)
 from deepbackmap.quantities import COULOMB
 
 TINY = 1e-30
@@ -55,16 +73,6 @@ def arctangent(y, x):
 
 
 @inner
-def difference(x, i, j):
-    """Vector from one atom to another."""
-    return (
-        load(x, j) - load(x, i),
-        load(x, j + LANES) - load(x, i + LANES),
-        load(x, j + 2 * LANES) - load(x, i + 2 * LANES),
-    )
-
-
-@inner
 def dot(a, b):
     """Scalar product."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
@@ -86,111 +94,6 @@ def push(f, i, g, scale):
     store(f, i, load(f, i) + scale * g[0])
     store(f, i + LANES, load(f, i + LANES) + scale * g[1])
     store(f, i + 2 * LANES, load(f, i + 2 * LANES) + scale * g[2])
-
-
-# Every kernel takes the state ``x`` and forces ``f`` in lanes, where the molecules begin in them,
-# the atoms of all terms (from ``a`` on) as places relative to that, how many terms there are, their
-# parameters (from ``p`` on, ``width`` each), and where to add energies (if ``want``).
-
-
-def _of_distance(energy: Callable[..., Any]) -> Callable[..., Any]:
-    """Kernel of terms that depend on the distance of two atoms."""
-
-    @inner
-    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
-        for k in range(count):
-            i, j = base + atoms[a + 2 * k], base + atoms[a + 2 * k + 1]
-            d = difference(x, i, j)
-            r = root(dot(d, d))
-            value, slope = energy(r, parameters, p + width * k)
-            scale = slope / select(r > 0.0, r, 1.0)
-            push(f, i, d, scale)
-            push(f, j, d, scale * -1.0)
-            if want:
-                store(e, at, load(e, at) + value)
-
-    return kernel
-
-
-def _of_angle(energy: Callable[..., Any]) -> Callable[..., Any]:
-    """Kernel of terms that depend on the angle at the middle one of three atoms."""
-
-    @inner
-    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
-        for k in range(count):
-            i, j = base + atoms[a + 3 * k], base + atoms[a + 3 * k + 1]
-            m = base + atoms[a + 3 * k + 2]
-            u, v = difference(x, j, i), difference(x, j, m)
-            uu, vv, uv = dot(u, u), dot(v, v), dot(u, v)
-            c = cross(u, v)
-            s = root(dot(c, c))
-            product = root(uu * vv)
-            undefined = product < ANGLE_UNDEFINED
-            safe = select(undefined, 1.0, product)
-            theta = select(undefined, 0.0, arctangent(s, uv))
-            cosine, sine = select(undefined, 1.0, uv / safe), select(undefined, 0.0, s / safe)
-            value, slope = energy(theta, cosine, sine, parameters, p + width * k)
-            slope = select(undefined, 0.0, slope)
-            # the angle's gradient at an end is across its arm, in the plane, one over its length
-            first, second = slope / (uu * s + TINY), slope / (vv * s + TINY)
-            gi = (
-                (uv * u[0] - uu * v[0]) * first,
-                (uv * u[1] - uu * v[1]) * first,
-                (uv * u[2] - uu * v[2]) * first,
-            )
-            gm = (
-                (uv * v[0] - vv * u[0]) * second,
-                (uv * v[1] - vv * u[1]) * second,
-                (uv * v[2] - vv * u[2]) * second,
-            )
-            push(f, i, gi, -1.0)
-            push(f, m, gm, -1.0)
-            push(f, j, (gi[0] + gm[0], gi[1] + gm[1], gi[2] + gm[2]), 1.0)
-            if want:
-                store(e, at, load(e, at) + value)
-
-    return kernel
-
-
-def _of_dihedral(energy: Callable[..., Any]) -> Callable[..., Any]:
-    """Kernel of terms that depend on the dihedral of four atoms."""
-
-    @inner
-    def kernel(x, f, base, atoms, a, count, parameters, p, width, e, at, want):
-        for k in range(count):
-            i, j = base + atoms[a + 4 * k], base + atoms[a + 4 * k + 1]
-            m, n = base + atoms[a + 4 * k + 2], base + atoms[a + 4 * k + 3]
-            u, v, w = difference(x, i, j), difference(x, j, m), difference(x, m, n)
-            first, second = cross(u, v), cross(v, w)
-            vv = dot(v, v)
-            axis = root(vv)
-            y, c = axis * dot(u, second), dot(first, second)
-            ff, ss = dot(first, first), dot(second, second)
-            product = root(ff * ss)
-            undefined = product < DIHEDRAL_UNDEFINED
-            safe = select(undefined, 1.0, product)
-            phi = select(undefined, 0.0, arctangent(y, c))
-            cosine, sine = select(undefined, 1.0, c / safe), select(undefined, 0.0, y / safe)
-            value, slope = energy(phi, cosine, sine, parameters, p + width * k)
-            slope = select(undefined, 0.0, slope)
-            gi, gn = slope * axis / (ff + TINY), slope * axis / (ss + TINY)
-            gi = gi * -1.0
-            start = (gi * first[0], gi * first[1], gi * first[2])
-            end = (gn * second[0], gn * second[1], gn * second[2])
-            uv, wv = dot(u, v) / (vv + TINY), dot(w, v) / (vv + TINY)
-            inner = (
-                uv * start[0] - wv * end[0],
-                uv * start[1] - wv * end[1],
-                uv * start[2] - wv * end[2],
-            )
-            push(f, i, start, -1.0)
-            push(f, n, end, -1.0)
-            push(f, j, (start[0] + inner[0], start[1] + inner[1], start[2] + inner[2]), 1.0)
-            push(f, m, (end[0] - inner[0], end[1] - inner[1], end[2] - inner[2]), 1.0)
-            if want:
-                store(e, at, load(e, at) + value)
-
-    return kernel
 
 
 # Energies and slopes of single terms; parameters from index ``p`` on.
@@ -219,6 +122,38 @@ def _coulomb(r, parameters, p):
 
 
 @inner
+def _bond_g96(r, parameters, p):
+    d = r * r - parameters[p] * parameters[p]
+    return 0.25 * parameters[p + 1] * d * d, parameters[p + 1] * r * d
+
+
+@inner
+def _morse(r, parameters, p):
+    part = exponential((r - parameters[p]) * (parameters[p + 2] * -1.0))
+    d = 1.0 - part
+    depth = parameters[p + 1]
+    return depth * d * d, 2.0 * depth * parameters[p + 2] * part * d
+
+
+@inner
+def _bond_cubic(r, parameters, p):
+    d = r - parameters[p]
+    k, cubic = parameters[p + 1], parameters[p + 2]
+    return k * d * d * (1.0 + cubic * d), k * d * (2.0 + 3.0 * cubic * d)
+
+
+@inner
+def _fene(r, parameters, p):
+    # ends as in ``forcefield.terms.fene``: straight in r^2
+    square, k = parameters[p] * parameters[p], parameters[p + 1]
+    ratio = r * r * (1.0 / square)
+    inside = select(ratio > FENE_LAST, FENE_LAST, ratio)
+    beyond = (ratio - inside) * (1.0 / (1.0 - FENE_LAST))
+    value = (0.5 * k * square) * (beyond - logarithm(1.0 - inside))
+    return value, k * r / (1.0 - inside)
+
+
+@inner
 def _harmonic_angle(theta, cosine, sine, parameters, p):
     d = theta - parameters[p]
     return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d
@@ -228,6 +163,28 @@ def _harmonic_angle(theta, cosine, sine, parameters, p):
 def _cosine_angle(theta, cosine, sine, parameters, p):
     d = cosine - parameters[p]
     return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d * sine * -1.0
+
+
+@inner
+def _quartic_angle(theta, cosine, sine, parameters, p):
+    d = theta - parameters[p]
+    value, slope = d * 0.0 + parameters[p + 5], d * 0.0
+    for k in range(4, 0, -1):
+        slope = slope * d + value
+        value = value * d + parameters[p + k]
+    return value, slope
+
+
+@inner
+def _restricted(angle, cosine, sine, parameters, p):
+    # an angle or a dihedral; ends as in ``forcefield.terms``, at a least sine
+    d, square = cosine - parameters[p], sine * sine
+    flat = square < LEAST_SINE * LEAST_SINE
+    inverse = 1.0 / select(flat, LEAST_SINE * LEAST_SINE, square)
+    k = parameters[p + 1]
+    value = 0.5 * k * d * d * inverse
+    slope = (k * sine * inverse * -1.0) * d
+    return value, slope - select(flat, 0.0, k * d * d * cosine * sine * inverse * inverse)
 
 
 @inner
@@ -294,50 +251,191 @@ def _charges(columns: Columns) -> Prepared:
 class Kernel:
     """How terms of one kind are worked out."""
 
+    loop: int
+    """Atoms of a term, which say what it is a function of."""
     number: int
-    """What ``add_terms`` knows it by."""
+    """Of the function, as its loop knows it."""
     prepare: Callable[[Columns], Prepared | None]
     """From the columns of the topology to what the kernel takes; None if it cannot take them."""
 
 
+DISTANCE, ANGLE, DIHEDRAL = 2, 3, 4
+"""Which loop: by the atoms of a term."""
+HARMONIC, RESTRICTED = 0, 1
+LENNARD_JONES, CHARGES, G96, MORSE, CUBIC, FENE = range(2, 8)
+COSINE, QUARTIC = 2, 3
+PERIODIC, POLYNOMIAL = 2, 3
+"""Which function: numbers are those of one loop."""
+
 KERNELS = {
-    "bond": Kernel(0, _as_they_are),
-    "angle": Kernel(1, _as_they_are),
-    "angle_g96": Kernel(2, _cosines),
-    "proper": Kernel(3, _phases),
-    "ryckaert_bellemans": Kernel(4, _as_they_are),
-    "improper": Kernel(5, _as_they_are),
-    "lj14": Kernel(6, _powers),
-    "coulomb14": Kernel(7, _charges),
+    "bond": Kernel(DISTANCE, HARMONIC, _as_they_are),
+    "harmonic": Kernel(DISTANCE, HARMONIC, _as_they_are),
+    "bond_g96": Kernel(DISTANCE, G96, _as_they_are),
+    "morse": Kernel(DISTANCE, MORSE, _as_they_are),
+    "bond_cubic": Kernel(DISTANCE, CUBIC, _as_they_are),
+    "fene": Kernel(DISTANCE, FENE, _as_they_are),
+    "lj14": Kernel(DISTANCE, LENNARD_JONES, _powers),
+    "lj14_powers": Kernel(DISTANCE, LENNARD_JONES, _as_they_are),
+    "coulomb14": Kernel(DISTANCE, CHARGES, _charges),
+    "angle": Kernel(ANGLE, HARMONIC, _as_they_are),
+    "angle_g96": Kernel(ANGLE, COSINE, _cosines),
+    "angle_quartic": Kernel(ANGLE, QUARTIC, _as_they_are),
+    "angle_restricted": Kernel(ANGLE, RESTRICTED, _cosines),
+    "proper": Kernel(DIHEDRAL, PERIODIC, _phases),
+    "ryckaert_bellemans": Kernel(DIHEDRAL, POLYNOMIAL, _as_they_are),
+    "improper": Kernel(DIHEDRAL, HARMONIC, _as_they_are),
+    "dihedral_restricted": Kernel(DIHEDRAL, RESTRICTED, _cosines),
 }
 """By kind of term, as in ``forcefield.terms.FUNCTIONS``."""
-
-_bond = _of_distance(_harmonic)
-_angle = _of_angle(_harmonic_angle)
-_angle_g96 = _of_angle(_cosine_angle)
-_proper = _of_dihedral(_periodic)
-_rb = _of_dihedral(_ryckaert_bellemans)
-_improper = _of_dihedral(_harmonic_dihedral)
-_lj14 = _of_distance(_lennard_jones)
-_coulomb14 = _of_distance(_coulomb)
+PARTS = {"urey_bradley": (("angle", (0, 1, 2), (0, 1)), ("harmonic", (0, 2), (2, 3)))}
+"""Kinds that are sums of others: of which, with which of their atoms and columns."""
 
 
 @inner
-def add_terms(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want):
-    """Adds the forces of all terms of one kind, and their energies if wanted."""
-    if number == 0:
-        _bond(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 1:
-        _angle(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 2:
-        _angle_g96(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 3:
-        _proper(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 4:
-        _rb(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 5:
-        _improper(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 6:
-        _lj14(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
-    elif number == 7:
-        _coulomb14(x, f, base, atoms, a, count, parameters, p, width, e, at, want)
+def _of_distance(number, r, parameters, p):
+    if number == LENNARD_JONES:
+        return _lennard_jones(r, parameters, p)
+    if number == CHARGES:
+        return _coulomb(r, parameters, p)
+    if number == G96:
+        return _bond_g96(r, parameters, p)
+    if number == MORSE:
+        return _morse(r, parameters, p)
+    if number == CUBIC:
+        return _bond_cubic(r, parameters, p)
+    if number == FENE:
+        return _fene(r, parameters, p)
+    return _harmonic(r, parameters, p)
+
+
+@inner
+def _of_angle(number, theta, cosine, sine, parameters, p):
+    if number == COSINE:
+        return _cosine_angle(theta, cosine, sine, parameters, p)
+    if number == QUARTIC:
+        return _quartic_angle(theta, cosine, sine, parameters, p)
+    if number == RESTRICTED:
+        return _restricted(theta, cosine, sine, parameters, p)
+    return _harmonic_angle(theta, cosine, sine, parameters, p)
+
+
+@inner
+def _of_dihedral(number, phi, cosine, sine, parameters, p):
+    if number == PERIODIC:
+        return _periodic(phi, cosine, sine, parameters, p)
+    if number == POLYNOMIAL:
+        return _ryckaert_bellemans(phi, cosine, sine, parameters, p)
+    if number == RESTRICTED:
+        return _restricted(phi, cosine, sine, parameters, p)
+    return _harmonic_dihedral(phi, cosine, sine, parameters, p)
+
+
+# Every loop takes the number of the kind, the state ``x`` and forces ``f`` in lanes, where the
+# molecules begin in them, the atoms of all terms (from ``a`` on) as places relative to that, how
+# many terms there are, their parameters (from ``p`` on, ``width`` each), where to add energies (if
+# ``want``), and the cell of molecules that are bonded to their own images (``images``).
+
+
+@inner
+def add_distances(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
+    """Terms of the distance of two atoms."""
+    for k in range(count):
+        i, j = base + atoms[a + 2 * k], base + atoms[a + 2 * k + 1]
+        d = difference(x, j, i, cell)
+        r = root(dot(d, d))
+        value, slope = _of_distance(number, r, parameters, p + width * k)
+        scale = slope / select(r > 0.0, r, 1.0)
+        push(f, i, d, scale)
+        push(f, j, d, scale * -1.0)
+        if want:
+            store(e, at, load(e, at) + value)
+
+
+@inner
+def add_angles(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
+    """Terms of the angle at the middle one of three atoms."""
+    for k in range(count):
+        i, j = base + atoms[a + 3 * k], base + atoms[a + 3 * k + 1]
+        m = base + atoms[a + 3 * k + 2]
+        u, v = difference(x, i, j, cell), difference(x, m, j, cell)
+        uu, vv, uv = dot(u, u), dot(v, v), dot(u, v)
+        c = cross(u, v)
+        s = root(dot(c, c))
+        product = root(uu * vv)
+        undefined = product < ANGLE_UNDEFINED
+        safe = select(undefined, 1.0, product)
+        theta = select(undefined, 0.0, arctangent(s, uv))
+        cosine, sine = select(undefined, 1.0, uv / safe), select(undefined, 0.0, s / safe)
+        value, slope = _of_angle(number, theta, cosine, sine, parameters, p + width * k)
+        slope = select(undefined, 0.0, slope)
+        # the angle's gradient at an end is across its arm, in the plane, one over its length
+        first, second = slope / (uu * s + TINY), slope / (vv * s + TINY)
+        gi = (
+            (uv * u[0] - uu * v[0]) * first,
+            (uv * u[1] - uu * v[1]) * first,
+            (uv * u[2] - uu * v[2]) * first,
+        )
+        gm = (
+            (uv * v[0] - vv * u[0]) * second,
+            (uv * v[1] - vv * u[1]) * second,
+            (uv * v[2] - vv * u[2]) * second,
+        )
+        push(f, i, gi, -1.0)
+        push(f, m, gm, -1.0)
+        push(f, j, (gi[0] + gm[0], gi[1] + gm[1], gi[2] + gm[2]), 1.0)
+        if want:
+            store(e, at, load(e, at) + value)
+
+
+@inner
+def add_dihedrals(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
+    """Terms of the dihedral of four atoms."""
+    for k in range(count):
+        i, j = base + atoms[a + 4 * k], base + atoms[a + 4 * k + 1]
+        m, n = base + atoms[a + 4 * k + 2], base + atoms[a + 4 * k + 3]
+        u, v = difference(x, j, i, cell), difference(x, m, j, cell)
+        w = difference(x, n, m, cell)
+        first, second = cross(u, v), cross(v, w)
+        vv = dot(v, v)
+        axis = root(vv)
+        y, c = axis * dot(u, second), dot(first, second)
+        ff, ss = dot(first, first), dot(second, second)
+        product = root(ff * ss)
+        undefined = product < DIHEDRAL_UNDEFINED
+        safe = select(undefined, 1.0, product)
+        phi = select(undefined, 0.0, arctangent(y, c))
+        cosine, sine = select(undefined, 1.0, c / safe), select(undefined, 0.0, y / safe)
+        value, slope = _of_dihedral(number, phi, cosine, sine, parameters, p + width * k)
+        slope = select(undefined, 0.0, slope)
+        gi, gn = slope * axis / (ff + TINY), slope * axis / (ss + TINY)
+        gi = gi * -1.0
+        start = (gi * first[0], gi * first[1], gi * first[2])
+        end = (gn * second[0], gn * second[1], gn * second[2])
+        uv, wv = dot(u, v) / (vv + TINY), dot(w, v) / (vv + TINY)
+        between = (
+            uv * start[0] - wv * end[0],
+            uv * start[1] - wv * end[1],
+            uv * start[2] - wv * end[2],
+        )
+        push(f, i, start, -1.0)
+        push(f, n, end, -1.0)
+        push(f, j, (start[0] + between[0], start[1] + between[1], start[2] + between[2]), 1.0)
+        push(f, m, (end[0] - between[0], end[1] - between[1], end[2] - between[2]), 1.0)
+        if want:
+            store(e, at, load(e, at) + value)
+
+
+@inner
+def add_terms(size, number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
+    """Adds the forces of all terms of one kind, and their energies if wanted.
+
+    Args:
+        size: atoms of a term, as ``Kernel.loop``.
+        number: of the kind; the others are those of the loops.
+    """
+    if size == DISTANCE:
+        add_distances(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)
+    elif size == ANGLE:
+        add_angles(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)
+    else:
+        add_dihedrals(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)

@@ -5,6 +5,11 @@ sparse, since constraints meet only where they share atoms. Its factor is worked
 once for each molecule type: constraints in an order that fills in little (minimum degree; George,
 Liu, SIAM Rev. 31, 1, 1989), which needs no chain: rings, branches and networks are ordered alike.
 What is left for each step is a fixed list of multiplications, the same for all copies.
+
+A large network fills in however it is ordered. Where the factor would take more than ``DENSE``
+multiplications a row, or ``MOST`` in all, columns that have grown beyond ``ROOM`` pass nothing on:
+the factor is then incomplete, and serves an iteration (``solver``; Meijerink, van der Vorst, Math.
+Comput. 31, 148, 1977).
 """
 
 from __future__ import annotations
@@ -21,6 +26,15 @@ from deepbackmap.mechanics.lanes import compiled
 from deepbackmap.system import MoleculeType
 from deepbackmap.system.kinds import HELD
 
+DENSE, MOST = 1000, 30_000_000
+"""Multiplications up to which a factor is worked out in full, a row and in all. Chains take 10 to
+20 a row, a melt of 36 chains of 162 atoms with 600 links 80; an iteration costs as much as some
+hundreds a row."""
+ROOM = 24
+"""Entries below the diagonal of a column of an incomplete factor up to which it is eliminated with
+all that this fills in."""
+WEAK = 1e-3
+"""Of the smallest diagonal element: pivots of an incomplete factor below that are not used."""
 NEGLIGIBLE = 1e-12
 """Relative size of an entry that is rounding: a bond inside a bead that is weighted by mass does
 not move it."""
@@ -48,7 +62,8 @@ class Constraints:
     """Place of each slot's row."""
     targets: Int32[np.ndarray, "o"]
     """Slots that change when a column is eliminated: for each entry below its diagonal, with each
-    entry from there on."""
+    entry from there on. One behind the last slot stands for what an incomplete factor leaves out.
+    """
     pairs: Int64[np.ndarray, "p 3"]
     """Two bonds that share an atom, and their slot."""
     pair_factors: Float64[np.ndarray, "p"]
@@ -61,6 +76,10 @@ class Constraints:
     diagonals: Int64[np.ndarray, "h3"]
     """Slots of the diagonal of beads: x, y and z of each."""
     diagonal_values: Float64[np.ndarray, "h3"]
+    incomplete: bool
+    """Whether the factor leaves something out."""
+    pivots: Float64[np.ndarray, "2"]
+    """The smallest one that an incomplete factor uses, and what takes the place of smaller ones."""
 
 
 def rigid_bonds(
@@ -124,7 +143,11 @@ def constraints_of(
         axis=1,
     )
     n = m + 3 * h
-    starts, rows = _fill_in(n, ends.max(axis=0), ends.min(axis=0))
+    high, low = ends.max(axis=0), ends.min(axis=0)
+    complete = _fill_in(n, high, low, None)
+    found = complete or _fill_in(n, high, low, ROOM)
+    assert found is not None  # with a bound it always is
+    starts, rows = found
     slots = _slots(starts, rows, ends)
     p, c = int(pair.sum()), int(cross.sum())
     own = starts[:-1]
@@ -144,6 +167,8 @@ def constraints_of(
         fixed_values=np.concatenate([np.repeat(value[between], 3), diagonal[:m]]),
         diagonals=own[bead_places.ravel()],
         diagonal_values=np.repeat(diagonal[m:], 3),
+        incomplete=complete is None,
+        pivots=np.array([WEAK * diagonal.min(), diagonal.mean()]) if n else np.zeros(2),
     )
 
 
@@ -201,17 +226,40 @@ def _order(n: int, i: Int64[np.ndarray, "e"], j: Int64[np.ndarray, "e"]) -> Int6
 
 
 def _fill_in(
-    n: int, high: Int64[np.ndarray, "e"], low: Int64[np.ndarray, "e"]
-) -> tuple[Int64[np.ndarray, "n1"], Int32[np.ndarray, "s"]]:
-    """Starts of the columns of the factor, and the rows in them, from entries of the matrix."""
+    n: int,
+    high: Int64[np.ndarray, "e"],
+    low: Int64[np.ndarray, "e"],
+    room: int | None,
+) -> tuple[Int64[np.ndarray, "n1"], Int32[np.ndarray, "s"]] | None:
+    """Starts of the columns of the factor, and the rows in them, from entries of the matrix.
+
+    Args:
+        n: rows.
+        high: row of each entry below the diagonal.
+        low: its column.
+        room: columns with more entries than that pass nothing on; None: all do.
+
+    Returns:
+        None where all columns pass everything on and more than ``DENSE`` multiplications a row,
+        or ``MOST`` in all, come of it.
+    """
     columns: list[set[int]] = [set() for _ in range(n)]
     for row, column in zip(high.tolist(), low.tolist(), strict=True):
         columns[column].add(row)
+    left = min(DENSE * n, MOST)
     for k in range(n):
-        if columns[k]:
-            parent = min(columns[k])
-            columns[parent].update(columns[k])
-            columns[parent].discard(parent)
+        size = len(columns[k])
+        if not size:
+            continue
+        if room is None:
+            left -= size * (size + 1) // 2
+            if left < 0:
+                return None
+        elif size > room:
+            continue
+        parent = min(columns[k])
+        columns[parent].update(columns[k])
+        columns[parent].discard(parent)
     starts = np.zeros(n + 1, dtype=np.int64)
     starts[1:] = np.cumsum([1 + len(c) for c in columns])
     rows = [np.array([k, *sorted(c)], dtype=np.int32) for k, c in enumerate(columns)]
@@ -229,7 +277,7 @@ def _slots(
 
 @compiled
 def _targets(starts, rows):
-    """``Constraints.targets``: rows of a column occur in the column of each of them."""
+    """``Constraints.targets``."""
     total = 0
     for k in range(len(starts) - 1):
         below = starts[k + 1] - starts[k] - 1
@@ -238,10 +286,11 @@ def _targets(starts, rows):
     n = 0
     for k in range(len(starts) - 1):
         for a in range(starts[k] + 1, starts[k + 1]):
-            at = starts[rows[a]]
+            at, stop = starts[rows[a]], starts[rows[a] + 1]
             for b in range(a, starts[k + 1]):
-                while rows[at] != rows[b]:
+                while at < stop and rows[at] < rows[b]:
                     at += 1
-                found[n] = at
+                here = at < stop and rows[at] == rows[b]
+                found[n] = at if here else len(rows)
                 n += 1
     return found

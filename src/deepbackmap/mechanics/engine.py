@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, ReactionField
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics import pairs, steps
@@ -21,6 +20,7 @@ from deepbackmap.mechanics.noise import quantiles
 from deepbackmap.mechanics.solver import TOLERANCE
 from deepbackmap.mechanics.tables import Places, Tables, places_of, tables_of
 from deepbackmap.quantities import BOLTZMANN, COULOMB
+from deepbackmap.system.whole import spanning_molecules
 
 CUTOFF = 0.7
 """Of Lennard-Jones and Coulomb, nm."""
@@ -32,6 +32,9 @@ SOFT = 0.75
 """Below this fraction of sigma the repulsion grows no further."""
 CLOSEST = 0.05
 """nm: pairs without a sigma exert no more force below that."""
+BARE = 0.13
+"""nm: nor do charges without a core (hydrogens of water) below that, nearer than any hydrogen bond.
+Where atoms start on top of each other they would hold two molecules together for good."""
 LIGHTEST = 3.0
 """u: hydrogens count as that heavy."""
 FIRM = 2.0
@@ -216,6 +219,7 @@ class Mechanics:
         *,
         at: Float64[np.ndarray, "n 3"] | None = None,
         tolerance: float = TOLERANCE,
+        box: Float64[np.ndarray, "3 3"] | None = None,
     ) -> Projected:
         """Moves atoms, light ones more than heavy ones, onto the constraints.
 
@@ -232,9 +236,10 @@ class Mechanics:
                 its beads where it has them there: it stays strained, without wandering.
             tolerance: largest deviation of a bond's length or of a coordinate of a bead that is
                 left where it is, nm.
+            box: lattice vectors as rows, nm, where molecules may be bonded to their own images.
         """
         with _Threads(self.threads):
-            work = self._work(positions, beads, widths)
+            work = self._work(positions, beads, widths, box=box)
             return self._project(work, tolerance, at)
 
     def tangent(
@@ -242,6 +247,8 @@ class Mechanics:
         positions: Float64[np.ndarray, "n 3"],
         vectors: Float64[np.ndarray, "n 3"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
+        *,
+        box: Float64[np.ndarray, "3 3"] | None = None,
     ) -> Float64[np.ndarray, "n 3"]:
         """Takes out of velocities or moves what would change a length or move a held bead.
 
@@ -249,13 +256,14 @@ class Mechanics:
             positions: nm, molecules whole and projected.
             vectors: of any unit, one an atom.
             widths: of the beads, nm: 0 for those that are held exactly.
+            box: as for ``project``.
 
         Returns:
             What is left, in the same unit.
         """
         with _Threads(self.threads):
             beads = np.zeros((self.mapping.n_beads, 3))
-            work = self._work(positions, beads, widths)
+            work = self._work(positions, beads, widths, box=box)
             work.state.v[:] = self._places.spread(vectors)
             steps.tangent_all(work.tables, self._places.groups, work.state, np.inf)
             return self._places.gather(work.state.v)
@@ -295,8 +303,7 @@ class Mechanics:
         with _Threads(self.threads):
             warmth = options.temperatures()
             firm = self.firm(float(warmth.max()), options.timestep)
-            work = self._work(positions, beads, np.where(firm > widths, 0.0, widths), names)
-            work.box = np.ascontiguousarray(box, dtype=np.float64)
+            work = self._work(positions, beads, np.where(firm > widths, 0.0, widths), names, box)
             start = self._project(work, TOLERANCE)
             warmth = BOLTZMANN * warmth
             self._set_velocities(work, velocities, options, float(warmth[0]))
@@ -332,8 +339,7 @@ class Mechanics:
             softness: of cores, as in ``Langevin``.
         """
         with _Threads(self.threads):
-            work = self._work(positions, beads, widths)
-            work.box = np.ascontiguousarray(box, dtype=np.float64)
+            work = self._work(positions, beads, widths, box=box)
             lists, parameters = self._list(work), self._field(softness)
             for far in (False, True):
                 steps.forces_of_pairs(lists, parameters, work.state, far, 1.0)
@@ -366,8 +372,7 @@ class Mechanics:
             shifted: count Lennard-Jones from zero at the cut-off: what dynamics conserves.
         """
         with _Threads(self.threads):
-            work = self._work(positions, beads, widths)
-            work.box = np.ascontiguousarray(box, dtype=np.float64)
+            work = self._work(positions, beads, widths, box=box)
             self._list(work)
             return self._energies(work, BOLTZMANN * temperature, shifted=shifted)
 
@@ -379,6 +384,7 @@ class Mechanics:
         beads: Float64[np.ndarray, "nb 3"],
         widths: float | Float64[np.ndarray, "nb"],
         names: Int64[np.ndarray, "n"] | None = None,
+        box: Float64[np.ndarray, "3 3"] | None = None,
     ) -> _Work:
         width = np.broadcast_to(np.asarray(widths, dtype=np.float64), (len(beads),))
         exact = width == 0.0
@@ -397,8 +403,28 @@ class Mechanics:
             offsets=np.zeros_like(x),
             listed=x.copy(),
             extra=np.zeros(0),
+            cell=np.zeros(9) if box is None else np.asarray(box, dtype=np.float64).ravel(),
+            across=self._across(positions, box),
         )
-        return _Work(tables, state, left)
+        work = _Work(tables, state, left)
+        if box is not None:
+            work.box = np.ascontiguousarray(box, dtype=np.float64)
+        return work
+
+    def _across(
+        self, positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"] | None
+    ) -> Int64[np.ndarray, "t"]:
+        """1 for each molecule type of which a copy is bonded to its own image."""
+        topology = self.mapping.topology
+        found = np.zeros(len(topology.molecule_types), dtype=np.int64)
+        if box is not None:
+            spanning = spanning_molecules(positions, box, topology)
+            np.maximum.at(found, topology.molecule_type_index(), spanning.astype(np.int64))
+        return found
+
+    def _cell_of(self, work: _Work, t: int) -> torch.Tensor | None:
+        """The box, for terms of a type that is bonded to its own image."""
+        return torch.from_numpy(work.box) if work.state.across[t] else None
 
     def _tables_for(self, exact: Bool[np.ndarray, "nb"]) -> tuple[Tables, list[list[Any]]]:
         """Tables for the beads that are held exactly, made once for each choice."""
@@ -513,7 +539,7 @@ class Mechanics:
         table = np.zeros((len(c6), len(c6), pairs.ROWS), dtype=np.float32)
         scale = 1.0 - softness
         table[..., 0], table[..., 1] = 12.0 * scale * c12, 6.0 * scale * c6
-        table[..., 2] = np.maximum(SOFT * sigma, CLOSEST) ** 2
+        table[..., 2] = np.where(c12 > 0.0, np.maximum(SOFT * sigma, CLOSEST), BARE) ** 2
         table[..., 3] = 0.5 * softness * sigma**6
         return steps.Field(
             table=table,
@@ -547,19 +573,20 @@ class Mechanics:
         )
         if not finite:
             raise LostError(self._lost(work))
-        points = np.zeros(4 * len(atoms), dtype=np.float32)
+        points = np.zeros(4 * len(atoms))
         pairs.place(state.x, self._places.atoms, state.offsets, atoms, points, LANES)
         real = atoms >= 0
         points[3::4] = np.where(real, self._charges[atoms], 0.0)
         types = np.where(real, self._atom_types[atoms], 0)
         ones = np.array([-1.0, 0.0, 1.0])
         images = np.stack(np.meshgrid(ones, ones, ones, indexing="ij"), axis=-1).reshape(-1, 3)
-        shifts = (images @ box).astype(np.float32)
+        shifts = images @ box
         near = NEAR if self.far_every > 1 else 0.0
+        rough = points.astype(np.float32), shifts.astype(np.float32)
         while True:
             made = self._made(len(atoms) // WIDTH)
             most_near = pairs.list_pairs(
-                atoms, first, points, columns, inverse, shifts, reach, near, self._excluded,
+                atoms, first, rough[0], columns, inverse, rough[1], reach, near, self._excluded,
                 *made, self._candidates,
             )  # fmt: skip
             counts = made[3]
@@ -640,10 +667,9 @@ class Mechanics:
         if not any(work.left):
             return
         x = torch.from_numpy(self._places.gather(work.state.x))
-        for first, _, molecules, tables in self._molecules(work, x):
+        for first, _, cell, molecules, tables in self._molecules(work, x):
             for table in tables:
-                energy = terms.FUNCTIONS[table.kind]
-                values = energy(molecules, table.index, table.parameters).sum(-1)
+                values = table.energies(molecules, cell).sum(-1)
                 found[table.term][first : first + len(molecules)] += values.numpy()
 
     def _extra(self, work: _Work) -> Float64[np.ndarray, "p"]:
@@ -652,25 +678,26 @@ class Mechanics:
             return np.zeros_like(work.state.x)
         x = torch.from_numpy(self._places.gather(work.state.x))
         forces = torch.zeros_like(x)
-        for _, start, molecules, tables in self._molecules(work, x):
+        for _, start, cell, molecules, tables in self._molecules(work, x):
             with torch.enable_grad():
                 copies = molecules.detach().requires_grad_(True)
-                total = sum(
-                    terms.FUNCTIONS[t.kind](copies, t.index, t.parameters).sum() for t in tables
-                )
-                (gradient,) = torch.autograd.grad(total, copies)  # type: ignore[arg-type]
+                total = torch.stack([t.energies(copies, cell).sum() for t in tables]).sum()
+                (gradient,) = torch.autograd.grad(total, copies)
             forces[start : start + gradient[..., 0].numel()] = -gradient.reshape(-1, 3)
         return self._places.spread(forces.numpy())
 
-    def _molecules(self, work: _Work, x: torch.Tensor) -> list[tuple[int, int, Any, list[Any]]]:
-        """First molecule and atom, copies and tables of each run whose type has such terms."""
+    def _molecules(
+        self, work: _Work, x: torch.Tensor
+    ) -> list[tuple[int, int, torch.Tensor | None, Any, list[Any]]]:
+        """First molecule and atom, cell, copies, tables of each run whose type has such terms."""
         found = []
         start = molecule = 0
         for t, count in self.mapping.topology.blocks:
             size = self.mapping.topology.molecule_types[t].n_atoms
             end = start + size * count
             if work.left[t]:
-                found.append((molecule, start, x[start:end].reshape(-1, size, 3), work.left[t]))
+                copies = x[start:end].reshape(-1, size, 3)
+                found.append((molecule, start, self._cell_of(work, t), copies, work.left[t]))
             start, molecule = end, molecule + count
         return found
 

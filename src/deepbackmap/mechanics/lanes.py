@@ -232,8 +232,10 @@ def _one_argument(name: str) -> Any:
     return apply
 
 
-root, magnitude, nearest = (_one_argument(name) for name in ("sqrt", "fabs", "rint"))
-"""Square roots, absolute values, nearest whole numbers."""
+root, magnitude, nearest, exponential, logarithm = (
+    _one_argument(name) for name in ("sqrt", "fabs", "rint", "exp", "log")
+)
+"""Square roots, absolute values, nearest whole numbers; the last two element by element."""
 
 
 @intrinsic

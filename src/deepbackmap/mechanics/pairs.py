@@ -9,6 +9,10 @@ in a fixed order by whichever thread, and nothing is scattered.
 Two parts of each list are kept apart: atoms that were nearer than ``near`` when they were listed,
 needed in every step, and the others; and in each part those that some atom of the cluster
 excludes, which carry a mask.
+
+Positions are kept in double precision and differences worked out in single: what is rounded is a
+position relative to the cluster's first atom, so that forces are as good in a large box as in a
+small one.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from deepbackmap.mechanics.lanes import (
 
 IMAGES = 27
 """Lattice vectors from -1 to 1 in each direction: the image of a listed atom."""
-FAR_AWAY = np.float32(1e6)
+FAR_AWAY = 1e6
 """nm: where the empty places of clusters are."""
 ROWS = 4
 """Of a pair of types: 12 c12, 6 c6, smallest distance squared, softness of the core."""
@@ -106,26 +110,38 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
     return atoms, first, finite
 
 
+@inner
+def _sort(atoms, first, stop, fractions):
+    """Sorts some atoms by height (Shell, Commun. ACM 2, 30, 1959): lists are short."""
+    gap = 1
+    while 3 * gap + 1 < stop - first:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for k in range(first + gap, stop):
+            atom, at = atoms[k], k
+            height = fractions[atom, 2]
+            while at >= first + gap and fractions[atoms[at - gap], 2] > height:
+                atoms[at] = atoms[at - gap]
+                at -= gap
+            atoms[at] = atom
+        gap //= 3
+
+
 @threaded
 def _sort_columns(atoms, first, count, fractions):
-    for c in prange(len(count)):
-        part = atoms[first[c] : first[c] + count[c]].copy()
-        key = np.empty(len(part))
-        for k in range(len(part)):
-            key[k] = fractions[part[k], 2]
-        order = np.argsort(key)
-        for k in range(len(part)):
-            atoms[first[c] + k] = part[order[k]]
+    for number in prange(len(count)):
+        c = np.int64(number)
+        _sort(atoms, first[c], first[c] + count[c], fractions)
 
 
 @compiled
 def place(x, where, offsets, atoms, points, lanes):
-    """Copies positions in the cell to the places of the clusters, in single precision."""
+    """Copies positions in the cell to the places of the clusters."""
     for s in range(len(atoms)):
         a = atoms[s]
         for c in range(3):
             w = where[a] + c * lanes
-            points[4 * s + c] = np.float32(x[w] - offsets[w]) if a >= 0 else FAR_AWAY
+            points[4 * s + c] = x[w] - offsets[w] if a >= 0 else FAR_AWAY
 
 
 @inner
@@ -207,7 +223,8 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
     for k in range(WIDTH):
         for c in range(3):
             # empty places are far from everything, each other included
-            own[c * WIDTH + k] = points[4 * (base + k) + c] if atoms[base + k] >= 0 else -FAR_AWAY
+            p = points[4 * (base + k) + c] if atoms[base + k] >= 0 else np.float32(-FAR_AWAY)
+            own[c * WIDTH + k] = p
     x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
     reach2 = np.float32(reach * reach)
     for k in range(n_clusters):
@@ -270,10 +287,10 @@ def list_pairs(
 
     Args:
         atoms: atom of each place, with the first place of each column.
-        points: positions of the places and their charges, (4 s,), nm.
+        points: positions of the places and their charges, (4 s,), nm; single precision does here.
         columns: how many along the first and the second lattice vector.
         inverse: of the box, whose lattice vectors are rows, 1/nm.
-        shifts: all lattice vectors used, nm.
+        shifts: all lattice vectors used, nm, single as well.
         reach: nm.
         near: nm; 0 if all are near.
         exclusions: molecule and number in it of each atom, and who excludes whom, row by row.
@@ -291,10 +308,11 @@ def list_pairs(
         steps[c] = np.sqrt(inverse[0, c] ** 2 + inverse[1, c] ** 2 + inverse[2, c] ** 2)
     clusters = len(atoms) // WIDTH
     boxes = np.empty(6 * clusters, dtype=np.float32)
-    for cluster in prange(clusters):
-        _bounds(points, atoms, cluster, boxes)
+    for number in prange(clusters):
+        _bounds(points, atoms, np.int64(number), boxes)
     most = np.zeros(CHUNKS, dtype=np.int64)
-    for chunk in prange(CHUNKS):
+    for number in prange(CHUNKS):
+        chunk = np.int64(number)
         own = np.empty(3 * WIDTH, dtype=np.float32)
         near_clusters = np.empty(candidates, dtype=np.int32)
         found = np.empty(candidates * WIDTH + 1, dtype=np.int32)
@@ -354,6 +372,18 @@ def bit_masks():
     return found
 
 
+@inner
+def _gather(points, shifts, base, own, moved):
+    """A cluster's positions from its first atom, and its charges; lattice vectors from there."""
+    for k in range(WIDTH):
+        for c in range(3):
+            own[c * WIDTH + k] = np.float32(points[4 * (base + k) + c] - points[4 * base + c])
+        own[3 * WIDTH + k] = np.float32(points[4 * (base + k) + 3])
+    for code in range(IMAGES):
+        for c in range(3):
+            moved[3 * code + c] = shifts[code, c] - points[4 * base + c]
+
+
 @threaded
 def pair_forces(
     atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
@@ -384,13 +414,14 @@ def pair_forces(
     cutoff2, field = np.float32(cutoff * cutoff), np.float32(field)
     scale = np.float32(scale)
     capacity, room = plain.shape[1], masked.shape[1]
-    for cluster in prange(len(atoms) // WIDTH):
+    for number in prange(len(atoms) // WIDTH):
+        cluster = np.int64(number)
         base = cluster * WIDTH
         own = np.empty(4 * WIDTH, dtype=np.float32)
         rows = np.empty(n_types * ROWS * WIDTH, dtype=np.float32)
+        moved = np.empty(3 * IMAGES)
+        _gather(points, shifts, base, own, moved)
         for k in range(WIDTH):
-            for c in range(4):
-                own[c * WIDTH + k] = points[4 * (base + k) + c]
             for t in range(n_types):
                 for c in range(ROWS):
                     rows[(t * ROWS + c) * WIDTH + k] = table[types[base + k], t, c]
@@ -404,12 +435,12 @@ def pair_forces(
         for k in range(start, stop):
             entry = plain[cluster, k]
             j, code = entry >> 5, entry & 31
-            dx = x - (points[4 * j] + shifts[code, 0])
-            dy = y - (points[4 * j + 1] + shifts[code, 1])
-            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            dx = x - np.float32(points[4 * j] + moved[3 * code])
+            dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])
+            dz = z - np.float32(points[4 * j + 2] + moved[3 * code + 2])
             row = types[j] * (ROWS * WIDTH)
             if charged:
-                charge = q * points[4 * j + 3]
+                charge = q * np.float32(points[4 * j + 3])
                 slope = _slopes(dx, dy, dz, rows, row, charge, field, cutoff2, everything)
             else:
                 slope = _slopes_uncharged(dx, dy, dz, rows, row, cutoff2, everything)
@@ -420,13 +451,13 @@ def pair_forces(
         for k in range(start, stop):
             entry = masked[cluster, k]
             j, code = entry >> 5, entry & 31
-            dx = x - (points[4 * j] + shifts[code, 0])
-            dy = y - (points[4 * j + 1] + shifts[code, 1])
-            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            dx = x - np.float32(points[4 * j] + moved[3 * code])
+            dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])
+            dz = z - np.float32(points[4 * j + 2] + moved[3 * code + 2])
             row = types[j] * (ROWS * WIDTH)
             included = load(bits, masks[cluster, k] * WIDTH) > np.float32(0.0)
             if charged:
-                charge = q * points[4 * j + 3]
+                charge = q * np.float32(points[4 * j + 3])
                 slope = _slopes(dx, dy, dz, rows, row, charge, field, cutoff2, included)
             else:
                 slope = _slopes_uncharged(dx, dy, dz, rows, row, cutoff2, included)
@@ -463,13 +494,14 @@ def pair_energies(
     k_field, c_field = np.float32(k_field), np.float32(c_field)
     capacity, room = plain.shape[1], masked.shape[1]
     zero = np.float32(0.0)
-    for cluster in prange(len(atoms) // WIDTH):
+    for number in prange(len(atoms) // WIDTH):
+        cluster = np.int64(number)
         base = cluster * WIDTH
         own = np.empty(5 * WIDTH, dtype=np.float32)
         rows = np.empty(n_types * 3 * WIDTH, dtype=np.float32)
+        moved = np.empty(3 * IMAGES)
+        _gather(points, shifts, base, own, moved)
         for k in range(WIDTH):
-            for c in range(4):
-                own[c * WIDTH + k] = points[4 * (base + k) + c]
             a = atoms[base + k]
             own[4 * WIDTH + k] = molecule[a] if a >= 0 else -1
             for t in range(n_types):
@@ -490,9 +522,9 @@ def pair_energies(
                 slot = r if r < n else room - 1 - (r - n)
                 entry, bit = masked[cluster, slot], np.int64(masks[cluster, slot])
             j, code = entry >> 5, entry & 31
-            dx = x - (points[4 * j] + shifts[code, 0])
-            dy = y - (points[4 * j + 1] + shifts[code, 1])
-            dz = z - (points[4 * j + 2] + shifts[code, 2])
+            dx = x - np.float32(points[4 * j] + moved[3 * code])
+            dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])
+            dz = z - np.float32(points[4 * j + 2] + moved[3 * code + 2])
             row = types[j] * (3 * WIDTH)
             r2 = dx * dx + dy * dy + dz * dz
             inside = r2 < cutoff2
@@ -502,7 +534,7 @@ def pair_energies(
             lj = (load(rows, row) * inverse6 - load(rows, row + WIDTH)) * inverse6
             lj = lj - load(rows, row + 2 * WIDTH)
             lj = select(both(inside, included), lj, zero)
-            charge = q * points[4 * j + 3]
+            charge = q * np.float32(points[4 * j + 3])
             plain_part = select(included, root(inverse2), zero)
             coulomb = select(inside, charge * (plain_part + k_field * r2 - c_field), zero)
             same = m == np.float32(molecule[atoms[j]])

@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry.warmth import AngleFreedom
+from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
 from deepbackmap.quantities import BOLTZMANN
@@ -218,7 +219,7 @@ class _Run:
     def hot(self) -> bool:
         """Whether the start, on its bonds and beads, is too hot to be held there."""
         mechanics, temperature = self._of.mechanics, self._options.temperature
-        start = mechanics.project(self._positions, self._beads)
+        start = mechanics.project(self._positions, self._beads, box=self._box)
         energies = mechanics.energies(start.positions, self._beads, self._box)
         return self._of.warmth(energies, temperature) > HOT
 
@@ -278,7 +279,7 @@ class _Run:
         """Where it ended, bonds and beads exact to the last digit."""
         mechanics = self._of.mechanics
         held = self._per_bead()
-        last = mechanics.project(self._positions, self._beads, held)
+        last = mechanics.project(self._positions, self._beads, held, box=self._box)
         widths = {t: float(held[where].max()) for t, where in self._of.bead_types.items()}
         return Settled(
             positions=last.positions, evaluations=self._done, widths=widths,
@@ -310,7 +311,8 @@ class _Run:
         return np.where(widths < self._firm, 0.0, widths)  # as steps hold them
 
     def _squares(self, seen: Observation) -> Float64[np.ndarray, "nb"]:
-        off = map_positions(self._of.mapping, seen.positions) - self._beads
+        mapped = map_positions(self._of.mapping, seen.positions, self._box)
+        off = minimum_image(mapped - self._beads, self._box)
         return np.einsum("ij,ij->i", off, off) / 3.0
 
     @staticmethod

@@ -12,6 +12,9 @@ vanishes with the deviation; of beads out of reach the squared deviations come n
 the bonds allow. Bonds are exact in either case: what is left of their deviations in the end is
 taken out with beads that only resist.
 
+Where the factor of a large network is incomplete (``constraints``), equations are solved by
+conjugate gradients with that factor as preconditioner, multiplying by ``J`` and its transpose.
+
 Functions work on one group of copies: ``T`` are the tables of all types (``tables.Tables``), ``t``
 the type, ``w`` the working memory of the group, and capitals places in it (``layout``).
 """
@@ -30,6 +33,7 @@ from deepbackmap.mechanics.columns import (
     FIXED,
     FIXED_VALUES,
     HELD,
+    INCOMPLETE,
     LENGTHS,
     MEAN,
     N_ATOMS,
@@ -42,6 +46,7 @@ from deepbackmap.mechanics.columns import (
     N_SLOTS,
     PAIR_FACTORS,
     PAIRS,
+    PIVOTS,
     PLACES,
     ROWS,
     SHARE_ATOMS,
@@ -51,6 +56,7 @@ from deepbackmap.mechanics.columns import (
     TARGETS,
     WEIGHTS,
 )
+from deepbackmap.mechanics.images import bead_at, bead_of, bead_off, difference
 from deepbackmap.mechanics.lanes import (
     LANES,
     both,
@@ -84,6 +90,12 @@ PROGRESS = 0.95
 has settled if its bonds are exact, and is damped twice as much if they are not."""
 RIDGE = 1e-10
 """Added to the diagonal, relative to it: redundant constraints would make the matrix singular."""
+GRADIENTS = 300
+"""Iterations of conjugate gradients, at most."""
+RESIDUAL, SHARP = 1e-3, 1e-9
+"""Of the largest element of the right side: what conjugate gradients leave. Newton's and SHAKE's
+iterations look at deviations themselves, so that the first is enough for them; velocities have only
+one try."""
 COINCIDENT = 1e-12
 """nm: atoms that are closer than this have no direction between them."""
 RELEASED = 1e12
@@ -95,31 +107,21 @@ def layout(T, t):
     """Places of a group's arrays in its working memory, and the size of that.
 
     Units along the bonds, the factor, right side and solution, aim, move, start, and where held
-    beads are to be.
+    beads are to be; at the end, for conjugate gradients, three vectors and what is added to the
+    diagonals of beads.
     """
     n = 3 * LANES * T.first[t, N_ATOMS]
     units = np.int64(0)
     factor = units + 3 * LANES * T.first[t, N_BONDS]
-    sides = factor + LANES * T.first[t, N_SLOTS]
+    sides = factor + LANES * (T.first[t, N_SLOTS] + 1)  # the last stands for what is left out
     aim = sides + LANES * T.first[t, N_PLACES]
     move = aim + n
     start = move + n
     goal = start + n
     size = goal + 3 * LANES * T.first[t, N_HELD]
+    if T.first[t, INCOMPLETE]:
+        size += LANES * (3 * T.first[t, N_PLACES] + T.first[t, N_HELD])
     return units, factor, sides, aim, move, start, goal, size
-
-
-@inner
-def bead_at(T, t, bead, x, base):
-    """Where the forward map puts a bead."""
-    shares, atoms, weights = T.first[t, SHARES], T.first[t, SHARE_ATOMS], T.first[t, WEIGHTS]
-    b0, b1, b2 = double4(0.0), double4(0.0), double4(0.0)
-    for k in range(T.integers[shares + bead], T.integers[shares + bead + 1]):
-        share, i = T.reals[weights + k], base + T.integers[atoms + k]
-        b0 = b0 + share * load(x, i)
-        b1 = b1 + share * load(x, i + LANES)
-        b2 = b2 + share * load(x, i + 2 * LANES)
-    return b0, b1, b2
 
 
 @inner
@@ -137,14 +139,12 @@ def add_to_bead(T, t, bead, x, base, d0, d1, d2, by_mass):
 
 
 @inner
-def set_units(T, t, x, base, w, U):
+def set_units(T, t, x, base, w, U, cell):
     """Unit vectors along the bonds."""
     bonds = T.first[t, BONDS]
     for k in range(T.first[t, N_BONDS]):
         i, j = base + T.integers[bonds + 2 * k], base + T.integers[bonds + 2 * k + 1]
-        d0 = load(x, i) - load(x, j)
-        d1 = load(x, i + LANES) - load(x, j + LANES)
-        d2 = load(x, i + 2 * LANES) - load(x, j + 2 * LANES)
+        d0, d1, d2 = difference(x, i, j, cell)
         length = root(d0 * d0 + d1 * d1 + d2 * d2)
         lost = length < COINCIDENT
         inverse = 1.0 / select(lost, COINCIDENT, length)
@@ -166,7 +166,7 @@ def set_goal(T, t, beads, base, w, G):
 
 
 @inner
-def deviations(T, t, w, X, G, Y, active, released, bonds_alone):
+def deviations(T, t, w, X, G, Y, active, released, bonds_alone, cell):
     """Fills in the right side; returns the largest deviations of bonds and of beads.
 
     Args:
@@ -176,14 +176,13 @@ def deviations(T, t, w, X, G, Y, active, released, bonds_alone):
         active: 1 for beads that a copy holds, 0 for others.
         released: where these begin.
         bonds_alone: whether beads count as where they should be.
+        cell: as for ``images.shortest``.
     """
     bond, bead = double4(0.0), double4(0.0)
     bonds, lengths, places = T.first[t, BONDS], T.first[t, LENGTHS], T.first[t, PLACES]
     for k in range(T.first[t, N_BONDS]):
         i, j = X + T.integers[bonds + 2 * k], X + T.integers[bonds + 2 * k + 1]
-        d0 = load(w, i) - load(w, j)
-        d1 = load(w, i + LANES) - load(w, j + LANES)
-        d2 = load(w, i + 2 * LANES) - load(w, j + 2 * LANES)
+        d0, d1, d2 = difference(w, i, j, cell)
         off = root(d0 * d0 + d1 * d1 + d2 * d2) - T.reals[lengths + k]
         store(w, Y + LANES * T.integers[places + k], off)
         size = magnitude(off)
@@ -194,16 +193,22 @@ def deviations(T, t, w, X, G, Y, active, released, bonds_alone):
     for k in range(T.first[t, N_HELD]):
         b = T.integers[held + k]
         counts = load(active, released + LANES * b)
-        found = bead_at(T, t, b, w, X)
+        found = bead_off(T, t, b, w, X, w, G + 3 * k * LANES, cell)
         for c in range(3):
             at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
-            off = (at - load(w, G + (3 * k + c) * LANES)) * counts
+            off = at * counts
             if bonds_alone:
                 off = double4(0.0)
             store(w, Y + LANES * T.integers[places + 3 * k + c], off)
             size = magnitude(off)
             bead = select(size <= bead, bead, size)
     return bond, bead
+
+
+@inner
+def _added(T, t):
+    """Place of what is added to the diagonals of beads, for conjugate gradients."""
+    return layout(T, t)[7] - LANES * T.first[t, N_HELD]
 
 
 @inner
@@ -236,6 +241,8 @@ def fill(T, t, w, U, L, softness, active, released):
     for k in range(T.first[t, N_HELD]):
         counts = load(active, released + LANES * T.integers[held + k])
         more = softness * mean + select(counts > 0.0, double4(0.0), mean * RELEASED)
+        if T.first[t, INCOMPLETE]:
+            store(w, _added(T, t) + LANES * k, more)
         for c in range(3 * k, 3 * k + 3):
             store(w, L + LANES * T.integers[slots + c], T.reals[values + c] + more)
 
@@ -246,7 +253,11 @@ def factorise(T, t, w, L):
     starts, target = T.first[t, STARTS], T.first[t, TARGETS]
     for k in range(T.first[t, N_PLACES]):
         first, stop = T.integers[starts + k], T.integers[starts + k + 1]
-        inverse = 1.0 / load(w, L + LANES * first)
+        pivot = load(w, L + LANES * first)
+        if T.first[t, INCOMPLETE]:
+            least = T.first[t, PIVOTS]
+            pivot = select(pivot > T.reals[least], pivot, T.reals[least + 1])
+        inverse = 1.0 / pivot
         store(w, L + LANES * first, inverse)
         for a in range(first + 1, stop):
             scaled = load(w, L + LANES * a) * inverse
@@ -258,8 +269,8 @@ def factorise(T, t, w, L):
 
 
 @inner
-def solve(T, t, w, L, Y):
-    """The solution, in place of the right side."""
+def substitute(T, t, w, L, Y):
+    """What the factor makes of a right side, in its place: the solution, if it is complete."""
     starts, rows, n = T.first[t, STARTS], T.first[t, ROWS], T.first[t, N_PLACES]
     for k in range(n):
         first, stop = T.integers[starts + k], T.integers[starts + k + 1]
@@ -300,6 +311,107 @@ def set_move(T, t, w, U, Y, M):
 
 
 @inner
+def _multiply(T, t, w, U, M, P, Q, added):
+    """The matrix times a vector, by way of the move that this stands for."""
+    set_move(T, t, w, U, P, M)
+    set_changes(T, t, w, M, w, U, Q)
+    places = T.first[t, PLACES] + T.first[t, N_BONDS]
+    for k in range(T.first[t, N_HELD]):
+        more = load(w, added + LANES * k)
+        for c in range(3):
+            at = LANES * T.integers[places + 3 * k + c]
+            store(w, Q + at, load(w, Q + at) + more * load(w, P + at))
+
+
+@inner
+def set_changes(T, t, x, base, w, U, Y):
+    """How fast vectors of the atoms change lengths and beads."""
+    bonds, places, first = T.first[t, BONDS], T.first[t, PLACES], T.first[t, HELD]
+    n = T.first[t, N_BONDS]
+    for k in range(n):
+        i, j = base + T.integers[bonds + 2 * k], base + T.integers[bonds + 2 * k + 1]
+        along = double4(0.0)
+        for c in range(3):
+            d = load(x, i + c * LANES) - load(x, j + c * LANES)
+            along = along + d * load(w, U + (3 * k + c) * LANES)
+        store(w, Y + LANES * T.integers[places + k], along)
+    for k in range(T.first[t, N_HELD]):
+        found = bead_of(T, t, T.integers[first + k], x, base)
+        at = places + n + 3 * k
+        store(w, Y + LANES * T.integers[at], found[0])
+        store(w, Y + LANES * T.integers[at + 1], found[1])
+        store(w, Y + LANES * T.integers[at + 2], found[2])
+
+
+@inner
+def _product(w, A, B, count):
+    """Scalar product of two vectors."""
+    found = double4(0.0)
+    for k in range(count):
+        found = found + load(w, A + LANES * k) * load(w, B + LANES * k)
+    return found
+
+
+@inner
+def _largest(w, A, count):
+    """Largest element of a vector."""
+    found = double4(0.0)
+    for k in range(count):
+        size = magnitude(load(w, A + LANES * k))
+        found = select(size > found, size, found)
+    return found
+
+
+@inner
+def _iterate(T, t, w, places, residual):
+    """The solution by conjugate gradients, in place of the right side."""
+    U, L, Y, _X, M, _S, G, _ = places
+    n = T.first[t, N_PLACES]
+    R = G + 3 * LANES * T.first[t, N_HELD]
+    P, Q = R + LANES * n, R + 2 * LANES * n
+    added = _added(T, t)
+    for k in range(n):
+        b = load(w, Y + LANES * k)
+        store(w, R + LANES * k, b)
+        store(w, Q + LANES * k, b)
+        store(w, P + LANES * k, double4(0.0))
+        store(w, Y + LANES * k, double4(0.0))
+    limit = _largest(w, R, n) * residual
+    rho = double4(1.0)
+    for step in range(GRADIENTS):
+        substitute(T, t, w, L, Q)
+        old, rho = rho, _product(w, R, Q, n)
+        ratio = rho / select(old > 0.0, old, 1.0)
+        if step == 0:
+            ratio = double4(0.0)
+        for k in range(n):
+            at = LANES * k
+            store(w, P + at, load(w, Q + at) + ratio * load(w, P + at))
+        _multiply(T, t, w, U, M, P, Q, added)
+        curvature = _product(w, P, Q, n)
+        # copies that are done have neither
+        size = rho / select(curvature > 0.0, curvature, 1.0)
+        size = select(curvature > 0.0, size, 0.0)
+        for k in range(n):
+            at = LANES * k
+            store(w, Y + at, load(w, Y + at) + size * load(w, P + at))
+            rest = load(w, R + at) - size * load(w, Q + at)
+            store(w, R + at, rest)
+            store(w, Q + at, rest)
+        if not some(_largest(w, R, n) > limit):
+            break
+
+
+@inner
+def solve(T, t, w, places, residual):
+    """The solution, in place of the right side."""
+    if T.first[t, INCOMPLETE]:
+        _iterate(T, t, w, places, residual)
+    else:
+        substitute(T, t, w, places[1], places[2])
+
+
+@inner
 def add_move(T, t, w, X, M, going):
     """Takes the move of copies that are going, bounded."""
     n = T.first[t, N_ATOMS]
@@ -316,7 +428,9 @@ def add_move(T, t, w, X, M, going):
 
 
 @inner
-def approach(T, t, w, places, going, iterations, tolerance, active, released, held, bonds_alone):
+def approach(
+    T, t, w, places, going, iterations, tolerance, active, released, held, bonds_alone, cell
+):  # fmt: skip
     """Moves copies until they have settled; each stops when it has, alone.
 
     Args:
@@ -327,6 +441,7 @@ def approach(T, t, w, places, going, iterations, tolerance, active, released, he
         active: as for ``deviations``, with ``released``.
         held: whether directions and factor are to be kept, instead of those of where copies are.
         bonds_alone: the beads only resist; where they are given does not matter.
+        cell: as for ``images.shortest``.
 
     Returns:
         The copies that have not settled.
@@ -334,7 +449,7 @@ def approach(T, t, w, places, going, iterations, tolerance, active, released, he
     U, L, Y, X, M, _S, G, _ = places
     damping, last = double4(1.0), double4(np.inf)
     for _ in range(iterations):
-        bond, bead = deviations(T, t, w, X, G, Y, active, released, bonds_alone)
+        bond, bead = deviations(T, t, w, X, G, Y, active, released, bonds_alone, cell)
         # what is not a number stays one
         worst = select(bond > bead, bond, select(bead > bond, bead, bond + 0.0 * bead))
         stalled = worst > PROGRESS * last
@@ -347,10 +462,10 @@ def approach(T, t, w, places, going, iterations, tolerance, active, released, he
             low = 1.0 if bonds_alone else 0.0
             part = worst * (1.0 / REACH)
             part = select(part > 1.0, 1.0, select(part < low, low, part))
-            set_units(T, t, w, X, w, U)
+            set_units(T, t, w, X, w, U, cell)
             fill(T, t, w, U, L, damping * part, active, released)
             factorise(T, t, w, L)
-        solve(T, t, w, L, Y)
+        solve(T, t, w, places, RESIDUAL)
         set_move(T, t, w, U, Y, M)
         add_move(T, t, w, X, M, going)
     return going
@@ -365,35 +480,56 @@ def copy_back(T, t, w, source, target, which):
 
 
 @inner
-def project(T, t, w, places, copies, tolerance, active, released):
-    """Brings copies onto their bonds and, as near as these allow, onto their beads."""
-    left = approach(T, t, w, places, copies, ITERATIONS, tolerance, active, released, False, False)
-    if some(left):
-        approach(T, t, w, places, left, BOND_ITERATIONS, tolerance, active, released, False, True)
+def project(T, t, w, places, copies, tolerance, active, released, cell, small):
+    """Brings copies onto their bonds and, as near as these allow, onto their beads.
+
+    Args:
+        small: whether ``start_from`` has been called where copies have come from by small moves:
+            they are then moved along the directions there (SHAKE), and those for which that is
+            not enough start again without.
+    """
+    _U, _L, _Y, X, _M, S, _G, _ = places
+    going, held, alone = copies, small, False
+    iterations = HELD_ITERATIONS if small else ITERATIONS
+    if small:
+        copy_back(T, t, w, X, S, copies)
+    # one call for all: each constant argument would be compiled for anew
+    for _ in range(3):
+        going = approach(
+            T, t, w, places, going, iterations, tolerance, active, released, held, alone, cell
+        )
+        if alone or not some(going):
+            break
+        if held:
+            copy_back(T, t, w, S, X, going)
+            iterations, held = ITERATIONS, False
+        else:
+            iterations, alone = BOND_ITERATIONS, True
 
 
 @inner
-def start_from(T, t, x, base, w, places, tolerance, active, released):
+def start_from(T, t, x, base, w, places, tolerance, active, released, cell):
     """Directions and factor where positions are on the constraints.
 
     From where beads are out of reach there is no small move onto them: those copies keep their
     beads where they have them.
     """
     U, L, _Y, _X, _M, _S, G, _ = places
-    set_units(T, t, x, base, w, U)
+    set_units(T, t, x, base, w, U, cell)
     count, first = T.first[t, N_HELD], T.first[t, HELD]
     worst = double4(0.0)
     for k in range(count):
         b = T.integers[first + k]
-        found, held = bead_at(T, t, b, x, base), load(active, released + LANES * b)
+        found = bead_off(T, t, b, x, base, w, G + 3 * k * LANES, cell)
+        held = load(active, released + LANES * b)
         for c in range(3):
             at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
-            size = magnitude((at - load(w, G + (3 * k + c) * LANES)) * held)
+            size = magnitude(at * held)
             worst = select(size <= worst, worst, size)
     strained = worst > tolerance
     if some(strained):
         for k in range(count):
-            found = bead_at(T, t, T.integers[first + k], x, base)
+            found = bead_at(T, t, T.integers[first + k], x, base, cell)
             for c in range(3):
                 at = found[0] if c == 0 else (found[1] if c == 1 else found[2])
                 old = load(w, G + (3 * k + c) * LANES)
@@ -403,43 +539,19 @@ def start_from(T, t, x, base, w, places, tolerance, active, released):
 
 
 @inner
-def project_from(T, t, w, places, copies, tolerance, active, released):
-    """Brings copies back after small moves, along the directions of ``start_from`` (SHAKE)."""
-    _U, _L, _Y, X, _M, S, _G, _ = places
-    everywhere = double4(0.0) < 1.0
-    copy_back(T, t, w, X, S, everywhere)
-    left = approach(
-        T, t, w, places, copies, HELD_ITERATIONS, tolerance, active, released, True, False
-    )
-    if some(left):
-        copy_back(T, t, w, S, X, left)
-        project(T, t, w, places, left, tolerance, active, released)
-
-
-@inner
 def tangent(T, t, x, v, base, w, places, active, released):
     """Takes out of velocities what would change a length or move a held bead.
 
     Directions and factor must be those of ``start_from`` at ``x``.
     """
-    U, L, Y, _X, M, _S, _G, _ = places
-    bonds, places_, first = T.first[t, BONDS], T.first[t, PLACES], T.first[t, HELD]
-    n = T.first[t, N_BONDS]
-    for k in range(n):
-        i, j = base + T.integers[bonds + 2 * k], base + T.integers[bonds + 2 * k + 1]
-        along = double4(0.0)
-        for c in range(3):
-            d = load(v, i + c * LANES) - load(v, j + c * LANES)
-            along = along + d * load(w, U + (3 * k + c) * LANES)
-        store(w, Y + LANES * T.integers[places_ + k], along)
-    for k in range(T.first[t, N_HELD]):
-        b = T.integers[first + k]
-        found, held = bead_at(T, t, b, v, base), load(active, released + LANES * b)
-        at = places_ + n + 3 * k
-        store(w, Y + LANES * T.integers[at], found[0] * held)
-        store(w, Y + LANES * T.integers[at + 1], found[1] * held)
-        store(w, Y + LANES * T.integers[at + 2], found[2] * held)
-    solve(T, t, w, L, Y)
+    U, _L, Y, _X, M, _S, _G, _ = places
+    set_changes(T, t, v, base, w, U, Y)
+    first, beads = T.first[t, PLACES] + T.first[t, N_BONDS], T.first[t, HELD]
+    for k in range(3 * T.first[t, N_HELD]):
+        at = Y + LANES * T.integers[first + k]
+        counts = load(active, released + LANES * T.integers[beads + k // 3])
+        store(w, at, load(w, at) * counts)
+    solve(T, t, w, places, SHARP)
     set_move(T, t, w, U, Y, M)
     for k in range(3 * T.first[t, N_ATOMS]):
         at = base + LANES * k

@@ -24,6 +24,7 @@ from deepbackmap.mechanics.columns import (
     TERM_WIDTH,
     TERMS,
 )
+from deepbackmap.mechanics.images import bead_off
 from deepbackmap.mechanics.lanes import (
     LANES,
     compiled,
@@ -40,11 +41,9 @@ from deepbackmap.mechanics.noise import hashed, piece
 from deepbackmap.mechanics.pairs import pair_forces
 from deepbackmap.mechanics.solver import (
     add_to_bead,
-    bead_at,
     deviations,
     layout,
     project,
-    project_from,
     set_goal,
     start_from,
     tangent,
@@ -74,6 +73,10 @@ class State(NamedTuple):
     """Positions when pairs were listed, nm."""
     extra: Any
     """Forces of terms without a kernel, kJ/mol/nm; empty if there are none."""
+    cell: Any
+    """Lattice vectors as rows, nine numbers, nm."""
+    across: Any
+    """1 for each type of which a molecule is bonded to its own image, else 0."""
 
 
 class Lists(NamedTuple):
@@ -107,30 +110,28 @@ class Field(NamedTuple):
 
 
 @inner
-def bead_forces(T, t, x, f, goals, softness, base, beads, warmth):
+def bead_forces(T, t, x, f, goals, softness, base, beads, warmth, cell):
     """Adds the forces of beads that are held softly."""
     for b in range(T.first[t, N_BEADS]):
         soft = load(softness, beads // 3 + LANES * b) * warmth
         if not some(soft > 0.0):
             continue
-        at, goal = bead_at(T, t, b, x, base), beads + 3 * LANES * b
-        d0 = (load(goals, goal) - at[0]) * soft
-        d1 = (load(goals, goal + LANES) - at[1]) * soft
-        d2 = (load(goals, goal + 2 * LANES) - at[2]) * soft
-        add_to_bead(T, t, b, f, base, d0, d1, d2, False)
+        off = bead_off(T, t, b, x, base, goals, beads + 3 * LANES * b, cell)
+        soft = soft * -1.0
+        add_to_bead(T, t, b, f, base, off[0] * soft, off[1] * soft, off[2] * soft, False)
 
 
 @inner
-def bonded_forces(T, t, x, f, base, energies, at, want):
+def bonded_forces(T, t, x, f, base, energies, at, want, cell):
     """Adds the forces of all bonded terms, and their energies if wanted."""
     for k in range(T.first[t, N_TERMS]):
         r = T.first[t, TERMS] + TERM_WIDTH * k
         if T.integers[r + 6] and not want:
             continue
         add_terms(
-            T.integers[r], x, f, base, T.integers, T.integers[r + 1], T.integers[r + 2],
-            T.reals, T.integers[r + 3], T.integers[r + 4],
-            energies, at + LANES * T.integers[r + 5], want,
+            T.integers[r + 7], T.integers[r], x, f, base, T.integers, T.integers[r + 1],
+            T.integers[r + 2], T.reals, T.integers[r + 3], T.integers[r + 4],
+            energies, at + LANES * T.integers[r + 5], want, cell,
         )  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def _finish(T, t, S, base, w, X, S0, per_step, slots, points, constrained, out):
             for k in range(LANES):
                 slot = slots[at // 3 + k]
                 if slot >= 0:
-                    points[4 * slot + c] = np.float32(S.x[i + k] - S.offsets[i + k])
+                    points[4 * slot + c] = S.x[i + k] - S.offsets[i + k]
         # what is not a number counts as far
         farthest = select(square <= farthest, farthest, square)
         kinetic = kinetic + 0.5 * T.reals[T.first[t, MASSES] + a] * speed
@@ -219,10 +220,12 @@ def _molecule_step(
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
     places = layout(T, t)
     _U, _L, _Y, X, _M, S0, goal, size = places
+    cell = S.cell[: 9 * S.across[t]]
     w = np.empty(size)
     out = np.zeros(2 * LANES)
-    bonded_forces(T, t, S.x, S.f, base, out, 0, False)
-    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth)
+    nowhere, want = np.int64(0), len(out) == 0  # not constants, which would be compiled for anew
+    bonded_forces(T, t, S.x, S.f, base, out, nowhere, want, cell)
+    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth, cell)
     if len(S.extra):
         for k in range(3 * T.first[t, N_ATOMS]):
             i = base + LANES * k
@@ -233,10 +236,9 @@ def _molecule_step(
     constrained = T.first[t, N_PLACES] > 0
     if constrained:
         set_goal(T, t, S.beads, beads, w, goal)
-        start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3)
-        # ``project_from`` keeps where it started
+        start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3, cell)
         everyone = double4(0.0) < 1.0
-        project_from(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+        project(T, t, w, places, everyone, tolerance, S.active, beads // 3, cell, constrained)
     _finish(T, t, S, base, w, X, S0, 1.0 / timestep, slots, points, constrained, out)
     worst, energy = 0.0, 0.0
     for k in range(G.copies[g]):
@@ -270,7 +272,7 @@ def molecule_steps(
     """
     for g in prange(len(G.types)):
         _molecule_step(
-            g,
+            np.int64(g),
             T,
             G,
             S,
@@ -320,9 +322,9 @@ def advance(
     parts = np.zeros(len(G.types))
     step = start
     while step < stop:
-        forces_of_pairs(P, F, S, False, 1.0)
-        if F.far_every > 1 and step % F.far_every == 0:
-            forces_of_pairs(P, F, S, True, float(F.far_every))
+        # one call for both parts: each constant argument would be compiled for anew
+        for part in range(2 if F.far_every > 1 and step % F.far_every == 0 else 1):
+            forces_of_pairs(P, F, S, part > 0, float(F.far_every) if part > 0 else 1.0)
         step += 1
         tolerance = tolerances[1] if step == last else tolerances[0]
         molecule_steps(
@@ -345,18 +347,19 @@ def _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off):
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
     places = layout(T, t)
     _U, _L, Y, X, _M, _S0, goal, size = places
+    cell = S.cell[: 9 * S.across[t]]
     w = np.empty(size)
     n = 3 * LANES * T.first[t, N_ATOMS]
     w[X : X + n] = S.x[base : base + n]
     set_goal(T, t, S.beads, beads, w, goal)
     everyone = double4(0.0) < 1.0
-    if len(at):
-        start_from(T, t, at, base, w, places, tolerance, S.active, beads // 3)
-        project_from(T, t, w, places, everyone, tolerance, S.active, beads // 3)
+    small = len(at) > 0
+    if small:
+        start_from(T, t, at, base, w, places, tolerance, S.active, beads // 3, cell)
+    project(T, t, w, places, everyone, tolerance, S.active, beads // 3, cell, small)
+    if small:  # it may have changed what strained copies are to reach
         set_goal(T, t, S.beads, beads, w, goal)
-    else:
-        project(T, t, w, places, everyone, tolerance, S.active, beads // 3)
-    bond, bead = deviations(T, t, w, X, goal, Y, S.active, beads // 3, False)
+    bond, bead = deviations(T, t, w, X, goal, Y, S.active, beads // 3, False, cell)
     store(bonds_off, g * LANES, bond)
     store(beads_off, g * LANES, bead)
     S.x[base : base + n] = w[X : X + n]
@@ -374,7 +377,7 @@ def project_all(T, G, S, tolerance, at, bonds_off, beads_off):
         beads_off: the same of a coordinate of a held bead.
     """
     for g in prange(len(G.types)):
-        _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off)
+        _project_group(np.int64(g), T, G, S, tolerance, at, bonds_off, beads_off)
 
 
 @compiled
@@ -384,16 +387,17 @@ def _tangent_group(g, T, G, S, tolerance):
     if T.first[t, N_PLACES] == 0:
         return
     places = layout(T, t)
+    cell = S.cell[: 9 * S.across[t]]
     w = np.empty(places[7])
     set_goal(T, t, S.beads, beads, w, places[6])
-    start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3)
+    start_from(T, t, S.x, base, w, places, tolerance, S.active, beads // 3, cell)
     tangent(T, t, S.x, S.v, base, w, places, S.active, beads // 3)
 
 
-@threaded
+@compiled
 def tangent_all(T, G, S, tolerance):
     """Takes out of all velocities what would change a length or move a held bead."""
-    for g in prange(len(G.types)):
+    for g in range(len(G.types)):
         _tangent_group(g, T, G, S, tolerance)
 
 
@@ -410,10 +414,10 @@ def _thermal_group(g, T, G, S, table, step, warmth):
             store(S.v, at + c * LANES, size * load(random, c * LANES))
 
 
-@threaded
+@compiled
 def thermal_velocities(T, G, S, table, step, warmth):
     """Draws velocities of all atoms."""
-    for g in prange(len(G.types)):
+    for g in range(len(G.types)):
         _thermal_group(g, T, G, S, table, step, warmth)
 
 
@@ -421,16 +425,12 @@ def thermal_velocities(T, G, S, table, step, warmth):
 def _bonded_group(g, T, G, S, warmth, energies, count, want):
     """One group of ``bonded_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
-    at = g * count * LANES
-    bonded_forces(T, t, S.x, S.f, base, energies, at, want)
-    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth)
+    at, cell = g * count * LANES, S.cell[: 9 * S.across[t]]
+    bonded_forces(T, t, S.x, S.f, base, energies, at, want, cell)
+    bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth, cell)
     for b in range(T.first[t, N_BEADS]):
-        found = bead_at(T, t, b, S.x, base)
-        square = double4(0.0)
-        for c in range(3):
-            a = found[0] if c == 0 else (found[1] if c == 1 else found[2])
-            d = load(S.beads, beads + (3 * b + c) * LANES) - a
-            square = square + d * d
+        off = bead_off(T, t, b, S.x, base, S.beads, beads + 3 * LANES * b, cell)
+        square = off[0] * off[0] + off[1] * off[1] + off[2] * off[2]
         soft = load(S.softness, beads // 3 + LANES * b) * (0.5 * warmth)
         i = at + LANES * (count - 1)
         store(energies, i, load(energies, i) + soft * square)
@@ -446,4 +446,4 @@ def bonded_all(T, G, S, warmth, energies, count, want):
         want: energies, those of rigid bonds as well; else only forces.
     """
     for g in prange(len(G.types)):
-        _bonded_group(g, T, G, S, warmth, energies, count, want)
+        _bonded_group(np.int64(g), T, G, S, warmth, energies, count, want)

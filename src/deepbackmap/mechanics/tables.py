@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from deepbackmap.forcefield.system import TermTable, molecule_tables
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.mechanics import columns
-from deepbackmap.mechanics.bonded import KERNELS
+from deepbackmap.mechanics.bonded import KERNELS, PARTS
 from deepbackmap.mechanics.constraints import Constraints, constraints_of
 from deepbackmap.mechanics.lanes import LANES
 from deepbackmap.mechanics.solver import RIDGE
@@ -171,7 +171,7 @@ def tables_of(
         lightest: lighter atoms count as that heavy, u.
     """
     types, packed = mapping.topology.molecule_types, _Packed()
-    first = np.zeros((len(types), columns.SHARE_INVERSES + 1), dtype=np.int64)
+    first = np.zeros((len(types), columns.PIVOTS + 1), dtype=np.int64)
     left = []
     for t, (molecule, beads) in enumerate(zip(types, mapping.molecules, strict=True)):
         masses = np.maximum(molecule.masses, lightest)
@@ -201,7 +201,7 @@ def _term_rows(
 ) -> tuple[list[list[int]], list[TermTable]]:
     """Tables of bonded terms, and those that no kernel can take."""
     rows, left = [], []
-    for table in molecule_tables(molecule):
+    for table in (part for whole in molecule_tables(molecule) for part in _parts(whole)):
         held = rigid and table.kind in SPRINGS
         kernel = KERNELS.get(table.kind)
         values = None if kernel is None else kernel.prepare(table.parameters.double().numpy())
@@ -211,9 +211,17 @@ def _term_rows(
         atoms = 3 * LANES * table.index.numpy()
         rows.append(
             [kernel.number, packed.integer(atoms), len(atoms), packed.real(values),
-             values.shape[1], names.index(table.term), int(held)]
+             values.shape[1], names.index(table.term), int(held), kernel.loop]
         )  # fmt: skip
     return rows, left
+
+
+def _parts(table: TermTable) -> list[TermTable]:
+    """A table, or those whose sum it is."""
+    return [
+        TermTable(table.term, kind, table.index[:, atoms], table.parameters[:, chosen])
+        for kind, atoms, chosen in PARTS.get(table.kind, ())
+    ] or [table]
 
 
 def _constraint_columns(
@@ -236,6 +244,7 @@ def _constraint_columns(
         "FIXED_VALUES": packed.real(c.fixed_values),
         "DIAGONALS": packed.integer(c.diagonals),
         "DIAGONAL_VALUES": packed.real(c.diagonal_values),
+        "INCOMPLETE": int(c.incomplete), "PIVOTS": packed.real(c.pivots),
     }  # fmt: skip
 
 

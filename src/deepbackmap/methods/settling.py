@@ -89,7 +89,7 @@ class LastSteps:
         for attempt in range(1, 1 + AGAIN):
             if not wrong(made.positions):
                 break
-            near = replace(beads, positions=map_positions(self._mapping, made.positions))
+            near = replace(beads, positions=map_positions(self._mapping, made.positions, beads.box))
             again = self(place(near, attempt), beads, frame + attempt * ANEW, made.widths)
             made = replace(again, evaluations=made.evaluations + again.evaluations)
         return made
@@ -111,7 +111,7 @@ class LastSteps:
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
-            made = self._settler.mechanics.project(positions, whole)
+            made = self._settler.mechanics.project(positions, whole, box=beads.box)
             return Settled(made.positions, 0, strained=made.strained)
         atoms = torch.arange(len(positions))
         names = hash_counters(self._options.seed, frame, _THERMAL, atoms).numpy()

@@ -199,6 +199,11 @@ class Topology:
         runs = [np.tile(self.molecule_types[t].charges, c) for t, c in self.blocks]
         return np.concatenate(runs) if runs else np.zeros(0)
 
+    def virtual(self) -> Bool[np.ndarray, "n"]:
+        """Which atoms of the system are virtual sites."""
+        runs = [np.tile(self.molecule_types[t].virtual, c) for t, c in self.blocks]
+        return np.concatenate(runs) if runs else np.zeros(0, dtype=bool)
+
     def masses(self) -> Float64[np.ndarray, "n"]:
         """Mass of every atom of the system in u."""
         runs = [np.tile(self.molecule_types[t].masses, c) for t, c in self.blocks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights, minimum_image
@@ -69,6 +69,7 @@ def make_whole(
     trees: tuple[BondTree, ...] | None = None,
     source: str = "structure",
     strict: bool = True,
+    endless: bool = False,
 ) -> Float64[np.ndarray, "n 3"]:
     """Moves atoms by lattice vectors so that every bond is its own shortest image.
 
@@ -83,6 +84,9 @@ def make_whole(
         source: what to call the structure in an error.
         strict: refuse what cannot be made whole; else such a bond goes to its nearest image, for
             structures that are judged and may be broken.
+        endless: accept molecules that are bonded to their own images (networks, sheets, chains
+            through the whole box): then some bonds go to the nearest image (``spanning_molecules``
+            finds such molecules).
 
     Returns:
         Positions in nm.
@@ -90,8 +94,8 @@ def make_whole(
     Raises:
         InputError: the number of atoms is not the topology's, or, if ``strict``, a bond is longer
             than half the smallest height of the cell (so that nothing says which image is meant),
-            or a molecule is bonded to its own periodic image (so that no arrangement makes it
-            whole).
+            or, unless ``endless``, a molecule is bonded to its own periodic image (so that no
+            arrangement makes it whole).
     """
     if len(positions) != topology.n_atoms:
         raise InputError(
@@ -109,14 +113,47 @@ def make_whole(
         walked = _walk(copies, box, tree)
         if strict:
             _check_bonds(walked, box, molecule, tree, first_molecule, source)
-            _check_closures(walked, box, molecule, tree, first_molecule, source)
+            if not endless:
+                _check_closures(walked, box, molecule, tree, first_molecule, source)
         whole[start:stop] = walked.reshape(-1, 3)
         start, first_molecule = stop, first_molecule + count
     return whole
 
 
+def spanning_molecules(
+    whole: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"], topology: Topology
+) -> Bool[np.ndarray, " m"]:
+    """Which molecules are bonded to their own periodic images.
+
+    Args:
+        whole: nm, molecules whole as far as they can be.
+        box: lattice vectors as rows, nm; zeros: none.
+        topology: whose bonds are looked at.
+    """
+    found = np.zeros(topology.n_molecules, dtype=bool)
+    if not abs(np.linalg.det(box)) > 0.0:
+        return found
+    limit = (0.5 * float(cell_heights(box).min())) ** 2
+    start = first = 0
+    for index, count in topology.blocks:
+        molecule = topology.molecule_types[index]
+        stop = start + molecule.n_atoms * count
+        a, b = molecule.bonds.T
+        copies = whole[start:stop].reshape(count, molecule.n_atoms, 3)
+        bonds = copies[:, b] - copies[:, a]
+        # no shorter bond can have a shorter image
+        long = (np.einsum("mbc,mbc->mb", bonds, bonds) > limit).any(axis=1)
+        gap = np.abs(bonds[long] - minimum_image(bonds[long], box)).max(axis=-1)
+        found[first + np.flatnonzero(long)] = (gap > 1e-6).any(axis=1)
+        start, first = stop, first + count
+    return found
+
+
 def refuse_long_bonds(
-    whole: Float64[np.ndarray, "n 3"], topology: Topology, source: str = "structure"
+    whole: Float64[np.ndarray, "n 3"],
+    topology: Topology,
+    source: str = "structure",
+    box: Float64[np.ndarray, "3 3"] | None = None,
 ) -> None:
     """Refuses atoms of a simulation that are far from those they are bonded to.
 
@@ -127,6 +164,7 @@ def refuse_long_bonds(
         whole: positions from ``make_whole``, nm.
         topology: whose bonds are looked at.
         source: what to call the structure in an error.
+        box: lattice vectors as rows, nm, where molecules may be bonded to their own images.
 
     Raises:
         InputError: the longest of the bonds beyond the limit.
@@ -138,7 +176,10 @@ def refuse_long_bonds(
         stop = start + molecule.n_atoms * count
         copies = whole[start:stop].reshape(count, molecule.n_atoms, 3)
         a, b = molecule.bonds.T
-        found.append((molecule, first, np.linalg.norm(copies[:, a] - copies[:, b], axis=-1)))
+        bonds = copies[:, a] - copies[:, b]
+        if box is not None:
+            bonds = minimum_image(bonds, box)
+        found.append((molecule, first, np.linalg.norm(bonds, axis=-1)))
         start, first = stop, first + count
     lengths = np.concatenate([np.zeros(0), *(part.ravel() for *_, part in found)])
     if not len(lengths):

@@ -92,7 +92,9 @@ def _possible(angles: Float64[np.ndarray, "3"]) -> bool:
 def lengths_and_cosines(
     box: Float64[np.ndarray, "3 3"],
 ) -> tuple[Float64[np.ndarray, "3"], Float64[np.ndarray, "3"]]:
-    """Lengths a, b, c and cosines of alpha, beta, gamma of a cell."""
+    """Lengths a, b, c and cosines of alpha, beta, gamma of a cell; zeros for none."""
+    if not box.any():
+        return np.zeros(3), np.zeros(3)
     lengths = np.linalg.norm(box, axis=1)
     a, b, c = box / lengths[:, None]
     return lengths, np.array([b @ c, a @ c, a @ b])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from deepbackmap.geometry.cell import wrap
 from deepbackmap.io.formats.base import NM_PER_ANGSTROM, FormatError, FrameReader, FrameWriter
@@ -82,7 +82,7 @@ class GsdReader(FrameReader):
 
 
 class GsdWriter(FrameWriter):
-    """Writes .gsd; steps are frame numbers."""
+    """Writes .gsd with bonds, where they are known; steps are frame numbers."""
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
         self._gsd = _hoomd()
@@ -90,7 +90,8 @@ class GsdWriter(FrameWriter):
         self._types = list(dict.fromkeys(words))
         number = {name: k for k, name in enumerate(self._types)}
         self._typeid = np.array([number[w] for w in words], dtype=np.uint32)
-        self._table = table
+        self._table, self._bonds = table, table.bonds
+        self._bond_types = _bond_types(words, table.bonds)
         self._file = self._gsd.open(str(path), "w")
 
     def write(self, structure: Structure, index: int) -> None:
@@ -114,11 +115,26 @@ class GsdWriter(FrameWriter):
             frame.particles.mass = self._table.masses.astype(np.float32)
         if self._table.charges is not None:
             frame.particles.charge = self._table.charges.astype(np.float32)
+        if self._bonds is not None:
+            frame.bonds.N = len(self._bonds)
+            frame.bonds.group = self._bonds.astype(np.uint32)
+            frame.bonds.types, frame.bonds.typeid = self._bond_types
         self._file.append(frame)
 
     def close(self) -> None:
         """Finishes the file."""
         self._file.close()
+
+
+def _bond_types(
+    words: tuple[str, ...], bonds: Int64[np.ndarray, "m 2"] | None
+) -> tuple[list[str], Int64[np.ndarray, "m"]]:
+    """Names of the types of bonds, as "A-B" by the types of the two, and the type of each."""
+    pairs = [] if bonds is None else bonds.tolist()
+    names = ["-".join(sorted((words[i], words[j]))) for i, j in pairs]
+    types = list(dict.fromkeys(names))
+    number = {name: k for k, name in enumerate(types)}
+    return types, np.array([number[name] for name in names], dtype=np.int64)
 
 
 def _hoomd() -> Any:

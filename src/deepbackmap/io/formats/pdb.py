@@ -8,6 +8,7 @@ no cell, is none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -167,17 +168,24 @@ def _cell(line: bytes, frame: int) -> Float64[np.ndarray, "3 3"]:
 
 
 class PdbWriter(FrameWriter):
-    """Writes .pdb, one MODEL a frame; numbers that outgrow their columns begin again at 0."""
+    """Writes .pdb, one MODEL a frame; numbers that outgrow their columns begin again at 0.
+
+    Elements and bonds (CONECT) stand in it where they are known; bonds of up to 99 999 atoms, whose
+    numbers are their own.
+    """
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
         table = check_widths(table, path, 4)
         numbers = (table.resids % 10_000).tolist()
+        symbols = [s.upper() if s != "X" else "" for s in table.elements] or [""] * table.n
         self._heads = [
-            f"ATOM  {(k + 1) % 100_000:5d} {_place(name)} {resname:<4s} {number:4d}    "
-            for k, (number, resname, name) in enumerate(
-                zip(numbers, table.resnames, table.names, strict=True)
+            f"ATOM  {(k + 1) % 100_000:5d} {_place(name, symbol)} {resname:<4s} {number:4d}    "
+            for k, (number, resname, name, symbol) in enumerate(
+                zip(numbers, table.resnames, table.names, symbols, strict=True)
             )
         ]
+        self._ends = [f"{'':10s}{symbol:>2s}\n" if symbol else "\n" for symbol in symbols]
+        self._bonds = table.bonds if table.n < 100_000 else None
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(
@@ -202,12 +210,13 @@ class PdbWriter(FrameWriter):
                 f"{low / 10:.3f} to {high / 10:.3f}"
             )
         lengths, cosines = lengths_and_cosines(structure.box)
-        cell = "".join(f"{v:9.3f}" for v in lengths / NM_PER_ANGSTROM)
+        lengths = lengths / NM_PER_ANGSTROM if structure.box.any() else np.ones(3)
+        cell = "".join(f"{v:9.3f}" for v in lengths)
         cell += "".join(f"{v:7.2f}" for v in np.rad2deg(np.arccos(cosines)))
         rows = [
-            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}  1.00{b:6.2f}\n"
-            for head, (x, y, z), b in zip(
-                self._heads, positions.tolist(), numbers.tolist(), strict=True
+            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}  1.00{b:6.2f}{end}"
+            for head, (x, y, z), b, end in zip(
+                self._heads, positions.tolist(), numbers.tolist(), self._ends, strict=True
             )
         ]
         # MDAnalysis wants the cell ahead of MODEL; GROMACS takes the time from the title.
@@ -218,10 +227,23 @@ class PdbWriter(FrameWriter):
 
     def close(self) -> None:
         """Finishes the file."""
+        if self._bonds is not None:
+            self._file.writelines(_conect(self._bonds))
         self._file.write("END\n")
         self._file.close()
 
 
-def _place(name: str) -> str:
-    """Four columns; names shorter than that leave the first one free."""
-    return name if len(name) == 4 else f" {name:<3s}"
+def _conect(bonds: Int64[np.ndarray, "m 2"]) -> Iterator[str]:
+    """Records of the bonds, every bond at both of its atoms, up to four in a record."""
+    both = np.concatenate([bonds, bonds[:, ::-1]]) + 1
+    both = both[np.lexsort(both.T[::-1])]
+    atoms, starts = np.unique(both[:, 0], return_index=True)
+    for atom, partners in zip(atoms, np.split(both[:, 1], starts[1:]), strict=True):
+        for k in range(0, len(partners), 4):
+            yield f"CONECT{atom:5d}" + "".join(f"{p:5d}" for p in partners[k : k + 4]) + "\n"
+
+
+def _place(name: str, symbol: str = "") -> str:
+    """Four columns; the first is free for short names but of elements of two letters."""
+    two = len(symbol) == 2 and name.upper().startswith(symbol)
+    return f"{name:<4s}" if len(name) == 4 or two else f" {name:<3s}"

@@ -1,4 +1,4 @@
-"""PDBx/mmCIF files: the table of atoms and the cell, all models.
+"""PDBx/mmCIF files: the table of atoms and the cell, all models; for systems of any size.
 
 Only what coordinates need is read: the loop `_atom_site` and the items `_cell`. Lengths are in Å.
 """
@@ -15,7 +15,9 @@ from deepbackmap.io.formats.base import (
     NM_PER_ANGSTROM,
     FormatError,
     FrameReader,
+    FrameWriter,
     box_from_lengths_and_angles,
+    lengths_and_cosines,
 )
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure
@@ -42,6 +44,7 @@ class PdbxReader(FrameReader):
         whole = [name for name in names for _ in range(self.n_particles)]
         if rest or models != whole:
             raise FormatError("models of one number of atoms, found others")
+        _check_whole(lines, self.n_particles)
         self._positions = _numbers(columns, rows).reshape(self.n_frames, -1, 3) * NM_PER_ANGSTROM
         first = rows[: self.n_particles]
         self.table = ParticleTable(
@@ -58,7 +61,106 @@ class PdbxReader(FrameReader):
         """Nothing is open."""
 
 
+class PdbxWriter(FrameWriter):
+    """Writes mmCIF, one model a frame: names of any length, any number of atoms.
+
+    Every molecule is a chain, where molecules are known. The cell is that of the first frame, since
+    the format has one for all models.
+    """
+
+    def __init__(self, path: Path, table: ParticleTable) -> None:
+        symbols = [s if s != "X" else "." for s in table.elements] or ["."] * table.n
+        chains = ["A"] * table.n
+        if table.molecules is not None:
+            letters = {m: _letters(m) for m in np.unique(table.molecules).tolist()}
+            chains = [letters[m] for m in table.molecules.tolist()]
+        self._rows = []
+        for k, (name, resname, number, symbol, chain) in enumerate(
+            zip(table.names, table.resnames, table.resids.tolist(), symbols, chains, strict=True)
+        ):
+            atom, residue = _quoted(name), _quoted(resname)
+            head = f"ATOM {k + 1} {symbol} {atom} . {residue} {chain} 1 {number} ?"
+            self._rows.append((head, f"{number} {residue} {chain} {atom}"))
+        self._box: Float64[np.ndarray, "3 3"] | None = None
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, structure: Structure, index: int) -> None:
+        """Appends one frame.
+
+        Raises:
+            FormatError: its cell is not that of the first frame.
+        """
+        if self._box is None:
+            self._box = structure.box
+            self._file.write(_head(structure.box, structure.n))
+        elif np.abs(structure.box - self._box).max() > 1e-6:
+            raise FormatError(
+                "one cell for all frames, which is all that .cif holds, found another one; a "
+                "trajectory (.xtc, .trr) has one for each"
+            )
+        positions = structure.positions / NM_PER_ANGSTROM
+        self._file.writelines(
+            f"{head} {x:.4f} {y:.4f} {z:.4f} 1.00 0.00 {tail} {index + 1}\n"
+            for (head, tail), (x, y, z) in zip(self._rows, positions.tolist(), strict=True)
+        )
+
+    def close(self) -> None:
+        """Finishes the file."""
+        if self._box is not None:
+            self._file.write("#\n")
+        self._file.close()
+
+
+_COUNT = "_deepbackmap.atoms_of_a_model"
+"""Of files of our own: by it a file that is cut short is found out."""
+_COLUMNS = (
+    "group_PDB", "id", "type_symbol", "label_atom_id", "label_alt_id", "label_comp_id",
+    "label_asym_id", "label_entity_id", "label_seq_id", "pdbx_PDB_ins_code", "Cartn_x", "Cartn_y",
+    "Cartn_z", "occupancy", "B_iso_or_equiv", "auth_seq_id", "auth_comp_id", "auth_asym_id",
+    "auth_atom_id", "pdbx_PDB_model_num",
+)  # fmt: skip
+
+
+def _head(box: Float64[np.ndarray, "3 3"], n: int) -> str:
+    """All that stands before the rows of the atoms."""
+    lines = ["data_deepbackmap", "#", f"{_COUNT} {n}", "#"]
+    if box.any():
+        lengths, cosines = lengths_and_cosines(box)
+        values = [*(lengths / NM_PER_ANGSTROM), *np.rad2deg(np.arccos(cosines))]
+        lines += [f"{name:<20s} {value:.6f}" for name, value in zip(_CELL, values, strict=True)]
+        lines.append("#")
+    lines += ["loop_", *(f"_atom_site.{name}" for name in _COLUMNS)]
+    return "\n".join(lines) + "\n"
+
+
+def _letters(number: int) -> str:
+    """A name of a chain: A, ..., Z, AA, AB, ..."""
+    found = ""
+    while number > 0:
+        number, rest = divmod(number - 1, 26)
+        found = chr(ord("A") + rest) + found
+    return found or "A"
+
+
+def _quoted(word: str) -> str:
+    """A value as the format takes it."""
+    plain = word and word[0] not in "_#$'\";[]" and not set(word) & set(" \t")
+    reserved = word.lower().startswith(("data_", "loop_", "save_", "stop_", "global_"))
+    if plain and not reserved and word not in ".?":
+        return word
+    return f"'{word}'" if "'" not in word else f'"{word}"'
+
+
+def _check_whole(lines: list[str], n: int) -> None:
+    """Refuses a file of our own that lacks atoms or its end."""
+    said = next((line.split()[1] for line in lines[:20] if line.startswith(_COUNT)), None)
+    if said is not None and (str(n) != said or lines[-1] != "#"):
+        raise FormatError(f"{said} atoms a model and an end ('#'), found {n} or no end")
+
+
 def _words(line: str) -> list[str]:
+    if "'" not in line and '"' not in line:
+        return line.split()
     found = _WORD.findall(line)
     return [w[1:-1] if len(w) > 1 and w[0] in "'\"" and w[-1] == w[0] else w for w in found]
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
+from deepbackmap.io.topology.foreign import FOREIGN
 from deepbackmap.io.topology.gromacs import read_gromacs
 from deepbackmap.io.topology.lammps import read_lammps, read_lammps_script
 from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
-__all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "read_topology"]
+__all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "options_given", "read_topology",
+           "reading_topologies"]  # fmt: skip
 
 _HEAD = 4096
 """Bytes from which a format is recognised."""
@@ -59,6 +63,7 @@ FORMATS: tuple[TopologyFormat, ...] = (
     TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
     TopologyFormat("a LAMMPS input script", (".in",), _is_lammps_script, read_lammps_script),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
+    *FOREIGN,
 )
 """Formats in the order in which they are tried; a new reader is one more entry."""
 
@@ -99,14 +104,15 @@ def read_topology(
             mistakes of a topology are named at once.
     """
     path = Path(path)
+    around = _AROUND.get(TopologyOptions())
     options = TopologyOptions(
-        defines=defines or {},
-        include_dirs=tuple(map(Path, include_dirs)),
-        tables=tuple(map(Path, tables)),
-        names=names,
-        parameters=tuple(map(Path, parameters)),
-        inputs=tuple(map(Path, inputs)),
-        units=units,
+        defines={**around.defines, **(defines or {})},
+        include_dirs=(*map(Path, include_dirs), *around.include_dirs),
+        tables=(*map(Path, tables), *around.tables),
+        names=names or around.names,
+        parameters=(*map(Path, parameters), *around.parameters),
+        inputs=(*map(Path, inputs), *around.inputs),
+        units=units or around.units,
     )
     found = _format(path)
     if found.read is None:
@@ -115,6 +121,42 @@ def read_topology(
             f"{found.advice}"
         )
     return found.read(path, options)
+
+
+_AROUND: ContextVar[TopologyOptions] = ContextVar("topology_options")
+
+
+@contextmanager
+def reading_topologies(options: TopologyOptions) -> Iterator[None]:
+    """Topologies are read with these options besides those of each call.
+
+    Args:
+        options: such as the folders of a user's force fields.
+
+    Raises:
+        InputError: a folder of included files that does not exist.
+    """
+    for folder in options.include_dirs:
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: expected a folder of included files, found none")
+    mark = _AROUND.set(options)
+    try:
+        yield
+    finally:
+        _AROUND.reset(mark)
+
+
+def options_given() -> dict[str, object]:
+    """What ``reading_topologies`` says, by name, for a record; nothing that is not given."""
+    around = _AROUND.get(TopologyOptions())
+    found: dict[str, object] = {}
+    for name, value in vars(around).items():
+        if value:
+            if isinstance(value, Mapping):
+                found[name] = dict(value)
+            else:
+                found[name] = list(map(str, value)) if isinstance(value, tuple) else str(value)
+    return found
 
 
 def _format(path: Path) -> TopologyFormat:

@@ -20,8 +20,10 @@ BEAD_WIDTH, JOINT_WIDTH = 0.003, 0.008
 are placed already."""
 BLURS = (1.0, 1.6, 2.5, 4.0, 6.0, 9.0)
 """Factors of both: the smallest is taken that leaves enough to draw from."""
-ENOUGH = 6.0
-"""Conformations to draw from, counted by their weights."""
+ENOUGH = 2.0
+"""Conformations to draw from, counted by their weights. More would be taken from farther off, where
+beads fit badly and setting atoms onto them bends angles: with 6, octane's C-C-C is 2.9 times its
+floor after 200 steps, with 2 it is 2.3 times."""
 
 
 @dataclass(frozen=True)

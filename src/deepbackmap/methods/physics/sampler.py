@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.blocks.handedness import Handedness
-from deepbackmap.blocks.index import whole_beads
+from deepbackmap.blocks.index import endless_molecules, whole_beads
 from deepbackmap.chemistry.rings import find_rings, pierced_rings
 from deepbackmap.chemistry.stereo import restore, volumes
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import cell_volume
+from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
@@ -55,6 +55,7 @@ class _Group:
     """One window of some molecules of a type."""
 
     library: Library
+    molecules: Int64[np.ndarray, " m"]
     beads: Int64[np.ndarray, "m b"]
     """Of the system."""
     atoms: Int64[np.ndarray, "m a"]
@@ -166,9 +167,11 @@ class PhysicsSampler:
         crowd = Crowd(n, box, self._pairs, n / cell_volume(box))
         placed = np.zeros(n, dtype=bool)
         beta = 1.0 / (BOLTZMANN * self._temperature)
+        endless = endless_molecules(whole, box, self.mapping)
         for sweep in range(1 + self.options.sweeps):
             for group in self._groups:
-                self._draw(crowd, group, placed, whole, (frame, sweep), beta if sweep else 0.0)
+                points = _beside(group, whole, crowd.positions, box, endless[group.molecules])
+                self._draw(crowd, group, placed, points, (frame, sweep), beta if sweep else 0.0)
                 placed[group.own] = True
                 progress(len(group.own))
         return crowd
@@ -178,16 +181,25 @@ class PhysicsSampler:
         crowd: Crowd,
         group: _Group,
         placed: Bool[np.ndarray, " n"],
-        whole: Float64[np.ndarray, "b 3"],
+        points: tuple[Float64[np.ndarray, "m b 3"], Float64[np.ndarray, "m j 3"]],
         turn: tuple[int, int],
         beta: float,
     ) -> None:
-        """One window of every molecule of a group; ``turn``: frame and sweep."""
+        """One window of every molecule of a group.
+
+        Args:
+            crowd: all that has been placed.
+            group: the window.
+            placed: which atoms have been.
+            points: beads and joint atoms that it is fitted to, nm.
+            turn: frame and sweep.
+            beta: 1/kT, mol/kJ; 0 without company.
+        """
         wanted, seed = self.options.candidates, self.options.seed
         names = torch.from_numpy(group.own[:, 0])
         numbers = uniform(hash_counters(seed, *turn, _DRAW, names), 3 * wanted)
         found = candidates(
-            group.library, whole[group.beads], crowd.positions[group.joint],
+            group.library, *points,
             placed[group.joint[0]], numbers.numpy().astype(np.float64), wanted,
         )  # fmt: skip
         noise = uniform(hash_counters(seed, *turn, _CHOOSE, names), found.scores.shape[1])
@@ -207,6 +219,21 @@ class PhysicsSampler:
             stuck[rings[found[:, 0]].ravel()] = True
             stuck[self._bonds[found[:, 1]].ravel()] = True
         return stuck
+
+
+def _beside(
+    group: _Group,
+    whole: Float64[np.ndarray, "nb 3"],
+    atoms: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"],
+    endless: Bool[np.ndarray, " m"],
+) -> tuple[Float64[np.ndarray, "m b 3"], Float64[np.ndarray, "m j 3"]]:
+    """Beads and joint atoms of a window, beside each other also in molecules without an end."""
+    beads, joint = whole[group.beads], atoms[group.joint]
+    first = beads[endless, :1]
+    beads[endless] = first + minimum_image(beads[endless] - first, box)
+    joint[endless] = first + minimum_image(joint[endless] - first, box)
+    return beads, joint
 
 
 def _wanted(
@@ -259,7 +286,7 @@ def _find_groups(
                 atoms = first_atom[chosen, None] + window.atoms
                 beads = first_bead[chosen, None] + window.beads
                 own, joint = atoms[:, window.own], atoms[:, window.joint]
-                groups.append(_Group(library, beads, atoms, own, joint))
+                groups.append(_Group(library, chosen, beads, atoms, own, joint))
     return tuple(groups)
 
 

@@ -1,0 +1,59 @@
+"""Files of other kinds are named, with the way in."""
+
+import pytest
+
+from deepbackmap.errors import InputError
+from deepbackmap.io.topology import FORMATS, read_topology
+from deepbackmap.io.topology.foreign import FOREIGN
+from deepbackmap.io.trajectory import read_frames
+
+TEXTS = {
+    "a PDB structure": "CRYST1   30.000   30.000   30.000  90.00  90.00  90.00\nATOM      1  C\n",
+    "a .gro structure": "title\n    1\n    1MOL     C1    1   0.100   0.200   0.300\n 1 1 1\n",
+    "an mmCIF structure": "data_x\nloop_\n_atom_site.id\n",
+    "a Tripos mol2 file": "@<TRIPOS>MOLECULE\nx\n",
+    "a molecule without force field": "x\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n",
+    "a force field of OpenMM": "<ForceField>\n <AtomTypes/>\n</ForceField>\n",
+    "a state of OpenMM": '<?xml version="1.0" ?>\n<State openmmVersion="8" type="State">\n',
+    "residues or parameters of CHARMM": "* top\n*\n36 1\nMASS  -1 H 1.008\n",
+    "coordinates of Amber": "x\n    2\n" + "".join(f"{v:12.7f}" for v in range(6)) + "\n",
+    "a topology of GROMOS": "TITLE\nx\nEND\nPHYSICALCONSTANTS\n",
+    "an Interchange of OpenFF": '{"collections": {}}\n',
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_each_kind_is_named_with_the_way_in(tmp_path, name):
+    path = tmp_path / "file.xyzzy"
+    path.write_text(TEXTS[name])
+    with pytest.raises(InputError, match="expected a topology that can be read") as error:
+        read_topology(path)
+    said = str(error.value)
+    assert f"found {name}" in said
+    known = next(f for f in FOREIGN if f.name.startswith(name))
+    assert said.endswith(known.advice) and len(known.advice) > 20
+
+
+def test_all_kinds_are_tried():
+    assert len(TEXTS) == len(FOREIGN)
+
+
+def test_no_topology_is_taken_for_one_of_them(tmp_path):
+    """What readers know comes first."""
+    first = next(k for k, f in enumerate(FORMATS) if f in FOREIGN)
+    assert all(f in FOREIGN for f in FORMATS[first:])
+
+
+WAYS = {
+    ".cpt": "trjconv",
+    ".restart": "-restart2data",
+    ".top": "give it with -p",
+    ".h5": "mdconvert",
+}
+
+
+@pytest.mark.parametrize("suffix, word", WAYS.items())
+def test_coordinates_of_other_kinds(tmp_path, suffix, word):
+    (tmp_path / f"x{suffix}").write_text("x")
+    with pytest.raises(InputError, match=word):
+        read_frames(tmp_path / f"x{suffix}")
