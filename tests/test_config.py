@@ -157,6 +157,7 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
             "voxel.hidden_hydrogens: expected one of adjacent, chain",
         ),
         ("data: null", "'data' expected a section of keys, found None"),
+        ("data: 1.0e+30", "'data' expected a section of keys, found 1e+30"),
         ("data: {topology: 3}", "'data.topology' expected str, found 3"),
         (
             "training: {batch: 0}",

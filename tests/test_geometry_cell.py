@@ -133,8 +133,16 @@ def test_lonely_particle_sees_its_own_images():
 
 
 @pytest.mark.parametrize(
-    "box", [np.zeros((3, 3)), np.diag([1.0, 1.0, np.nan]), np.ones((3, 3)), np.diag([1.0, 0, 1])]
+    "box",
+    [
+        np.zeros((3, 3)),
+        np.diag([1.0, 1.0, np.nan]),
+        np.ones((3, 3)),
+        np.diag([1.0, 0, 1]),
+        np.array([[2.5, -1e308, 0.0], [0.6, 2.4, 0.0], [-0.5, 0.7, 2.4]]),
+    ],
 )
+@pytest.mark.filterwarnings("error")
 def test_flat_box_is_refused(box):
     with pytest.raises(ValueError, match="box: expected"):
         validate_box(box)

@@ -137,7 +137,7 @@ def _override(text: str) -> dict[str, Any]:
 
 
 def _absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    data = dict(values.get("data") or {})
+    data = dict(values["data"]) if isinstance(values.get("data"), dict) else {}
     for name in _PATHS:
         if isinstance(data.get(name), str) and data[name]:
             data[name] = str((folder / data[name]).resolve())

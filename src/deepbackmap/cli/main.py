@@ -5,6 +5,7 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -824,6 +825,7 @@ def _edge() -> Iterator[None]:
     """
     warnings.filterwarnings("ignore", module=r"MDAnalysis(\..*)?")
     warnings.filterwarnings("ignore", module=r"lightning(_fabric)?(\..*)?")
+    warnings.filterwarnings("ignore", module=r"openmm(\..*)?")
     with _signals(), warnings.catch_warnings():
         warnings.showwarning = _show  # type: ignore[assignment]
         try:
@@ -921,6 +923,10 @@ def _limit(error: Exception) -> str | None:
     if disk_refuses(error):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"expected file names that the system takes, found one too long ({said:.120}...)"
+    if isinstance(error, ValueError) and "embedded null" in said:
+        return f"expected file names that the system takes, found one with a zero byte ({said})"
     return None
 
 

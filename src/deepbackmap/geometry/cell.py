@@ -42,9 +42,11 @@ def validate_box(box: Float64[np.ndarray, "3 3"]) -> None:
     """
     if not np.isfinite(box).all():
         raise ValueError(f"box: expected finite lattice vectors, got {box.tolist()}")
-    lengths = np.linalg.norm(box, axis=1)
-    # A relative measure of flatness, since an absolute volume means nothing without a scale.
-    if (lengths == 0.0).any() or abs(np.linalg.det(box)) < 1e-6 * lengths.prod():
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large fails the comparison
+        lengths = np.linalg.norm(box, axis=1)
+        # A relative measure of flatness, since an absolute volume means nothing without a scale.
+        spanned = abs(np.linalg.det(box)) >= 1e-6 * lengths.prod()
+    if (lengths == 0.0).any() or not spanned:
         raise ValueError(f"box: expected three independent lattice vectors, got {box.tolist()}")
 
 

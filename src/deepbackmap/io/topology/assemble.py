@@ -112,14 +112,19 @@ class _Cutter:
     def _sorted(
         self, key: tuple[str, str], listed: BondedTerms
     ) -> tuple[BondedTerms, Int64[np.ndarray, " m1"]]:
-        """Terms in the order of their molecules, and where those of each molecule begin."""
+        """Terms in the order of their molecules, and where those of each molecule begin.
+
+        Inside a molecule they go by atoms and numbers: a file may list those of every molecule in
+        another order, and equal molecules are to be equal.
+        """
         owner = self.molecule_of[listed.atoms]
         inside = (owner == owner[:, :1]).all(axis=1)
         if not inside.all() and key[0] == "term":
             self.between[key[1]] = BondedTerms(
                 listed.atoms[~inside], listed.parameters[~inside], listed.grids
             )
-        order = np.flatnonzero(inside)[np.argsort(owner[inside, 0], kind="stable")]
+        columns = (*listed.parameters[inside].T[::-1], *listed.atoms[inside].T[::-1])
+        order = np.flatnonzero(inside)[np.lexsort((*columns, owner[inside, 0]))]
         begins = np.searchsorted(owner[order, 0], np.arange(len(self.starts)))
         chosen = BondedTerms(listed.atoms[order], listed.parameters[order], listed.grids)
         return chosen, begins.astype(np.int64)

@@ -94,7 +94,6 @@ class VoxelCondition:
         self, env: Environment, atom_types: int, bead_types: int, options: VoxelOptions
     ) -> None:
         b, t = env.targets.shape
-        self._env = env
         basis = gaussian_basis(env.atoms, options)  # B N V
         features = atom_features(env, atom_types)
         c = features.shape[2]

@@ -58,7 +58,6 @@ class Generator(nn.Module):
     def __init__(self, channels_in: int, types: int, options: NetworkOptions) -> None:
         super().__init__()
         c, s = options.channels, options.slope
-        self.noise_size = options.noise
         self.act = nn.LeakyReLU(s)
         self.enter = nn.Sequential(SameConv(channels_in, c, 4), _norm(c), nn.LeakyReLU(s))
         self.condition = nn.Sequential(*[Residual(c, s) for _ in range(options.condition_blocks)])
@@ -165,7 +164,6 @@ class PlainGenerator(nn.Module):
     def __init__(self, channels_in: int, types: int, options: NetworkOptions) -> None:
         super().__init__()
         c, s = options.channels, options.slope
-        self.noise_size = options.noise
 
         def layer(conv: nn.Module, width: int) -> nn.Sequential:
             return nn.Sequential(conv, _norm(width), nn.LeakyReLU(s))
