@@ -8,8 +8,8 @@ From the published structures, from those of our default model, and from those o
 against a critic, raw. The folder gets fig5 (panels a to j, 568 and 313 K side by side), figS3-S5
 (the same at 453 K), fig6 (one map for both temperatures of Fig. 5), figS7 and sentences (what the
 paper says, and our figures), each as a picture or text and as a table; in a folder for each
-temperature lies what they were drawn from. A step whose result is there and was made from the same inputs with the same
-options is not done again, so that an interrupted run goes on where it stopped.
+temperature lies what they were drawn from. A step whose result is there and was made from the same
+inputs with the same options is not done again, so that an interrupted run goes on where it stopped.
 
 The data (folder ``sps`` inside the folder that --data or DEEPBACKMAP_DATA names, else
 ``../shared/data`` beside the repository) come with ``deepbackmap data fetch``.
