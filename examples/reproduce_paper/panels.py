@@ -38,9 +38,9 @@ LABELS = {
 """The rows of a sheet from top to bottom, and what their axes say."""
 REACH = 30.0
 """Energies beyond so many standard deviations of the reference make the axis bend."""
-BEND = 8.0
+BEND = 3.0
 """Standard deviations up to which a bent axis is about straight."""
-ENERGY_BINS = 80
+ENERGY_BINS = 100
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def sheet(output: Path, stem: str, shown: Mapping[int, Shown]) -> None:
         for column, (temperature, found) in enumerate(shown.items()):
             place = axes[row, column]
             letter = next(letters)
-            place.text(0.02, 0.95, f"{letter})", transform=place.transAxes, va="top")
+            place.set_title(f"{letter})", loc="left", fontsize=10)
             place.set_xlabel(label)
             if row == 0:
                 place.set_title(f"{temperature} K")
@@ -104,6 +104,7 @@ def draw(axes: Axes, quantity: str, shown: Shown) -> list[Curve]:
         axes.set_ylabel("g(r) of carbons")
         return _lines(axes, RDF, np.array(found["r"]), found)
     axes.set_yticks([])
+    axes.set_ylabel("probability")
     if quantity != CARBONS:
         return _distribution(axes, quantity, _named(shown.metrics, quantity))
     curves = _distribution(axes, CARBONS, carbon_impropers(shown.metrics))
@@ -206,7 +207,7 @@ def bent(centre: float, width: float) -> tuple[Any, Any]:
 def energy_ticks(low: float, high: float, mean: float, sd: float) -> list[float]:
     """The reference's mean, and powers of ten as far as the energies reach."""
     powers = [s * 10.0**k for s in (-1.0, 1.0) for k in range(3, 16)]
-    far = [p for p in powers if low <= p <= high and abs(p - mean) > 2 * BEND * sd]
+    far = [p for p in powers if low <= p <= high and abs(p - mean) > 10 * sd]
     return sorted({round(mean), *far})
 
 
