@@ -88,7 +88,10 @@ def sheet(output: Path, stem: str, shown: Mapping[int, Shown]) -> None:
                     [temperature, letter, curve.quantity, curve.sample, x, y]
                     for x, y in zip(curve.x, curve.y, strict=True)
                 ]
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", fontsize=8, ncols=3 if len(shown) > 1 else 2
+    )
     figure.savefig(output / f"{stem}.png", dpi=150)
     write_csv(
         output / f"{stem}.csv", ["temperature", "panel", "quantity", "sample", "x", "y"], rows
@@ -257,7 +260,9 @@ def molecular_dynamics(output: Path, temperature: int, runs: Mapping[str, Path])
         colour = COLOURS.get(name, "black")
         axes.plot(*series.T, color=colour, alpha=0.25, linewidth=0.5)
         windows = np.array(run["windows"])
-        axes.plot(np.arange(len(windows)) + 0.5, windows, "o-", ms=2, color=colour, label=name)
+        steps = run["minimisation"]
+        label = f"{name}, minimised ({steps} force evaluations)" if steps else name
+        axes.plot(np.arange(len(windows)) + 0.5, windows, "o-", ms=2, color=colour, label=label)
         means.append(windows)
         rows += [[name, t, e] for t, e in series]
         if band is not None and len(means) == 1:
