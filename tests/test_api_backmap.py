@@ -194,3 +194,16 @@ def test_packaged_models_are_found_by_name(melt, tmp_path, monkeypatch):
     assert text.startswith("ps (default), ")
     assert "sweeps 1" in text
     assert "500 K" in text
+    assert "taught by" not in text
+    (tmp_path / "about.yaml").write_text("ps: {taught by: a critic}\nother: {taught by: chance}\n")
+    assert "  taught by  a critic\n" in models()[0].to_text()
+
+
+def test_every_packaged_model_says_what_taught_it_and_what_follows():
+    found = models()
+    assert found
+    for entry in found:
+        assert set(entry.about) == {"taught by", "afterwards"}, entry.name
+        assert f"{entry.spec.temperature:g} K" in entry.about["taught by"]
+        relaxed = entry.spec.defaults.get("block_relaxation", 1) != 0
+        assert ("force evaluations" in entry.about["afterwards"]) == relaxed, entry.name

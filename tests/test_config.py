@@ -95,6 +95,15 @@ def test_a_model_to_begin_with_is_a_file_beside_the_configuration_or_a_name(tmp_
     assert load_train_config(path).training.init_from == "ps-two-bead-568K"
 
 
+def test_an_override_by_nothing_is_an_empty_text():
+    """As a shell hands on data.dynamics=""."""
+    assert load_train_config("points").data.dynamics
+    for text in ("data.dynamics=", "data.dynamics= ", 'data.dynamics=""'):
+        assert load_train_config("points", [text]).data.dynamics == ""
+    with pytest.raises(InputError, match="batch"):
+        load_train_config("points", ["training.batch="])
+
+
 def test_phases_of_the_small_adversarial_preset():
     """Score, then the critic alone, then critic and prior without the score."""
     config = load_train_config("adversarial-small")

@@ -1,13 +1,15 @@
-"""The figures of the paper's evaluation (Figs. 5, 6 and S7) with their tables.
+"""The figures of the paper's evaluation (Figs. 5, 6, S3 to S5 and S7) with their tables.
 
     python examples/reproduce_paper/reproduce.py -o reproduced
-    python examples/reproduce_paper/reproduce.py -o reproduced --temperatures 568 --frames 12
+    python examples/reproduce_paper/reproduce.py -o trial --frames 2 --adversarial-frames 1 \\
+        --candidates 1 --reference-frames 0:6 --time 2
 
-From the published structures and from ours, at every temperature asked for. For each of them the
-folder gets fig5.png, fig5.csv, table.csv, fig6.png, fig6.csv, figS7.png, figS7.csv, and beside
-them what they were drawn from: our structures, the evaluation with its report.html, and the runs of
-molecular dynamics. A step whose result is there and was made from the same inputs with the same
-options is not done again, so that an interrupted run goes on where it stopped.
+From the published structures, from those of our default model, and from those of our model trained
+against a critic, raw. The folder gets fig5 (panels a to j, 568 and 313 K side by side), figS3-S5
+(the same at 453 K), fig6 (one map for both temperatures of Fig. 5), figS7 and sentences (what the
+paper says, and our figures), each as a picture or text and as a table; in a folder for each
+temperature lies what they were drawn from. A step whose result is there and was made from the same
+inputs with the same options is not done again, so that an interrupted run goes on where it stopped.
 
 The data (folder ``sps`` inside the folder that --data or DEEPBACKMAP_DATA names, else
 ``../shared/data`` beside the repository) come with ``deepbackmap data fetch``.
@@ -21,32 +23,42 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import panels
+import sentences
+from panels import ADVERSARIAL, BASELINE, OURS, PAPER, REFERENCE
 
 import deepbackmap
-from deepbackmap.api import backmap, evaluate, finish, md
+from deepbackmap.api import backmap, evaluate, md
+from deepbackmap.api.backmap import sampling_options
+from deepbackmap.api.hands import handedness_of
+from deepbackmap.api.models import find_model
 from deepbackmap.errors import InputError
+from deepbackmap.forcefield import ForceField
+from deepbackmap.forcefield.molecules import NonbondedSums, pair_batches
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import MappingFile
+from deepbackmap.methods.base import open_sampler
+from deepbackmap.model.file import load_model
+from deepbackmap.similarity.options import MapOptions
+from deepbackmap.similarity.structure_map import map_structures
+from deepbackmap.system import Structure
 
-PAPER, BASELINE, OURS, FINISHED = "paper", "paper baseline", "ours", "ours finished"
-COLOURS = {PAPER: "#0072B2", BASELINE: "#E69F00", OURS: "#009E73", FINISHED: "#CC79A7"}
-"""Of Okabe and Ito, told apart by everybody."""
-MARKERS = {PAPER: "s", BASELINE: "^", OURS: "o", FINISHED: "D"}
-PANELS = (
-    ("angle C-C-C", "backbone angle C-C-C / degrees"),
-    ("dihedral C-C-C-C", "backbone dihedral C-C-C-C / degrees"),
-    ("impropers", "improper dihedrals / degrees"),
-    ("LJ per chain", "Lennard-Jones energy of a chain / kJ mol$^{-1}$"),
-)
-"""Distributions of Fig. 5 by their names in metrics.json, and what their axes say."""
-RDF = "g(r), mean absolute error"
-"""Of all carbons: Fig. 5 i and j."""
+MAIN = (568, 313)
+"""K: the temperatures of Fig. 5; those of others stand in the supplement."""
+MAP_FRAMES, MAP_CHAINS = 12, 60
+"""Of each sample at each temperature, on the one map of Fig. 6."""
+MINIMISE = 500
+"""Steps, with stiff bonds, of a start of Fig. S7 that cannot be run as it is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,32 +66,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         folder = data_folder(options.data)
-        for temperature in options.temperatures:
-            one_temperature(folder, temperature, options)
+        found = {t: gather(folder, t, options) for t in options.temperatures}
+        draw(found, options)
+        runs = dynamics(folder, found, options)
+        metrics = {t: made.metrics() for t, made in found.items()}
+        table = [*sentences.rows(metrics), *sentences.md_rows(options.md_temperature, runs)]
+        sentences.write(options.output, table)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
+    print((options.output / "sentences.md").read_text(encoding="utf-8"))
     return 0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("reproduced"), help="folder")
-    parser.add_argument(
-        "--temperatures", type=int, nargs="+", default=[568, 313], help="K (default 568 313)"
-    )
-    parser.add_argument("--frames", type=int, help="generated frames; all by default")
-    parser.add_argument("--reference-frames", help="which of the reference, A:B:C; all by default")
-    parser.add_argument("--model", default="default", help="model that makes our structures")
-    parser.add_argument("--seed", type=int, default=0, help="of everything")
-    parser.add_argument("--steps", type=int, default=100, help="of finishing (default 100)")
-    parser.add_argument("--time", type=float, default=50.0, help="of Fig. S7, ps (default 50)")
-    parser.add_argument("--data", type=Path, help="folder that holds sps")
-    return parser.parse_args(arguments)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, default=Path("reproduced"), help="folder")
+    add("--temperatures", type=int, nargs="+", default=[568, 313, 453], help="K")
+    add("--frames", type=int, help="generated frames; all by default")
+    add("--reference-frames", help="which of the reference, A:B:C; all by default")
+    add("--model", default="default", help="model that makes our structures")
+    add("--adversarial", default="ps-two-bead-adversarial", help="voxel model; none leaves it out")
+    add("--adversarial-frames", type=int, default=6, help="of each temperature (default 6)")
+    add("--candidates", type=int, help="of its ensemble; the model's own by default")
+    add("--seed", type=int, default=0, help="of everything")
+    add("--time", type=float, default=100.0, help="of Fig. S7, ps (default 100)")
+    add("--md-temperature", type=int, default=313, help="of Fig. S7, K (default 313)")
+    add("--data", type=Path, help="folder that holds sps")
+    options = parser.parse_args(arguments)
+    if options.md_temperature not in options.temperatures:
+        options.md_temperature = options.temperatures[-1]
+    return options
 
 
 def data_folder(given: Path | None) -> Path:
@@ -129,66 +151,225 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def one_temperature(folder: Path, temperature: int, options: argparse.Namespace) -> None:
-    """Everything of one temperature."""
+@dataclass(frozen=True)
+class Made:
+    """What there is of one temperature."""
+
+    reference: Path
+    methods: Mapping[str, Path]
+    """Trajectories by name."""
+    evaluation: Path
+    energies: Path
+
+    def metrics(self) -> dict[str, Any]:
+        """All figures."""
+        text = (self.evaluation / "metrics.json").read_text(encoding="utf-8")
+        content: dict[str, Any] = json.loads(text)
+        return content
+
+    def shown(self) -> panels.Shown:
+        """What the panels are drawn from."""
+        with np.load(self.energies) as kept:
+            return panels.Shown(self.metrics(), dict(kept))
+
+
+def gather(folder: Path, temperature: int, options: argparse.Namespace) -> Made:
+    """Our structures at one temperature, and all figures."""
     output = options.output / f"{temperature}K"
     output.mkdir(parents=True, exist_ok=True)
-    top, names = folder / "topol.top", folder / "aa.gro"
-    prefix = f"test_{temperature}K"
-    reference, beads = folder / f"{prefix}_aa.xtc", folder / f"{prefix}_cg.xtc"
+    reference = folder / f"test_{temperature}K_aa.xtc"
     if not reference.is_file():
         raise InputError(f"{reference}: expected the reference at {temperature} K, found none")
-    frames = None if options.frames is None else f"0:{options.frames}"
-    common: dict[str, Any] = {"frames": frames, "seed": options.seed}
-    shown = {"progress": sys.stderr.isatty(), "force": True}
-    ours = Step(
-        output / "ours.xtc", {**common, "model": options.model, "T": temperature}, (beads, top)
+    methods = {
+        PAPER: folder / f"test_{temperature}K_paper_deepbackmap.xtc",
+        BASELINE: folder / f"test_{temperature}K_paper_baseline.xtc",
+        OURS: ours(folder, output, temperature, options),
+    }
+    if options.adversarial != "none":
+        methods[ADVERSARIAL] = raw(folder, output, temperature, options)
+    given = {"reference_frames": options.reference_frames, "frames": chosen(options.frames)}
+    evaluation = Step(
+        output / "evaluation", {**given, "seed": options.seed, "methods": list(methods)},
+        (reference, *methods.values(), folder / "topol.top"),
+    ).run(
+        lambda: evaluate(
+            reference, methods, structure=folder / "aa.gro", topology=folder / "topol.top",
+            output=output / "evaluation", beads=folder / f"test_{temperature}K_cg.xtc",
+            mapping="ps-two-bead", temperature=float(temperature), seed=options.seed,
+            progress=sys.stderr.isatty(), force=True, **given,
+        )
+    )  # fmt: skip
+    energies = Step(output / "lj.npz", given, (reference, *methods.values())).run(
+        lambda: chain_energies(folder, reference, methods, options, output / "lj.npz")
+    )
+    made = Made(reference, methods, evaluation, energies)
+    write_table(output / "table.csv", made.metrics())
+    return made
+
+
+def chosen(count: int | None) -> str | None:
+    """So many frames from the first on; None: all."""
+    return None if count is None else f"0:{count}"
+
+
+def ours(folder: Path, output: Path, temperature: int, options: argparse.Namespace) -> Path:
+    """The default model's structures."""
+    beads, top = folder / f"test_{temperature}K_cg.xtc", folder / "topol.top"
+    asked: dict[str, Any] = {"frames": chosen(options.frames), "seed": options.seed}
+    return Step(
+        output / "ours.xtc", {**asked, "model": options.model, "T": temperature}, (beads, top)
     ).run(
         lambda: backmap(
             folder / "cg.gro", beads, topology=top, output=output / "ours.xtc",
-            model=options.model, temperature=float(temperature), **common, **shown,
+            model=options.model, temperature=float(temperature),
+            progress=sys.stderr.isatty(), force=True, **asked,
         )
     )  # fmt: skip
-    finished = Step(
-        output / "ours_finished.xtc", {"steps": options.steps, "seed": options.seed}, (ours, top)
-    ).run(
-        lambda: finish(
-            names, ours, topology=top, output=output / "ours_finished.xtc",
-            temperature=float(temperature), steps=options.steps, seed=options.seed, **shown,
-        )
-    )  # fmt: skip
-    methods = {
-        PAPER: folder / f"{prefix}_paper_deepbackmap.xtc",
-        BASELINE: folder / f"{prefix}_paper_baseline.xtc",
-        OURS: ours,
-        FINISHED: finished,
+
+
+def raw(folder: Path, output: Path, temperature: int, options: argparse.Namespace) -> Path:
+    """The voxel model's structures as it draws them: nothing relaxed, refused or drawn anew."""
+    beads, path = folder / f"test_{temperature}K_cg.xtc", find_model(options.adversarial)
+    count = min(n for n in (options.adversarial_frames, options.frames) if n is not None)
+    asked = {"candidates": options.candidates, "seed": options.seed}
+
+    def make() -> None:
+        model, topology = load_model(path), read_topology(folder / "topol.top")
+        mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+        sampling = sampling_options(model.spec, path.stem, {**asked, "block_relaxation": 0})
+        hands = handedness_of(mapping, model.spec.handedness)
+        sampler = open_sampler(model, mapping, sampling, "cpu", hands)
+        with (
+            read_frames(folder / "cg.gro", beads, frames=chosen(count)) as source,
+            open_writer(output / "adversarial.xtc", atom_table(topology), force=True) as writer,
+        ):
+            for number, frame in zip(source.frames.tolist(), source, strict=True):
+                writer.write(sampler.sample(frame, frame=number))
+
+    inputs = (beads, path, folder / "topol.top")
+    return Step(output / "adversarial.xtc", {**asked, "frames": count}, inputs).run(make)
+
+
+def chain_energies(
+    folder: Path,
+    reference: Path,
+    methods: Mapping[str, Path],
+    options: argparse.Namespace,
+    output: Path,
+) -> None:
+    """Lennard-Jones energy of every chain of every sample, kJ/mol, as ``evaluate`` defines it."""
+    field = ForceField.from_topology(read_topology(folder / "topol.top"))
+
+    def of(frame: Structure) -> np.ndarray:
+        sums = NonbondedSums(field)
+        for batch in pair_batches(field, frame):
+            sums.add(batch)
+        found = sums.result()
+        return found["lj intra"] + found["lj inter"]
+
+    kept = {}
+    for name, path in {REFERENCE: reference, **methods}.items():
+        frames = options.reference_frames if name == REFERENCE else chosen(options.frames)
+        with read_frames(folder / "aa.gro", path, frames=frames) as source:
+            kept[name] = np.array([of(frame) for frame in source])
+    np.savez(output, **kept)
+
+
+def draw(found: Mapping[int, Made], options: argparse.Namespace) -> None:
+    """The sheets of Figs. 5 and S3 to S5, and the map of Fig. 6."""
+    for stem, wanted in (
+        ("fig5", [t for t in found if t in MAIN]),
+        ("figS3-S5", [t for t in found if t not in MAIN]),
+    ):
+        if wanted:
+            panels.sheet(options.output, stem, {t: found[t].shown() for t in wanted})
+    path = options.output / "fig6.json"
+    wanted = [t for t in found if t in MAIN] or list(found)
+    samples = {
+        (name, t): trajectory
+        for t in wanted
+        for name, trajectory in {REFERENCE: found[t].reference, **found[t].methods}.items()
     }
-    evaluation = Step(
-        output / "evaluation",
-        {**common, "reference_frames": options.reference_frames, "methods": list(methods)},
-        (reference, beads, *methods.values(), top),
-    ).run(
-        lambda: evaluate(
-            reference, methods, structure=names, topology=top, output=output / "evaluation",
-            beads=beads, mapping="ps-two-bead", temperature=float(temperature),
-            reference_frames=options.reference_frames, **common, **shown,
-        )
+    folder = data_folder(options.data)
+    names = [list(key) for key in samples]
+    asked = {"samples": names, "seed": options.seed, "frames": options.frames}
+    Step(path, asked, tuple(samples.values())).run(
+        lambda: path.write_text(json.dumps(one_map(folder, samples, options)), encoding="utf-8")
+    )
+    panels.structure_map(options.output, json.loads(path.read_text(encoding="utf-8")))
+
+
+def one_map(
+    folder: Path, samples: Mapping[tuple[str, int], Path], options: argparse.Namespace
+) -> dict[str, Any]:
+    """All samples at all temperatures on one map."""
+
+    def spread(path: Path) -> Iterator[tuple[int, Structure]]:
+        with read_frames(folder / "aa.gro", path, frames=chosen(options.frames)) as source:
+            count = min(len(source), MAP_FRAMES)
+            for k in np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)):
+                yield int(k), source[int(k)]
+
+    # the map wants the first sample to be called so, and names that differ
+    names = [f"{name} {t}" for name, t in samples]
+    names[0] = REFERENCE
+    drawn = {n: list(spread(p)) for n, p in zip(names, samples.values(), strict=True)}
+    made = map_structures(
+        read_topology(folder / "topol.top"), drawn,
+        MapOptions(structures=MAP_CHAINS, seed=options.seed),
     )  # fmt: skip
-    metrics = json.loads((evaluation / "metrics.json").read_text(encoding="utf-8"))
-    write_table(output / "table.csv", metrics)
-    figure_5(output, temperature, metrics)
-    figure_6(output, temperature, metrics)
-    runs = Step(
-        output / "md", {"time": options.time, "seed": options.seed, "starts": list(methods)},
-        (reference, *methods.values(), top),
-    ).run(
-        lambda: md(
-            {"molecular dynamics": reference, **methods}, topology=top, structure=names,
-            temperature=float(temperature), output=output / "md", reference=reference,
-            time=options.time, seed=options.seed, **shown,
-        )
-    )  # fmt: skip
-    figure_s7(output, temperature, runs)
+    return {
+        "samples": [name for name, _ in samples],
+        "temperatures": [t for _, t in samples],
+        "sample": made.sample.tolist(),
+        "frame": made.frame.tolist(),
+        "molecule": made.molecule.tolist(),
+        "points": made.points.tolist(),
+    }
+
+
+def dynamics(
+    folder: Path, found: Mapping[int, Made], options: argparse.Namespace
+) -> dict[str, Path]:
+    """The runs of Fig. S7, one folder a start so that each is made once, and the figure."""
+    temperature = options.md_temperature
+    made, output = found[temperature], options.output / f"{temperature}K"
+    runs: dict[str, Path] = {}
+    for name, path in {REFERENCE: made.reference, **made.methods}.items():
+        target = output / f"md-{name.replace(' ', '-')}"
+
+        def make(name: str = name, path: Path = path, target: Path = target) -> None:
+            start(folder, name, path, made.reference, target, options)
+
+        asked = {"time": options.time, "seed": options.seed}
+        runs[name] = Step(target, asked, (path, made.reference)).run(make)
+    panels.molecular_dynamics(options.output, temperature, runs)
+    return runs
+
+
+def start(
+    folder: Path,
+    name: str,
+    path: Path,
+    reference: Path,
+    target: Path,
+    options: argparse.Namespace,
+) -> None:
+    """One run of Fig. S7; a start that cannot be run as it is is minimised before, which md.json
+    counts and the figure says."""
+    for steps in (0, MINIMISE):
+        try:
+            md(
+                {name: path}, topology=folder / "topol.top", structure=folder / "aa.gro",
+                temperature=float(options.md_temperature), output=target, reference=reference,
+                reference_frames=options.reference_frames, time=options.time, seed=options.seed,
+                minimise=steps, progress=sys.stderr.isatty(), force=True,
+            )  # fmt: skip
+            return
+        except InputError as error:
+            print(f"figS7: {name}: after {steps} steps of minimisation: {error}", flush=True)
+            if steps:
+                raise
 
 
 def write_table(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -202,105 +383,6 @@ def write_table(path: Path, metrics: Mapping[str, Any]) -> None:
         for row in metrics["figures"]:
             values = [row["methods"][n]["value"] if n in row["methods"] else None for n in names]
             table.writerow([row["name"], row["unit"], row["floor"], *values])
-
-
-def figure_5(output: Path, temperature: int, metrics: Mapping[str, Any]) -> None:
-    """Distributions, Lennard-Jones energies of chains, and g(r)."""
-    figure = Figure(figsize=(11.0, 6.4), layout="constrained")
-    axes = figure.subplots(2, 3).ravel()
-    rows: list[list[object]] = []
-    by_name = {d["name"]: d for d in metrics["distributions"]}
-    for place, (name, label) in zip(axes, PANELS, strict=False):
-        found = by_name[name]
-        edges = np.array(found["edges"])
-        middles = 0.5 * (edges[1:] + edges[:-1])
-        lines = {"reference": found["reference"], **found["methods"]}
-        _draw(place, middles, lines, found["band"])
-        # where there is something to see; the bins reach much farther than that
-        seen = np.flatnonzero(np.max([np.array(v) for v in lines.values()], axis=0) > 0)
-        place.set_xlim(edges[seen[0]], edges[seen[-1] + 1])
-        place.set_xlabel(label)
-        place.set_yticks([])
-        rows += _points(name, middles, lines)
-    curve = next(c for c in metrics["curves"] if c["name"] == RDF)
-    lines = {"reference": curve["reference"], **curve["methods"]}
-    _draw(axes[4], np.array(curve["r"]), lines, curve["band"])
-    axes[4].set_xlabel("r / nm")
-    axes[4].set_ylabel("g(r) of carbons")
-    rows += _points(RDF, np.array(curve["r"]), lines)
-    handles, labels = axes[0].get_legend_handles_labels()
-    axes[5].axis("off")
-    axes[5].legend(handles, labels, loc="center", frameon=False)
-    figure.suptitle(f"Fig. 5 at {temperature} K")
-    figure.savefig(output / "fig5.png", dpi=160)
-    _write_csv(output / "fig5.csv", ["quantity", "sample", "x", "y"], rows)
-
-
-def _points(name: str, x: np.ndarray, lines: Mapping[str, Sequence[float]]) -> list[list[object]]:
-    """Rows of fig5.csv."""
-    return [[name, line, a, b] for line, y in lines.items() for a, b in zip(x, y, strict=True)]
-
-
-def _draw(
-    axes: Axes, x: np.ndarray, lines: Mapping[str, Sequence[float]], band: Sequence[Any]
-) -> None:
-    low, high = (np.array([np.nan if v is None else v for v in edge]) for edge in band)
-    axes.fill_between(x, low, high, color="0.85", label="halves of the reference")
-    for name, y in lines.items():
-        style: dict[str, Any] = {"color": COLOURS.get(name, "black")}
-        style["linewidth"] = 1.6 if name == "reference" else 1.1
-        axes.plot(x, y, label=name, **style)
-
-
-def figure_6(output: Path, temperature: int, metrics: Mapping[str, Any]) -> None:
-    """The structure map."""
-    found = metrics["structure_map"]
-    if found is None:
-        print(f"{output.name}/fig6: no structure map: {'; '.join(metrics['notes'])}")
-        return
-    points, sample = np.array(found["points"]), np.array(found["sample"])
-    figure = Figure(figsize=(7.0, 6.2), layout="constrained")
-    axes = figure.add_subplot()
-    for k, name in enumerate(found["samples"]):
-        overlap = found["overlap"].get(name)
-        label = name if overlap is None else (
-            f"{name}: MMD² {overlap['mmd2']:.1e}, p = {overlap['p_value']:.3f}"
-        )  # fmt: skip
-        axes.scatter(
-            *points[sample == k].T, s=14, label=label, alpha=0.7, linewidths=0,
-            color=COLOURS.get(name, "black"), marker=MARKERS.get(name, "o"),
-        )  # fmt: skip
-    axes.set_xlabel("sketch-map 1")
-    axes.set_ylabel("sketch-map 2")
-    axes.set_title(f"Fig. 6 at {temperature} K: one point a chain", fontsize=10)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(output / "fig6.png", dpi=160)
-    names, frames, molecules = found["samples"], found["frame"], found["molecule"]
-    rows = [
-        [names[s], f, m, x, y]
-        for s, f, m, (x, y) in zip(sample, frames, molecules, points, strict=True)
-    ]
-    _write_csv(output / "fig6.csv", ["sample", "frame", "molecule", "x", "y"], rows)
-
-
-def figure_s7(output: Path, temperature: int, runs: Path) -> None:
-    """Potential energy against time, picosecond by picosecond."""
-    summary = json.loads((runs / "md.json").read_text(encoding="utf-8"))
-    (output / "figS7.csv").write_bytes((runs / "energy.csv").read_bytes())
-    (output / "figS7.png").write_bytes((runs / "energy.png").read_bytes())
-    for run in summary["summary"]["runs"]:
-        inside = run["inside_from"]
-        where = "not at the end" if inside is None else f"from {inside} ps on"
-        print(f"{output.name}/figS7: {run['name']}: in the band {where}")
-    for name, why in summary["summary"]["failed"].items():
-        print(f"{output.name}/figS7: {name}: could not be run: {why}")
-
-
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        table = csv.writer(handle)
-        table.writerow(head)
-        table.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def _override(text: str) -> dict[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise InputError(f"option '{text}': expected key=value, as in training.batch=36")
-    nested: Any = _parse(f"v: {value}", f"option '{text}'")["v"]
+    # nothing is an empty text, as data.dynamics="" comes from a shell, and not YAML's null
+    nested: Any = _parse(f"v: {value}", f"option '{text}'")["v"] if value.strip() else ""
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested

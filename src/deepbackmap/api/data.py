@@ -55,7 +55,7 @@ LATER = Repository("mstieffe/DBM", "655fec2d12946754cf29f44e1788318208cdb2c5")
 """Their later code, whose sample data hold training snapshots."""
 SNAPSHOTS = "data/reference_snapshots/sPS_t568_14"
 """Folder of ``LATER`` with the training pairs, ``aa/*.gro`` and ``cg/*.gro``."""
-TEMPERATURES = (313, 568)
+TEMPERATURES = (313, 453, 568)
 KINDS = {"aa": "aa", "cg": "cg", "deepbackmap": "paper_deepbackmap", "baseline": "paper_baseline"}
 """Name in the repository, name in our layout."""
 PAPER_FILES = (
@@ -72,6 +72,9 @@ PAPER_FILES = (
 TRAINING_FRAMES_AT_568 = (9, 19, 41, 55, 62, 70, 76)
 """Frames of the published 568 K trajectory that are among the training snapshots."""
 PUBLISHED_FRAMES = 78
+ATOMS_LATE = {453: 1}
+"""By how many frames the published atoms come after the beads that belong to them, and after what
+the paper's model and baseline made of these beads."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,9 @@ def fetch(output: str | Path, *, hosts: Hosts | None = None, progress: bool = Tr
             source = raw / f"t{temperature}" / f"{kind}.xtc"
             names = raw / ("cg.gro" if kind == "cg" else "aa.gro")
             made.append(
-                _select(names, source, target / f"test_{temperature}K_{ours}.xtc", temperature)
+                _select(
+                    names, source, target / f"test_{temperature}K_{ours}.xtc", temperature, kind
+                )
             )
     archive = folder / "published" / "DBM.tar.gz"
     store.get(LATER, None, archive)
@@ -189,9 +194,11 @@ class _Store:
 
 
 def chosen_frames(temperature: int) -> list[int]:
-    """Which published frames our tests use: every second one that is not a training snapshot."""
+    """Which published frames of beads our tests use: every second one whose atoms are there and
+    are no training snapshot."""
     left = TRAINING_FRAMES_AT_568 if temperature == 568 else ()
-    return [k for k in range(PUBLISHED_FRAMES) if k not in left][::2]
+    pairs = PUBLISHED_FRAMES - ATOMS_LATE.get(temperature, 0)
+    return [k for k in range(pairs) if k not in left][::2]
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -200,14 +207,15 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _select(names: Path, source: Path, target: Path, temperature: int) -> Path:
-    """The test frames of a trajectory; a frame's time is its number in the source."""
+def _select(names: Path, source: Path, target: Path, temperature: int, kind: str) -> Path:
+    """The test frames of a trajectory; a frame's time is the number of its beads in the source."""
+    late = ATOMS_LATE.get(temperature, 0) if kind == "aa" else 0
     with read_frames(names, source) as frames:
         if len(frames) != PUBLISHED_FRAMES:
             raise InputError(f"{source}: expected {PUBLISHED_FRAMES} frames, found {len(frames)}")
         with open_writer(target, frames.table, force=True) as writer:
             for k in chosen_frames(temperature):
-                writer.write(replace(frames[k], time=float(k)))
+                writer.write(replace(frames[k + late], time=float(k)))
     return target
 
 

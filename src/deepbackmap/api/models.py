@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from deepbackmap.errors import InputError
 from deepbackmap.methods.spec import ModelSpec
@@ -15,6 +17,8 @@ from deepbackmap.model.header import read_spec
 
 SUFFIX = ".safetensors"
 DEFAULT = "default"
+ABOUT = "about.yaml"
+"""Beside the packaged models: words about each of them."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class ModelEntry:
     default: bool
     """Whether it is used where no model is named."""
     spec: ModelSpec
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What taught it, and what follows after it, in words."""
 
     @property
     def scores(self) -> Mapping[str, Any]:
@@ -41,6 +47,7 @@ class ModelEntry:
         rows = [
             ("types", f"atoms {', '.join(spec.atom_types)}; beads {', '.join(spec.bead_types)}"),
             ("trained on", f"{_words(came, 'topology', 'trajectory')} at {spec.temperature:g} K"),
+            *self.about.items(),
             ("training", _words(came, "trained_by", "iteration", "seed")),
             ("method", f"{spec.method}: {spec.options.words()}"),
             ("defaults", _pairs(spec.defaults)),
@@ -56,7 +63,7 @@ def models() -> tuple[ModelEntry, ...]:
     Raises:
         InputError: a packaged file is damaged.
     """
-    chosen = _default_name()
+    chosen, about = _default_name(), _about()
     return tuple(
         ModelEntry(
             name=path.stem,
@@ -64,6 +71,7 @@ def models() -> tuple[ModelEntry, ...]:
             size=path.stat().st_size,
             default=path.stem == chosen,
             spec=read_spec(path),
+            about=about.get(path.stem, {}),
         )
         for path in _files()
     )
@@ -107,6 +115,12 @@ def _folder() -> Path:
 
 def _files() -> list[Path]:
     return sorted(_folder().glob(f"*{SUFFIX}"))
+
+
+def _about() -> Mapping[str, Mapping[str, str]]:
+    """Words about the packaged models, by name."""
+    note = _folder() / ABOUT
+    return yaml.safe_load(note.read_text(encoding="utf-8")) if note.is_file() else {}
 
 
 def _default_name() -> str:
