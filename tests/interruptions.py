@@ -7,8 +7,8 @@ forks for each of them, so that the moments lie in the work of a verb and not in
 The rules: after a signal that can be handled nothing new is there, or all of an output, or the
 journal of the frames that are done, and the message says so; after SIGKILL only hidden parts may
 be, beside whole outputs; the same command, run once more (with ``--resume``, where there is such),
-takes those away and gives the bytes of a run that nobody disturbed. A run of ``train`` keeps what it has
-(a configuration, a checkpoint, a model), each of them whole, and goes on from there.
+takes those away and gives the bytes of a run that nobody disturbed. A run of ``train`` keeps
+what it has (a configuration, a checkpoint, a model), each of them whole, and goes on from there.
 """
 
 from __future__ import annotations
