@@ -195,7 +195,7 @@ def test_sentences_have_our_figures_beside_the_floor(tmp_path):
     assert len(read_csv(tmp_path / "sentences.csv")) == 1 + len(rows)
     lines = (tmp_path / "sentences.md").read_text().splitlines()
     assert {line.count("|") for line in lines} == {len(sentences.HEAD) + 1}
-    panels.molecular_dynamics(tmp_path, 568, runs)
+    panels.molecular_dynamics(tmp_path, 568, runs, ["paper baseline"])
     assert read_csv(tmp_path / "figS7.csv")[1:3] == [
         ["reference", "0.0", "90.0"], ["reference", "1.0", "110.0"],
     ]  # fmt: skip

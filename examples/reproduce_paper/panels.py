@@ -244,13 +244,16 @@ def structure_map(output: Path, found: Mapping[str, Any]) -> None:
     write_csv(output / "fig6.csv", head, rows)
 
 
-def molecular_dynamics(output: Path, temperature: int, runs: Mapping[str, Path]) -> None:
+def molecular_dynamics(
+    output: Path, temperature: int, runs: Mapping[str, Path], failed: Sequence[str] = ()
+) -> None:
     """Fig. S7: potential energy from each start, single values thin, picoseconds thick.
 
     Args:
         output: folder.
         temperature: K.
         runs: folder of ``deepbackmap md`` by start.
+        failed: starts that could not be run, which the legend names.
     """
     figure = Figure(figsize=(8.0, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -269,6 +272,8 @@ def molecular_dynamics(output: Path, temperature: int, runs: Mapping[str, Path])
             label = "reference, mean ± 2 sd"
             axes.axhspan(band["low"], band["high"], color="0.85", label=label)
             means.append(np.array([band["low"], band["high"]]))
+    for name in failed:
+        axes.plot([], [], "x", color=COLOURS.get(name, "black"), label=f"{name}: could not be run")
     values = np.concatenate(means)
     room = 0.05 * (values.max() - values.min())
     axes.set_ylim(values.min() - room, values.max() + room)

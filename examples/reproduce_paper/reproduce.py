@@ -335,6 +335,7 @@ def dynamics(
     temperature = options.md_temperature
     made, output = found[temperature], options.output / f"{temperature}K"
     runs: dict[str, Path] = {}
+    failed: list[str] = []
     for name, path in {REFERENCE: made.reference, **made.methods}.items():
         target = output / f"md-{name.replace(' ', '-')}"
 
@@ -342,8 +343,12 @@ def dynamics(
             start(folder, name, path, made.reference, target, options)
 
         asked = {"time": options.time, "seed": options.seed}
-        runs[name] = Step(target, asked, (path, made.reference)).run(make)
-    panels.molecular_dynamics(options.output, temperature, runs)
+        try:
+            runs[name] = Step(target, asked, (path, made.reference)).run(make)
+        except InputError as error:
+            print(f"figS7: {name}: could not be run: {error}", flush=True)
+            failed.append(name)
+    panels.molecular_dynamics(options.output, temperature, runs, failed)
     return runs
 
 
