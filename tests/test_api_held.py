@@ -1,4 +1,4 @@
-"""What the last steps came to: options, sums over frames, words, and beads to colour by."""
+"""What the last steps came to: options, sums over frames, and beads to colour by."""
 
 import json
 
@@ -13,7 +13,7 @@ from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import map_positions
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.options import SettlingOptions
-from deepbackmap.methods.settling import LastSteps, words
+from deepbackmap.methods.settling import LastSteps
 from deepbackmap.system import Structure
 
 
@@ -112,14 +112,6 @@ def test_a_box_that_is_too_low_is_refused_but_not_without_relaxation():
         last.check_box(low, 3)
     last.check_box(beads, 3)
     small(relaxation=0)[0].check_box(low, 3)
-
-
-def test_words_say_what_was_done():
-    assert words(settled(A=0.0)) == "beads held exactly; 100 force evaluations"
-    said = words(settled(A=0.01, B=0.0, drifting=("angles",)))
-    assert "A 0.0100 nm" in said
-    assert "B" not in said
-    assert said.endswith("still drifting: angles")
 
 
 # --- sums -----------------------------------------------------------------------------------------

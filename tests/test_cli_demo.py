@@ -1,5 +1,6 @@
 """``demo`` and ``models`` on a small melt and a model with random weights in place of ours."""
 
+import json
 import shutil
 from importlib import import_module
 
@@ -41,13 +42,63 @@ def test_demo(packaged, tmp_path):
         assert "gmx grompp: not installed here" in done.out
     names = {p.name for p in out.iterdir()}
     assert names >= {"topol.top", "PS.itp", "cg.gro", "cg.xtc", "aa.xtc", "aa.gro",
-                     "aa.xtc.json", "comparison.txt", "check.mdp", "reference.xtc"}  # fmt: skip
+                     "aa.xtc.json", "comparison.txt", "check.mdp", "reference.xtc",
+                     "simulated.xtc", "mapping.yaml"}  # fmt: skip
+    assert (out / "comparison.txt").read_text() == done.out.rstrip("\n") + "\n"
     assert "<html" in (out / "evaluation" / "report.html").read_text()
     kept = contents(out)
     again = command("demo", "-o", out)
     assert (again.code, again.err.count("\n")) == (2, 1)
     assert "out: expected an empty folder, found files" in again.err
     assert contents(out) == kept
+
+
+def test_the_text_and_the_report_are_of_one_evaluation(packaged, tmp_path, monkeypatch):
+    demo = import_module("deepbackmap.api.demo")
+    found = []
+
+    def counted(*given, **options):
+        found.append(evaluate(*given, **options))
+        return found[-1]
+
+    evaluate = demo.evaluate
+    monkeypatch.setattr(demo, "evaluate", counted)
+    made = demo.demo(tmp_path / "out", progress=False)
+    assert found == [made.evaluation]
+    written = json.loads((tmp_path / "out" / "evaluation" / "metrics.json").read_text())
+    scores = {m["name"]: m["score"]["value"] for m in written["methods"]}
+    assert set(scores) == {"backmapped", "simulated"}
+    assert scores["simulated"] < scores["backmapped"]  # random weights against the truth itself
+    lines = made.to_text().splitlines()
+    row = next(line.split() for line in lines if line.startswith("score "))
+    assert [float(x) for x in row[1:]] == pytest.approx(
+        [scores["backmapped"], scores["simulated"]], abs=1e-4
+    )
+    beads = next(line.split() for line in lines if line.startswith("re-mapped beads, rms d"))
+    assert float(beads[5]) < 0.003  # the simulation's own beads, to the digits of the files
+
+
+def test_a_demo_that_was_interrupted_can_be_run_again(packaged, tmp_path, monkeypatch):
+    demo = import_module("deepbackmap.api.demo")
+    out = tmp_path / "out"
+
+    def interrupted(*given, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "evaluate", interrupted)
+        assert command("demo", "-o", out).code == 130
+    assert not out.exists()
+    # one that was killed has left a part of its files and its mark
+    out.mkdir()
+    for name in ("topol.top", "aa.xtc", ".cg.gro.1.part.gro", ".unfinished"):
+        (out / name).write_text("half")
+    (out / "evaluation").mkdir()
+    (out / "evaluation" / "metrics.json").write_text("half")
+    done = command("demo", "-o", out, "-q")
+    assert (done.code, done.out) == (0, ""), done.err
+    assert not list(out.rglob(".*"))
+    assert "half" not in (out / "topol.top").read_text()
 
 
 def test_models(packaged):

@@ -93,25 +93,36 @@ def test_many_damages(whole, tmp_path):
 @pytest.mark.parametrize(
     ("name", "factor", "question"),
     [
-        ("cg.gsd", 0.1, "is the file in nm? (--length-unit nm;"),
+        ("cg.gsd", 0.1, "is the file in nm? (--length-unit nm)"),
+        ("cg.pdb", 0.1, "is the file in nm? (--length-unit nm)"),
+        ("cg.gro", 10.0, "is the file in Å? (--length-unit A)"),
+        ("cg.xtc", 10.0, "is the file in Å? (--length-unit A)"),
+        ("cg.trr", 10.0, "is the file in Å? (--length-unit A)"),
         ("cg.lammpstrj", 0.1 / 0.5, "--length-unit with what one unit is in nm"),
     ],
 )
 def test_a_file_in_another_unit_is_taken_once_the_unit_is_said(
     name, factor, question, whole, tmp_path
 ):
-    """Formats whose unit is a convention: what is read is off by a factor."""
+    """What is read is off by a factor, and the hint is one that helps."""
     folder, mapping, beads, _ = whole
     written = replace(beads, positions=factor * beads.positions, box=factor * beads.box)
     with open_writer(tmp_path / name, bead_table(mapping)) as writer:
         writer.write(written)
-    call = ("backmap", tmp_path / name, "-p", folder / "topol.top", "-o", tmp_path / "out.gro",
-            "-q", "--by-order")  # fmt: skip
+    given = [tmp_path / name]
+    if name.endswith(("xtc", "trr")):
+        given.insert(0, tmp_path / "names.gro")
+        with open_writer(given[0], bead_table(mapping)) as writer:
+            writer.write(beads)
+    call = ("backmap", *given, "-p", folder / "topol.top", "-o", tmp_path / "out.gro",
+            "-q")  # fmt: skip
+    if name.endswith(("gsd", "lammpstrj")):  # which know types only
+        call += ("--by-order",)
     outcome = command(*call)
     assert outcome.code == 2
     assert question in outcome.err
     assert not (tmp_path / "out.gro").exists()
-    unit = {"cg.gsd": "nm", "cg.lammpstrj": "0.5"}[name]
+    unit = "0.5" if name == "cg.lammpstrj" else question[-3:-1].strip()
     outcome = command(*call, "--length-unit", unit)
     assert (outcome.code, outcome.err) == (0, ""), outcome
     damage = Damage("", beads, "", right=True)

@@ -126,7 +126,7 @@ def test_existing_files_are_replaced_only_if_asked_for(tmp_path):
     written = write_gromacs_inputs(*arguments, force=True)
     assert written.topology.read_text() != "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["conf.gro", "run.mdp", "topol.top"]
-    with pytest.raises(InputError, match=r"absent/run: expected a folder to write to"):
+    with pytest.raises(InputError, match=r"absent/run: expected a folder that can be written to"):
         write_gromacs_inputs(tmp_path / "absent" / "run", *arguments[1:])
 
 

@@ -17,6 +17,7 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
+from deepbackmap.system import BondedTerms
 from evaluation_systems import reference_folder, rotation, scattered
 
 MAPPING = small_polystyrene.mapping(monomers=3)
@@ -53,8 +54,8 @@ def test_beads_of_atoms_are_fine_wherever_they_are(seed, noise):
 @pytest.mark.parametrize(
     ("factor", "hint"),
     [
-        (10.0, "is the file in Å? (--length-unit A;"),
-        (0.1, "is the file in nm? (--length-unit nm;"),
+        (10.0, "is the file in Å? (--length-unit A)"),
+        (0.1, "is the file in nm? (--length-unit nm)"),
         (1 / 0.35, "reduced units"),
         (0.1 / 0.5, "reduced units"),
         (0.1 / 0.35, "reduced units"),
@@ -211,3 +212,24 @@ def test_a_molecule_that_is_there_twice():
     assert finding.severity == "unusable"
     assert "6 pairs of beads in one place: is a molecule there twice?" in finding.sentence
     assert "molecule 1" in finding.where[0] and "molecule 2" in finding.where[0]
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("bond_g96", 2), ("morse", 3), ("connection", 0)])
+def test_bonds_of_other_kinds_have_lengths_too(kind, columns):
+    """Those with a length of rest count as harmonic ones; others as usual bonds."""
+    (molecule,) = MAPPING.topology.molecule_types
+    bonds = molecule.terms["bond"]
+    if kind == "connection":  # the first bond has no energy
+        first = BondedTerms(bonds.atoms[:1], bonds.parameters[:1, :0])
+        rest = BondedTerms(bonds.atoms[1:], bonds.parameters[1:])
+        terms = {**molecule.terms, "bond": rest, kind: first}
+    else:
+        wide = np.ones((len(bonds.atoms), columns))
+        wide[:, :2] = bonds.parameters
+        terms = {k: v for k, v in molecule.terms.items() if k != "bond"}
+        terms[kind] = BondedTerms(bonds.atoms, wide)
+    topology = replace(MAPPING.topology, molecule_types=(replace(molecule, terms=terms),))
+    found = BeadBonds.of(replace(MAPPING, topology=topology))
+    expected = BeadBonds.of(MAPPING)
+    tolerance = 0.05 if kind == "connection" else 1e-12
+    np.testing.assert_allclose(found.most, expected.most, rtol=tolerance)

@@ -10,7 +10,7 @@ import pytest
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.io.topology import read_topology
-from deepbackmap.io.topology.lammps import UNITS
+from deepbackmap.io.topology.lammps_styles import UNITS
 from deepbackmap.system import Structure
 from deepbackmap.system.topology import require_energies
 
@@ -233,7 +233,7 @@ def test_mistakes_are_one_sentence(tmp_path, old, new, message):
 
 
 def test_styles_that_are_not_known_stop_energies_only(tmp_path):
-    changed = {**COEFFICIENTS, "angle": ("cosine", {1: "10.0", 2: "12.0"})}
+    changed = {**COEFFICIENTS, "angle": ("class2", {1: "10.0 1 1 1", 2: "12.0 1 1 1"})}
     text = data_text(changed).replace("lj/cut/coul/cut", "buck/coul/cut")
     (tmp_path / "a.data").write_text(text)
     topology = read_topology(tmp_path / "a.data")
@@ -241,5 +241,5 @@ def test_styles_that_are_not_known_stop_energies_only(tmp_path):
     with pytest.raises(InputError) as raised:
         require_energies(topology)
     message = str(raised.value)
-    assert "angle type 1 (style cosine) is not known (and 8 more such lines)" in message
+    assert "angle type 1 (style class2) is not known (and 8 more such lines)" in message
     assert "pair_style buck/coul/cut" in message

@@ -105,13 +105,11 @@ def _one_system(folder: Path, system: Inputs, smoke: bool) -> None:
     name, top = system.name, ("-p", system.topology)
     run(folder, f"{name}-map", "map", *system.atoms, *top, "--mapping", "ps-two-bead",
         "--frames", "0:2", "-o", folder / f"{name}-map.trr")  # fmt: skip
-    one_bead = folder / f"{name}-one.trr"
-    run(folder, f"{name}-map-one", "map", *system.atoms, *top, "--mapping", "ps-one-bead",
-        "--frames", "0:1", "-o", one_bead)  # fmt: skip
-    names = folder / f"{name}-one.gro"
-    run(folder, f"{name}-map-one-gro", "map", *system.atoms, *top, "--mapping", "ps-one-bead",
-        "--frames", "0:1", "-o", names)  # fmt: skip
-    for model in model_names()[-1:] if smoke else model_names():
+    one_bead, names = folder / f"{name}-one.trr", folder / f"{name}-one.gro"
+    models = model_names()[-1:] if smoke else model_names()
+    if any("one-bead" in model for model in models):
+        _one_bead(folder, system, one_bead, names)
+    for model in models:
         beads = (names, one_bead) if "one-bead" in model else system.beads
         run(folder, f"{name}-{model}", "backmap", *beads, *top, "--model", model, "--frames", "0:1",
             "--seed", 3, "-q", "-o", folder / f"{name}-{model}.trr")  # fmt: skip
@@ -131,6 +129,15 @@ def _one_system(folder: Path, system: Inputs, smoke: bool) -> None:
         f"ours={made}", "-s", system.atoms[0], *top, "--reference-frames", "0:3",
         "--temperature", 568, "--workers", 1, "--no-map", "-q",
         "-o", folder / f"{name}-evaluate")  # fmt: skip
+
+
+def _one_bead(folder: Path, system: Inputs, beads: Path, names: Path) -> None:
+    """Beads for the models of one bead a monomer."""
+    name, top = system.name, ("-p", system.topology)
+    run(folder, f"{name}-map-one", "map", *system.atoms, *top, "--mapping", "ps-one-bead",
+        "--frames", "0:1", "-o", beads)  # fmt: skip
+    run(folder, f"{name}-map-one-gro", "map", *system.atoms, *top, "--mapping", "ps-one-bead",
+        "--frames", "0:1", "-o", names)  # fmt: skip
 
 
 def _modifiers() -> tuple[str, str]:

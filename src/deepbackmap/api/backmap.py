@@ -15,7 +15,7 @@ from tqdm import tqdm
 from deepbackmap.api import judgement
 from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.devices import choose_device
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import Finisher, FinishSummary, finish_options
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
@@ -31,6 +31,7 @@ from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_beads
 from deepbackmap.mapping.order import bead_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model, Sampler, open_sampler
 from deepbackmap.methods.options import SamplingOptions
@@ -218,6 +219,10 @@ def backmap(
         InputError: an input is wrong or does not fit the others, or an option is not one of the
             model's method; then no output is left.
     """
+    read = (beads, trajectory, topology, model, mapping, like, labels)
+    spare_inputs(output, *read)
+    if moved is not None:
+        spare_inputs_beside(moved, output, *read)
     where = choose_device(device)
     record = Path(f"{output}.json")
     asked = {
@@ -229,7 +234,9 @@ def backmap(
     path = None if str(model) == NO_MODEL else find_model(model)
     trained = None if path is None else load_model(path)
     file = _mapping(mapping, trained, path).with_selection(drop, keep)
-    atoms, left_out = file.without_dropped(read_topology(topology))
+    everything = read_topology(topology)
+    refuse_absent(everything, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(everything)
     _refuse_kept(file.kept(atoms), path)
     system = file.resolve(atoms)
     loaded = _without_model(atoms, system, file, temperature) if trained is None else trained
@@ -238,7 +245,7 @@ def backmap(
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         hands = find_hands(

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs
 from deepbackmap.api.record import make_record
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
@@ -39,6 +39,7 @@ from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.mapping.order import bead_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
 
@@ -167,15 +168,21 @@ def baseline(
     Raises:
         InputError: an input is wrong or does not fit the others; then no output is left.
     """
+    spare_inputs(output, beads, trajectory, topology, mapping, modifiers, templates,
+                 templates_from, structure)  # fmt: skip
     _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
+    if engine != "auto" and not minimise:
+        raise InputError(f"engine: expected minimise with it, found {engine} and no minimisation")
     record = Path(f"{output}.json")
     file = load_mapping(mapping, drop=drop, keep=keep)
-    atoms, left_out = file.without_dropped(read_topology(topology))
+    everything = read_topology(topology)
+    refuse_absent(everything, drop=drop, keep=keep)
+    atoms, left_out = file.without_dropped(everything)
     system = file.resolve(atoms)
     with read_frames(beads, trajectory, frames=frames) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         order = None if match.certain else bead_order(system)
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         if method == "backward":
@@ -267,6 +274,7 @@ def learn(
     Raises:
         InputError: an input is wrong.
     """
+    spare_inputs(output, structure, trajectory, topology, mapping)
     system = load_mapping(mapping).resolve(read_topology(topology))
     found = _learn(system, structure, trajectory, temperature, most)
     write_templates(found, output, force=force)

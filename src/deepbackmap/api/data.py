@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tarfile
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import pooch
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import make_folder, new_file
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.system import Structure
 
@@ -117,7 +117,7 @@ def fetch(output: str | Path, *, hosts: Hosts | None = None, progress: bool = Tr
     for file in PAPER_FILES:
         store.get(PAPER, file, raw / Path(file.path).relative_to("data"))
     target = folder / "sps"
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     made = [_copy(raw / n, target / n) for n in ("topol.top", "topol_PS1.itp", "aa.gro", "cg.gro")]
     for temperature in TEMPERATURES:
         for kind, ours in KINDS.items():
@@ -141,13 +141,8 @@ class _Store:
         self._hosts, self._progress = hosts, progress
         self._list = folder / "checksums.json"
         self.checked, self.trusted = 0, 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._known = self._read()
-        except OSError as error:
-            raise InputError(
-                f"{folder}: expected a folder that can be written to, found: {error.strerror}"
-            ) from error
+        make_folder(folder)
+        self._known = self._read()
         pooch.get_logger().setLevel(logging.WARNING)
 
     def _read(self) -> dict[str, str]:
@@ -155,7 +150,7 @@ class _Store:
             return {}
         try:
             known = json.loads(self._list.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise InputError(f"{self._list}: expected checksums as JSON, found: {error}") from error
         if not isinstance(known, dict):
             raise InputError(f"{self._list}: expected names and checksums, found {known!r}")
@@ -189,9 +184,8 @@ class _Store:
         self.trusted += 1
         with path.open("rb") as handle:
             self._known[name] = hashlib.file_digest(handle, "sha256").hexdigest()
-        aside = self._list.with_name(f".{self._list.name}.{os.getpid()}.tmp")
-        aside.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
-        aside.replace(self._list)
+        with new_file(self._list) as aside:
+            aside.write_text(json.dumps(self._known, indent=2) + "\n", encoding="utf-8")
 
 
 def chosen_frames(temperature: int) -> list[int]:
@@ -201,7 +195,8 @@ def chosen_frames(temperature: int) -> list[int]:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    shutil.copyfile(source, target)
+    with new_file(target) as part:
+        shutil.copyfile(source, part)
     return target
 
 
@@ -218,7 +213,7 @@ def _select(names: Path, source: Path, target: Path, temperature: int) -> Path:
 
 def _unpack(archive: Path, kind: str, folder: Path) -> list[Path]:
     """The training snapshots of one kind, by name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     found = []
     try:
         with tarfile.open(archive) as tar:
@@ -229,7 +224,8 @@ def _unpack(archive: Path, kind: str, folder: Path) -> list[Path]:
                 content = tar.extractfile(member) if wanted and member.isfile() else None
                 if content is not None:
                     found.append(folder / inside.name)
-                    found[-1].write_bytes(content.read())
+                    with new_file(found[-1]) as part:
+                        part.write_bytes(content.read())
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{archive}: expected a readable archive, found: {error}") from error
     if not found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,17 +11,19 @@ from pathlib import Path
 from deepbackmap.api.backmap import Summary, backmap
 from deepbackmap.api.evaluate import evaluate
 from deepbackmap.api.models import find_model
-from deepbackmap.evaluation import Beads, Plan, QualityTable, measure, tabulate
+from deepbackmap.evaluation.result import Evaluation
 from deepbackmap.evaluation.table import format_value
 from deepbackmap.io.atomic import filled_folder, new_file
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import MappingFile
 from deepbackmap.model.header import read_spec
-from deepbackmap.system import Structure
 
 FRAMES = 2
 """Backmapped; the other packaged frames are what they are compared with."""
+MADE, TRUE = "backmapped", "simulated"
+"""What is compared."""
+SHOWN = ("contacts", "stereochemistry", "rings", "beads")
+"""Groups of figures in the text, besides the scored ones; the report has all."""
 INPUTS = ("topol.top", "PS.itp", "cg.gro", "cg.xtc")
 MDP = """; What grompp needs to check that atoms and topology belong together.
 integrator      = md
@@ -47,29 +48,30 @@ class Demo:
 
     folder: Path
     summary: Summary
-    generated: QualityTable
-    """The generated frames against other frames of the simulation."""
-    floor: QualityTable
-    """The simulation's own atoms of the generated frames, against the same others."""
+    evaluation: Evaluation
+    """The generated frames (``MADE``), and the simulation's own atoms of the same beads
+    (``TRUE``), against other frames of the simulation."""
     grompp: str
     """What GROMACS' preprocessor said."""
 
     def to_text(self) -> str:
         """Summary and comparison for a person."""
-        rows = [("score", self.generated.score, self.floor.score, "")]
+        scores = {method.name: method.score.value for method in self.evaluation.methods}
+        rows = [("score", scores[MADE], scores[TRUE], "")]
         rows += [
-            (a.name, a.value, b.value, a.unit)
-            for a, b in zip(self.generated, self.floor, strict=True)
+            (f.name, f.methods[MADE].value, f.methods[TRUE].value, f.unit)
+            for f in self.evaluation.figures
+            if f.scored or f.group in SHOWN
         ]
         wide = max(len(name) for name, *_ in rows)
-        lines = [f"{'':<{wide}}  backmapped  simulated"]
+        lines = [f"{'':<{wide}}  {MADE}  {TRUE}"]
         lines += [
             f"{name:<{wide}}  {format_value(a):>10}  {format_value(b):>9} {unit}".rstrip()
             for name, a, b, unit in rows
         ]
         head = (
-            f"{self.generated.n_generated} frames against {self.generated.n_reference} others of "
-            "the same simulation; the right column is the simulation itself, which nothing beats"
+            f"{self.summary.frames} frames against {self.evaluation.n_reference} others of the "
+            "same simulation; the right column is the simulation itself, which nothing beats"
         )
         page = self.folder / "evaluation" / "report.html"
         tail = [f"gmx grompp: {self.grompp}", f"files in {self.folder}; open {page}"]
@@ -87,8 +89,9 @@ def demo(
     """Backmaps packaged beads of a polystyrene melt and compares the atoms with the simulation's.
 
     The folder then holds the topology and the beads that went in, the atoms that came out, one
-    frame of them as a structure, other frames of the simulation (``reference.xtc``), the comparison
-    as text, and as a page in ``evaluation/report.html``.
+    frame of them as a structure, the simulation's atoms of the same beads (``simulated.xtc``) and
+    other frames of it (``reference.xtc``), the comparison as text, and as a page in
+    ``evaluation/report.html``.
 
     Args:
         output: folder to write to.
@@ -123,25 +126,24 @@ def _fill(folder: Path, path: Path, device: str, force: bool, progress: bool) ->
         force=force,
         progress=progress,
     )
-    generated, floor, first, others = _compare(melt, folder, path)
-    table = atom_table(read_topology(folder / "topol.top"))
-    temperature = read_spec(path).temperature
-    for name, frames in (("aa.gro", [first]), ("reference.xtc", others)):
-        with open_writer(folder / name, table, force=force) as writer:
-            for frame in frames:
-                writer.write(frame)
-    evaluate(
+    spec = read_spec(path)
+    _lay_out(melt, folder, force)
+    with new_file(folder / "mapping.yaml") as part:
+        part.write_text(spec.mapping, encoding="utf-8")
+    evaluation = evaluate(
         folder / "reference.xtc",
-        {"backmapped": folder / "aa.xtc"},
+        {MADE: folder / "aa.xtc", TRUE: folder / "simulated.xtc"},
         structure=folder / "aa.gro",
         topology=folder / "topol.top",
         output=folder / "evaluation",
-        temperature=temperature,
+        beads=folder / "cg.xtc",
+        mapping=folder / "mapping.yaml",
+        temperature=spec.temperature,
         force=force,
         progress=progress,
     )
-    grompp = _grompp(folder, temperature)
-    result = Demo(folder, summary, generated, floor, grompp)
+    grompp = _grompp(folder, spec.temperature)
+    result = Demo(folder, summary, evaluation, grompp)
     with new_file(folder / "comparison.txt") as part:
         part.write_text(result.to_text(), encoding="utf-8")
     return result
@@ -152,33 +154,27 @@ def melt_folder() -> Path:
     return Path(str(resources.files("deepbackmap"))) / "packaged" / "melt"
 
 
-def _compare(
-    melt: Path, folder: Path, model: Path
-) -> tuple[QualityTable, QualityTable, Structure, list[Structure]]:
-    """Tables of the generated and of the true atoms, the first generated frame, and the frames
-    that both are compared with."""
-    topology = read_topology(folder / "topol.top")
-    mapping = MappingFile.from_text(read_spec(model).mapping, str(model)).resolve(topology)
-    truth = _frames(melt / "aa.gro", melt / "aa.xtc")
-    beads = _frames(melt / "cg.gro", melt / "cg.xtc")[:FRAMES]
-    made = _frames(melt / "aa.gro", folder / "aa.xtc")
-    plan = Plan.from_topology(topology)
-    others = measure(plan, truth[FRAMES:], source=str(melt / "aa.xtc"))
-
-    def table(frames: Sequence[Structure]) -> QualityTable:
-        return tabulate(plan, others, measure(plan, frames, beads=Beads(beads, mapping)))
-
-    return table(made), table(truth[:FRAMES]), made[0], truth[FRAMES:]
-
-
-def _frames(structure: Path, trajectory: Path) -> list[Structure]:
-    with read_frames(structure, trajectory) as source:
-        return list(source)
+def _lay_out(melt: Path, folder: Path, force: bool) -> None:
+    """Writes a generated frame as a structure, the simulation's atoms of the same beads, and the
+    frames that both are compared with."""
+    table = atom_table(read_topology(folder / "topol.top"))
+    with (
+        read_frames(melt / "aa.gro", folder / "aa.xtc", frames="0") as made,
+        read_frames(melt / "aa.gro", melt / "aa.xtc", frames=f":{FRAMES}") as true,
+        read_frames(melt / "aa.gro", melt / "aa.xtc", frames=f"{FRAMES}:") as others,
+    ):
+        for name, frames in (
+            ("aa.gro", made), ("simulated.xtc", true), ("reference.xtc", others)
+        ):  # fmt: skip
+            with open_writer(folder / name, table, force=force) as writer:
+                for frame in frames:
+                    writer.write(frame)
 
 
 def _grompp(folder: Path, temperature: float) -> str:
     """Lets GROMACS check atoms and topology, where it is installed."""
-    (folder / "check.mdp").write_text(MDP.format(temperature=temperature), encoding="utf-8")
+    with new_file(folder / "check.mdp") as part:
+        part.write_text(MDP.format(temperature=temperature), encoding="utf-8")
     program = shutil.which("gmx")
     if program is None:
         return "not installed here, not tried"

@@ -15,7 +15,14 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 import deepbackmap
-from deepbackmap.api.files import check_folder, new_folder, open_atoms, open_beads
+from deepbackmap.api.files import (
+    check_folder,
+    check_names_used,
+    new_folder,
+    open_atoms,
+    open_beads,
+    spare_inputs,
+)
 from deepbackmap.api.record import make_record
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import (
@@ -112,6 +119,10 @@ def evaluate(
         InputError: an input is wrong or does not fit the others; then no folder is left.
     """
     output = Path(output)
+    spare_inputs(output, *generated.values(), reference, topology, structure, beads, mapping)
+    check_names_used(structure, reference, *generated.values())
+    if not structure_map and (map_centres is not None or map_unit != "molecule"):
+        raise InputError("map-centres, map-unit: expected a structure map with them, found none")
     _check_options(generated, beads, mapping, bead_frames, temperature, seed, workers)
     check_folder(output, force, METRICS)
     atoms = read_topology(topology)

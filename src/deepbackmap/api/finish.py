@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from deepbackmap.api import judgement
 from deepbackmap.api.compiling import said_when_compiling
-from deepbackmap.api.files import beside, open_atoms, open_beads
+from deepbackmap.api.files import beside, open_atoms, open_beads, spare_inputs
 from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.containers import Hold
 from deepbackmap.dynamics.finishing import (
@@ -219,6 +219,9 @@ def finish(
         InputError: an input is wrong or does not fit the others, or a structure cannot be finished;
             then no output is left.
     """
+    spare_inputs(output, structure, trajectory, topology, mapping, beads, reference)
+    if strict and keep_defects:
+        raise InputError("strict: expected to refuse or to keep defects, found keep-defects too")
     if max_steps is not None and not until_settled:
         raise InputError("max-steps: expected until-settled with it, found it alone")
     most = FinishOptions.max_steps if max_steps is None else max_steps
@@ -230,7 +233,7 @@ def finish(
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
     with read_frames(structure, trajectory, frames=frames) as source:
         check_atoms(atoms, source.table, str(structure))
-        writer = open_writer(output, atom_table(atoms), force=force)
+        writer = open_writer(output, atom_table(atoms), force=force, topology=atoms)
         if record.exists() and not force:
             raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         finisher = Finisher(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from deepbackmap.api.files import spare_inputs
 from deepbackmap.geometry.cell import wrap
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table, check_atoms
 from deepbackmap.mapping.order import atom_order
+from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system.whole import bond_trees, make_whole, refuse_long_bonds
 
 
@@ -58,7 +60,9 @@ def map_trajectory(
     Raises:
         InputError: an input is wrong or does not fit the others; then no output is left.
     """
+    spare_inputs(output, structure, trajectory, topology, mapping)
     atoms = read_topology(topology)
+    refuse_absent(atoms, drop=drop, keep=keep)
     file = load_mapping(mapping, drop=drop, keep=keep)
     system_mapping = file.resolve(atoms, drop=True)
     with read_frames(structure, trajectory, frames=frames) as source:

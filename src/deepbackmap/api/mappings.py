@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deepbackmap.api.files import beside
+from deepbackmap.api.files import beside, spare_inputs
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
@@ -53,6 +53,8 @@ def infer_mapping(
     Raises:
         InputError: an input is wrong, the files have other frames, or no weights fit.
     """
+    if output is not None:
+        spare_inputs(output, atoms, beads, topology, atoms_trajectory, beads_trajectory)
     _refuse_existing(output, force)
     system = read_topology(topology)
     with (
@@ -73,7 +75,7 @@ def draft_mapping(
     topology: str | Path,
     *,
     way: str = "residue",
-    size: int = 4,
+    size: int | None = None,
     output: str | Path | None = None,
     force: bool = False,
 ) -> str:
@@ -82,7 +84,7 @@ def draft_mapping(
     Args:
         topology: of the atoms.
         way: ``residue`` for a bead a residue or monomer, ``graph`` for rings and small pieces.
-        size: heavy atoms of a piece.
+        size: heavy atoms of a piece, with ``graph``; 4 by default.
         output: YAML to write; None: none.
         force: whether to replace an existing output.
 
@@ -92,8 +94,12 @@ def draft_mapping(
     Raises:
         InputError: an input or option is wrong.
     """
+    if output is not None:
+        spare_inputs(output, topology)
+    if size is not None and way != "graph":
+        raise InputError(f"size: expected graph with it, found {way}")
     _refuse_existing(output, force)
-    text = draft(read_topology(topology), way=way, size=size)
+    text = draft(read_topology(topology), way=way, size=4 if size is None else size)
     _write(text, output)
     return text
 

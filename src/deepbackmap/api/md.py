@@ -21,7 +21,13 @@ from jaxtyping import Float64
 from tqdm import tqdm
 
 from deepbackmap.api import judgement
-from deepbackmap.api.files import check_folder, new_folder, open_atoms
+from deepbackmap.api.files import (
+    check_folder,
+    check_names_used,
+    new_folder,
+    open_atoms,
+    spare_inputs,
+)
 from deepbackmap.api.record import make_record
 from deepbackmap.dynamics.constraints import thermal_velocities
 from deepbackmap.dynamics.containers import (
@@ -239,7 +245,11 @@ def md(
     Raises:
         InputError: an input is wrong, or no start can be run; then no folder is left.
     """
+    spare_inputs(output, *starts.values(), topology, reference, structure)
     _check(starts, temperature, time, pressure, minimise, seed)
+    if reference_frames is not None and reference is None:
+        raise InputError("reference-frames: expected a reference with it, found none")
+    check_names_used(structure, *starts.values(), reference)
     assert temperature is not None
     atoms = read_topology(topology)
     if not (atoms.c12 > 0.0).any():

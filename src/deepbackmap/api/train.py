@@ -23,6 +23,7 @@ from deepbackmap.data.frames import read_systems
 from deepbackmap.data.systems import TrainingSystem, types_of
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.plausible import known_distances
+from deepbackmap.io.atomic import make_folder, new_file, refuse_inputs
 from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
@@ -69,6 +70,10 @@ def train(
         InputError: a wrong option, file or frame, or a run folder of another configuration.
     """
     options = load_train_config(config, overrides)
+    if options.training.init_from:
+        refuse_inputs(
+            Path(run_folder) / "model.safetensors", find_model(options.training.init_from)
+        )
     folder, method = Path(run_folder), find_method(options.method.name)
     _check_folder(folder, options)
     systems, held_out = read_systems(options.data, options.model.least_height())
@@ -162,18 +167,9 @@ def _check_folder(folder: Path, options: TrainConfig) -> None:
 
 def _write_config(folder: Path, options: TrainConfig) -> None:
     """The options of the run, aside first; the first thing that is written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".config.yaml.{os.getpid()}.tmp"
-        try:
-            aside.write_text(dump_config(options), encoding="utf-8")
-            aside.replace(folder / "config.yaml")
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder that can be written to, found: {error.strerror}"
-        ) from error
+    make_folder(folder)
+    with new_file(folder / "config.yaml") as part:
+        part.write_text(dump_config(options), encoding="utf-8")
 
 
 def _with_dynamics(

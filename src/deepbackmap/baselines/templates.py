@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from jaxtyping import Float64
 
 from deepbackmap.baselines.sites import Site, find_sites
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
@@ -124,16 +124,8 @@ def write_templates(templates: TemplateSet, path: str | Path, *, force: bool = F
     for k, found in enumerate(templates.fragments):
         arrays[f"beads{k}"] = np.rint(found.beads / STEP).astype(np.int16)
         arrays[f"atoms{k}"] = np.rint(found.atoms / STEP).astype(np.int16)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    try:
-        np.savez_compressed(aside, **arrays)  # type: ignore[arg-type]
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror or error}"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with new_file(path) as part:
+        np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
 
 
 def read_templates(path: str | Path) -> TemplateSet:

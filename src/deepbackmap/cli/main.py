@@ -5,12 +5,11 @@ Everything heavy is imported inside the commands, so that help and mistakes are 
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,7 +65,10 @@ Format = Annotated[
 ]
 LengthUnit = Annotated[
     str | None,
-    typer.Option(help="Of LAMMPS and GSD files: nm, A (the default), or its length in nm."),
+    typer.Option(
+        help="Of the files worked on, whatever their format says, and of all LAMMPS and GSD files: "
+        "nm, A, or its length in nm."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 KeepDefects = Annotated[
@@ -109,8 +111,7 @@ def map_(
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, structure, trajectory, topology, *mapping)
+    with _edge(), _reading(format, length_unit, structure, trajectory):
         from deepbackmap.api.map import map_trajectory
 
         count = map_trajectory(
@@ -242,11 +243,7 @@ def backmap(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back into beads."""
-    with _edge(), _reading(format, length_unit):
-        inputs = (beads, trajectory, topology, model, *(mapping or ()), like, labels)
-        _spare(output, *inputs)
-        if moved is not None:
-            _spare_beside(moved, output, *inputs)
+    with _edge(), _reading(format, length_unit, beads, trajectory, others=(like,)):
         steps_after = _finishing(finish, finish_steps, engine)
         from deepbackmap.api.backmap import backmap as run_backmapping
 
@@ -308,9 +305,8 @@ def baseline(
     quiet: Quiet = False,
 ) -> None:
     """Put the atoms back without a model: the paper's baseline, or rigid templates."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, beads, trajectory, topology, *mapping, modifiers, templates,
-               templates_from, structure)  # fmt: skip
+    others = (templates_from, structure)
+    with _edge(), _reading(format, length_unit, beads, trajectory, others=others):
         from deepbackmap.api.baseline import baseline as run_baseline
 
         summary = run_baseline(
@@ -377,8 +373,8 @@ def finish_(
     quiet: Quiet = False,
 ) -> None:
     """Equilibrate placed atoms: a little minimisation, constrained dynamics."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, structure, trajectory, topology, mapping, beads, reference)
+    others = (beads, reference)
+    with _edge(), _reading(format, length_unit, structure, trajectory, others=others):
         from deepbackmap.api.finish import finish
 
         summary = finish(
@@ -425,8 +421,8 @@ def md_(
     quiet: Quiet = False,
 ) -> None:
     """Run dynamics from several starts and watch where their energies begin."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, *_files_of(start), topology, reference, structure)
+    others = (reference, structure)
+    with _edge(), _reading(format, length_unit, *_files_of(start), others=others):
         from deepbackmap.api.md import md
 
         summary = md(
@@ -485,8 +481,8 @@ def evaluate_(
     quiet: Quiet = False,
 ) -> None:
     """Judge generated structures against a reference: figures, a verdict, a report."""
-    with _edge(), _reading(format, length_unit):
-        _spare(output, *_files_of(generated), reference, topology, structure, beads, mapping)
+    others = (reference, structure, beads)
+    with _edge(), _reading(format, length_unit, *_files_of(generated), others=others):
         from deepbackmap.api.evaluate import evaluate, to_text
 
         found = evaluate(
@@ -514,7 +510,9 @@ def demo(
     with _edge():
         from deepbackmap.api.demo import demo as run_demo
 
-        typer.echo(run_demo(output, force=force, progress=_progress(quiet)).to_text(), nl=False)
+        made = run_demo(output, force=force, progress=_progress(quiet))
+        if not quiet:
+            typer.echo(made.to_text(), nl=False)
 
 
 @app.command()
@@ -544,23 +542,6 @@ def fetch(
         report = fetch_data(output, progress=_progress(quiet))
         if not quiet:
             typer.echo(report.to_text(), nl=False)
-
-
-def _spare(output: Path, *inputs: str | Path | None) -> None:
-    """Refuses to write over what is read, or over its record."""
-    from deepbackmap.io.atomic import refuse_inputs
-
-    refuse_inputs(output, *inputs)
-    refuse_inputs(f"{output}.json", *inputs)
-
-
-def _spare_beside(moved: Path, output: Path, *inputs: str | Path | None) -> None:
-    """Refuses a second output that is the first one or one of the inputs."""
-    from deepbackmap.io.atomic import refuse_inputs
-
-    if moved.resolve() == output.resolve():
-        raise InputError(f"{moved}: expected another file than the output, found the same")
-    refuse_inputs(moved, *inputs)
 
 
 def _finishing(finish: bool, steps: int | None, engine: str) -> int | None:
@@ -656,7 +637,9 @@ def draft_(
     by: Annotated[
         str, typer.Option(help="residue: a bead a residue or monomer; graph: rings and pieces.")
     ] = "residue",
-    size: Annotated[int, typer.Option(help="graph: heavy atoms of a piece.")] = 4,
+    size: Annotated[
+        int | None, typer.Option(help="graph: heavy atoms of a piece; 4 by default.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="YAML to write; shown by default.")
     ] = None,
@@ -703,14 +686,19 @@ def _edge() -> Iterator[None]:
 
 
 @contextmanager
-def _reading(format: str | None, length_unit: str | None) -> Iterator[None]:
-    """Coordinate files are read as the user says."""
+def _reading(
+    format: str | None,
+    length_unit: str | None,
+    *files: str | Path | None,
+    others: Sequence[Path | None] = (),
+) -> Iterator[None]:
+    """Coordinate files are read as the user says: those worked on, and others beside them."""
     if format is None and length_unit is None:
         yield
         return
     from deepbackmap.io.trajectory import reading_as
 
-    with reading_as(format, length_unit):
+    with reading_as(format, length_unit, files=files, others=others):
         yield
 
 
@@ -733,6 +721,8 @@ def _signals() -> Iterator[None]:
 
 def _limit(error: Exception) -> str | None:
     """What to say of an error that the machine's limits make, or numbers out of all bounds."""
+    from deepbackmap.io.atomic import disk_refuses
+
     said = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or any(word in said for word in _OUT_OF_MEMORY):
         return (
@@ -744,9 +734,7 @@ def _limit(error: Exception) -> str | None:
         return "expected inputs that nest a few levels deep, found more than can be followed"
     if isinstance(error, OverflowError):
         return f"expected numbers of reasonable size in the inputs, found one too large ({said})"
-    if (isinstance(error, OSError) and error.errno in _DISK_FULL) or any(
-        word in said for word in _FULL
-    ):
+    if disk_refuses(error):
         name = getattr(error, "filename", None)
         return f"{f'{name}: ' if name else ''}expected a disk with space to write, found: {said}"
     return None
@@ -754,9 +742,6 @@ def _limit(error: Exception) -> str | None:
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory")
 """Words of torch, CUDA and the system."""
-_FULL = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed", "inline_container.cc")
-"""Of the system, and of torch when a checkpoint does not fit."""
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _interrupt(number: int, frame: Any) -> None:

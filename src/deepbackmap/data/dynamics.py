@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.dynamics.containers import Dynamics, Engine, EngineError
 from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import make_folder, new_file
 from deepbackmap.mapping import map_positions
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
@@ -41,9 +41,9 @@ def run_dynamics(
         progress: whether to show a bar on standard error.
 
     Raises:
-        InputError: the engine is not there, or cannot run a frame.
+        InputError: the engine is not there, or cannot run a frame, or the disk refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     number = 0
     for system in systems:
         engine = open_engine(system.mapping.topology, name=data.engine)
@@ -124,16 +124,8 @@ def _run(
 
 
 def _keep(target: Path, frames: list[np.ndarray], temperatures: list[float], origin: str) -> None:
-    """Write aside, then rename."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as out:
-            np.savez_compressed(
-                out, frames=np.stack(frames), temperatures=temperatures, origin=origin
-            )
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with new_file(target) as part:
+        np.savez_compressed(part, frames=np.stack(frames), temperatures=temperatures, origin=origin)
 
 
 def _origin(start: Structure, data: DataOptions) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from deepbackmap.dynamics.containers import Dynamics, Interactions, Minimisation
 from deepbackmap.dynamics.gromacs_topology import TopologyVariant, topology_text
 from deepbackmap.dynamics.start import check_dynamics, whole_start
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import make_folder, new_file
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees
@@ -268,23 +269,13 @@ def _lincs() -> Settings:
 
 def _write(folder: Path, texts: dict[str, str], force: bool) -> None:
     """Writes all files aside, then moves them to their places."""
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder to write to, found: {error.strerror}"
-        ) from error
+    make_folder(folder, parents=False)
     for name in texts:
         if (folder / name).exists() and not force:
             raise InputError(
                 f"{folder / name}: expected no file of that name, found one (force replaces it)"
             )
-    parts = {name: folder / f".{name}.{os.getpid()}.part" for name in texts}
-    try:
+    with ExitStack() as files:
         for name, text in texts.items():
-            parts[name].write_text(text, encoding="utf-8")
-        for name, part in parts.items():
-            part.replace(folder / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+            part = files.enter_context(new_file(folder / name))
+            part.write_text(text, encoding="utf-8")

@@ -27,6 +27,7 @@ from deepbackmap.forcefield.nonbonded import neighbour_distances
 from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
+from deepbackmap.system.kinds import HELD
 
 Known = Mapping[str, tuple[float, float]]
 """By types of two bonded beads, as "A-B": shortest and longest distance in training, nm."""
@@ -59,6 +60,8 @@ KNOWN = 0.999
 """Share of the neighbour distances of the training that are within what is called known."""
 COLDER, WARMER = 0.75, 1.25
 """Times the lowest and the highest temperature of the training: beyond is far outside."""
+USUAL_BOND = 0.15
+"""nm, of bonds in molecules of which no length is known."""
 HOTTEST = 3000.0
 """K: above it molecules fall apart, and a force field with fixed bonds describes nothing."""
 
@@ -260,8 +263,8 @@ def _hint(ratio: float, uniform: float) -> str:
     if uniform > TOO_WIDE:
         return "are the beads in the order and of the types of the mapping?"
     for factor, question in (
-        (10.0, "is the file in Å? (--length-unit A; .gro, .xtc and .trr have to be converted)"),
-        (0.1, "is the file in nm? (--length-unit nm; .pdb and .dcd have to be converted)"),
+        (10.0, "is the file in Å? (--length-unit A)"),
+        (0.1, "is the file in nm? (--length-unit nm)"),
     ):
         if 1.0 / UNIT <= ratio / factor <= UNIT:
             return question
@@ -372,16 +375,18 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Float64[np.n
 
 
 def _bond_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
-    """Length of every bond by its atoms in ascending order, nm."""
+    """Length of every bond by its atoms in ascending order, nm; unknown ones are usual ones."""
     found = {}
-    for kind in ("bond", "constraint"):
+    for kind in HELD:
         if kind in molecule.terms:
             listed = molecule.terms[kind]
             for (a, b), length in zip(
                 listed.atoms.tolist(), listed.parameters[:, 0].tolist(), strict=True
             ):
                 found[min(a, b), max(a, b)] = length
-    return found
+    usual = float(np.median(list(found.values()))) if found else USUAL_BOND
+    # tables, bonds of finite extension and those without an energy have no length of rest
+    return {(a, b): found.get((a, b), usual) for a, b in molecule.bonds.tolist()} | found
 
 
 def _ways(

@@ -21,6 +21,12 @@ from deepbackmap.errors import InputError
 
 _MARK = ".unfinished"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_SAID = (
+    *(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
+"""By libraries that raise errors of their own when the disk refuses."""
 
 
 @contextmanager
@@ -48,8 +54,9 @@ def new_file(path: Path) -> Iterator[Path]:
         _sync(aside)
         aside.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        if error.filename not in (str(aside), str(path)) and not disk_refuses(error):
+    except Exception as error:
+        ours = isinstance(error, OSError) and error.filename in (str(aside), str(path))
+        if not (ours or disk_refuses(error)):
             raise  # of something else that is done meanwhile
         raise no_place(path, error) from error
     finally:
@@ -114,8 +121,9 @@ def new_folder(path: Path, force: bool, mark: str) -> Iterator[Path]:
             path.replace(before)
         aside.replace(path)
         _sync(path.parent)
-    except OSError as error:
-        if not (str(error.filename).startswith(str(path.parent)) or disk_refuses(error)):
+    except Exception as error:
+        ours = isinstance(error, OSError) and str(error.filename).startswith(str(path.parent))
+        if not (ours or disk_refuses(error)):
             raise  # of something else that is done meanwhile
         raise no_place(path, error) from error
     finally:
@@ -226,7 +234,7 @@ def refuse_inputs(output: str | Path, *inputs: str | Path | None) -> None:
         return
     real = place.resolve()
     for given in inputs:
-        if given is None or not Path(given).exists():
+        if given is None or not _exists(Path(given)):
             continue
         source = Path(given)
         if source.samefile(place) or (place.is_dir() and real in source.resolve().parents):
@@ -236,14 +244,63 @@ def refuse_inputs(output: str | Path, *inputs: str | Path | None) -> None:
             )
 
 
-def disk_refuses(error: OSError) -> bool:
-    """Whether the disk is full, read-only or broken, rather than a file missing."""
-    return error.errno in _DISK
+def _exists(path: Path) -> bool:
+    """Whether a file is there; a long mapping in words is no name of one."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
-def no_place(path: Path, error: OSError) -> InputError:
+def disk_refuses(error: Exception) -> bool:
+    """Whether the disk is full, read-only or broken, rather than a file missing.
+
+    Libraries in other languages (torch's, safetensors') say so in errors of their own.
+    """
+    if isinstance(error, InputError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno in _DISK
+    return any(word in str(error) for word in _SAID)
+
+
+def no_place(path: Path, error: Exception) -> InputError:
     """What to say when the disk refuses."""
-    return InputError(f"{path}: expected a place to write to, found: {error.strerror or error}")
+    said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return InputError(f"{path}: expected a place to write to, found: {said}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """For a file that grows in its place, such as a log: a disk that refuses is one sentence.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and not disk_refuses(error):
+            raise
+        raise no_place(path, error) from error
+
+
+def make_folder(path: Path, *, parents: bool = True) -> None:
+    """A folder that is filled file by file; one that is there is fine.
+
+    Args:
+        path: of the folder.
+        parents: whether to make those around it as well.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: expected a folder that can be written to, found: {error.strerror or error}"
+        ) from error
 
 
 def _sync(path: Path) -> None:

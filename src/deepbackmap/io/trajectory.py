@@ -14,10 +14,11 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
@@ -32,12 +33,19 @@ from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
-from deepbackmap.io.formats.lammps import DataReader, DataWriter, DumpReader, DumpWriter
+from deepbackmap.io.formats.lammps import (
+    DataReader,
+    DataWriter,
+    DumpReader,
+    DumpWriter,
+    SystemWriter,
+)
 from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
 from deepbackmap.io.formats.pdbx import PdbxReader
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
-from deepbackmap.system import Structure
+from deepbackmap.io.topology.lammps_writer import lammps_files
+from deepbackmap.system import Structure, Topology
 
 __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "open_writer",
            "parse_frames", "read_frames", "read_positions"]  # fmt: skip
@@ -51,6 +59,9 @@ READERS: dict[str, Callable[[Path], FrameReader]] = {
     "dcd": DcdReader,
 }
 """Formats with a unit of length of their own, by name."""
+
+NATIVE_UNITS = {"gro": 1.0, "pdb": 0.1, "cif": 0.1, "xtc": 1.0, "trr": 1.0, "dcd": 0.1}
+"""That unit in nm."""
 
 UNIT_READERS: dict[str, Callable[[Path, float | None], FrameReader]] = {
     "data": DataReader,
@@ -279,10 +290,19 @@ def parse_frames(text: str | None) -> slice:
 class TrajectoryWriter:
     """A file to be: a context manager that leaves all of it or nothing."""
 
-    def __init__(self, path: Path, table: ParticleTable, force: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: ParticleTable,
+        force: bool,
+        make: Callable[[Path, ParticleTable], FrameWriter],
+        companions: Mapping[Path, str],
+    ) -> None:
         self._path = path
         self._table = table
         self._force = force
+        self._make = make
+        self._companions = companions
         self._place: AbstractContextManager[Path] | None = None
         self._writer: FrameWriter | None = None
         self._count = 0
@@ -292,7 +312,7 @@ class TrajectoryWriter:
         part = self._place.__enter__()
         try:
             with _blame(str(self._path)):
-                self._writer = WRITERS[self._path.suffix.lower()](part, self._table)
+                self._writer = self._make(part, self._table)
         except BaseException:
             self._leave(*sys.exc_info())
             raise
@@ -333,7 +353,11 @@ class TrajectoryWriter:
                 if not self._count:
                     raise ValueError(f"{self._path}: expected at least one frame to be written")
                 if not self._force:
-                    _refuse_existing(self._path)
+                    for file in (self._path, *self._companions):
+                        _refuse_existing(file)
+                for file, text in self._companions.items():
+                    with new_file(file) as part:
+                        part.write_text(text, encoding="utf-8")
         except BaseException:
             self._leave(*sys.exc_info())
             raise
@@ -357,20 +381,28 @@ class TrajectoryWriter:
                 raise
 
 
-def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) -> TrajectoryWriter:
+def open_writer(
+    path: str | Path,
+    table: ParticleTable,
+    *,
+    force: bool = False,
+    topology: Topology | None = None,
+) -> TrajectoryWriter:
     """Prepares to write a structure or trajectory; everything that can be refused is refused here.
 
     Args:
         path: its extension chooses the format.
         table: names of the particles in order.
         force: whether to replace an existing file.
+        topology: of the particles, for formats that hold more of it than names: a LAMMPS data
+            file then has all terms, and an input script is written beside it.
 
     Returns:
         A context manager with ``write(structure)``.
 
     Raises:
         InputError: the extension is unknown, the file exists or is being read (by any name), or
-            its folder is missing or not writable.
+            its folder is missing or not writable; or the format cannot hold the topology.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -389,7 +421,17 @@ def open_writer(path: str | Path, table: ParticleTable, *, force: bool = False) 
         raise InputError(
             f"{path}: expected a folder that can be written to, found {path.parent} read-only"
         )
-    return TrajectoryWriter(path, table, force)
+    make, companions = WRITERS[path.suffix.lower()], {}
+    if topology is not None and path.suffix.lower() == ".data":
+        files = lammps_files(topology, path.stem)
+        make = partial(SystemWriter, files.text)
+        companions = {path.with_suffix(end): text for end, text in files.companions.items()}
+        inputs = topology.origin.inputs if topology.origin else ()
+        for file in companions:
+            refuse_inputs(file, topology.source, *inputs)
+            if not force:
+                _refuse_existing(file)
+    return TrajectoryWriter(path, table, force, make, companions)
 
 
 @dataclass(frozen=True)
@@ -399,28 +441,51 @@ class _Reading:
     format: str | None = None
     length: float | None = None
     """Of the unit in nm."""
+    files: frozenset[Path] | None = None
+    """In that unit whatever their format says; None: all."""
+
+    def overrides(self, path: Path) -> bool:
+        """Whether the unit is that of a file whose format has one of its own."""
+        return self.length is not None and (self.files is None or path.resolve() in self.files)
 
 
 _READING: ContextVar[_Reading] = ContextVar("reading")
 
 
 @contextmanager
-def reading_as(format: str | None = None, length_unit: str | float | None = None) -> Iterator[None]:
+def reading_as(
+    format: str | None = None,
+    length_unit: str | float | None = None,
+    *,
+    files: Sequence[str | Path | None] | None = None,
+    others: Sequence[str | Path | None] = (),
+) -> Iterator[None]:
     """Says what coordinate files are whose names do not tell, and in which unit.
 
     Args:
         format: of files with unknown names: gro, pdb, cif, xtc, trr, dcd, data, dump or gsd.
-        length_unit: of files without a unit of their own (LAMMPS, GSD): nm, A, or its length in
-            nm as a number (sigma of reduced units).
+        length_unit: of ``files``, whatever their format says, and of all without a unit of their
+            own (LAMMPS, GSD): nm, A, or its length in nm as a number (sigma of reduced units).
+        files: that are worked on; None: all that are read.
+        others: that are read beside them.
 
     Raises:
-        InputError: there is no such format or unit.
+        InputError: there is no such format or unit, or the names of all files tell their formats,
+            so that ``format`` would do nothing.
     """
     known = (*READERS, *UNIT_READERS)
     if format is not None and format not in known:
         raise InputError(f"format: expected one of {', '.join(known)}, found '{format}'")
     length = None if length_unit is None else _unit(str(length_unit))
-    mark = _READING.set(_Reading(format, length))
+    main = None if files is None else [Path(f) for f in files if f is not None]
+    read = [*(main or ()), *(Path(f) for f in others if f is not None)]
+    if format is not None and read and all(_named_format(path) for path in read):
+        raise InputError(
+            f"format: expected a file whose name does not say what it is, found {read[0]}, which "
+            f"is read as {_named_format(read[0])} by its name: rename it, or leave the option out"
+        )
+    chosen = None if main is None else frozenset(path.resolve() for path in main)
+    mark = _READING.set(_Reading(format, length, chosen))
     try:
         yield
     finally:
@@ -442,14 +507,16 @@ def _unit(text: str) -> float:
 
 def format_of(path: Path) -> str | None:
     """The format of a coordinate file, by its name, else as ``reading_as`` says, else None."""
+    return _named_format(path) or _READING.get(_Reading()).format
+
+
+def _named_format(path: Path) -> str | None:
     names = [part.lower() for part in path.name.split(".")]
     if len(names) > 2 and names[-1] == "gz":
         names.pop()
     found = EXTENSIONS.get(f".{names[-1]}") if len(names) > 1 else None
     words = (_LAMMPS_WORDS[name] for name in names if name in _LAMMPS_WORDS)
-    return (
-        found or (next(words, None) if len(names) > 1 else None) or _READING.get(_Reading()).format
-    )
+    return found or (next(words, None) if len(names) > 1 else None)
 
 
 def holds_names(path: Path) -> bool:
@@ -472,7 +539,11 @@ def _open(path: Path) -> FrameReader:
         if not path.stat().st_size:
             raise FormatError("at least one frame, found an empty file")
         with _unpacked(path) as plain:
-            return _reader(kind, plain)
+            reader = _reader(kind, plain)
+            said = _READING.get(_Reading())
+            if kind in READERS and said.length is not None and said.overrides(path):
+                return _InUnit(reader, said.length / NATIVE_UNITS[kind])
+            return reader
 
 
 def _reader(kind: str, path: Path) -> FrameReader:
@@ -483,6 +554,25 @@ def _reader(kind: str, path: Path) -> FrameReader:
         with path.open("rb") as file:
             kind = "dump" if file.read(5) == b"ITEM:" else kind
     return UNIT_READERS[kind](path, _READING.get(_Reading()).length)
+
+
+class _InUnit(FrameReader):
+    """Frames of a file that is not in the unit of its format."""
+
+    def __init__(self, reader: FrameReader, factor: float) -> None:
+        self._reader, self._factor = reader, factor
+        self.n_particles, self.n_frames = reader.n_particles, reader.n_frames
+        self.table = reader.table
+
+    def read(self, index: int) -> Structure:
+        found, factor = self._reader.read(index), self._factor
+        return replace(found, positions=factor * found.positions, box=factor * found.box)
+
+    def check_end(self) -> None:
+        self._reader.check_end()
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 
@@ -62,7 +63,11 @@ class Match:
 
 
 def check_beads(
-    system_mapping: SystemMapping, table: ParticleTable, source: str, *, by_order: bool = False
+    system_mapping: SystemMapping,
+    table: ParticleTable,
+    source: str,
+    *,
+    by_order: bool | None = None,
 ) -> Match:
     """Refuses a structure whose beads are not those of the mapped topology, in its order.
 
@@ -73,7 +78,8 @@ def check_beads(
         system_mapping: what is expected.
         table: what the file holds.
         source: the file.
-        by_order: whether names count for nothing, only the number of beads.
+        by_order: whether names count for nothing, only the number of beads; None: no, and it cannot
+            be asked for either.
 
     Returns:
         By what the beads were recognised.
@@ -88,7 +94,7 @@ def check_beads(
 
 
 def check_atoms(
-    topology: Topology, table: ParticleTable, source: str, *, by_order: bool = False
+    topology: Topology, table: ParticleTable, source: str, *, by_order: bool | None = None
 ) -> Match:
     """Refuses a structure whose atoms are not those of the topology, in its order.
 
@@ -98,7 +104,8 @@ def check_atoms(
         topology: what is expected.
         table: what the file holds.
         source: the file.
-        by_order: whether names count for nothing, only the number of atoms.
+        by_order: whether names count for nothing, only the number of atoms; None: no, and it cannot
+            be asked for either.
 
     Returns:
         By what the atoms were recognised.
@@ -141,7 +148,7 @@ def _check(
     table: ParticleTable,
     source: str,
     what: str,
-    by_order: bool,
+    by_order: bool | None,
 ) -> Match:
     total = sum(len(schemes[t]["names"]) * count for t, count in topology.blocks)
 
@@ -155,7 +162,7 @@ def _check(
             ("order",) * len(topology.blocks), (f"{what}s are taken in the file's order",)
         )
     elif table.named:
-        match = _compare(topology, schemes, table, what, refusal)
+        match = _compare(topology, schemes, table, what, refusal, advise=by_order is not None)
     if table.n != total:
         raise InputError(
             f"{source}: expected {total} {what}s for the {topology.n_molecules} molecules of "
@@ -170,6 +177,8 @@ def _compare(
     table: ParticleTable,
     what: str,
     refusal: Callable[[str, str, str], InputError],
+    *,
+    advise: bool,
 ) -> Match:
     """Compares run by run, and looks for the place only if a run differs in every scheme."""
     by, notes = [], []
@@ -178,17 +187,18 @@ def _compare(
         names, molecule_type = schemes[index]["names"], topology.molecule_types[index].name
         stop = start + len(names) * count
         found = table.names[start:stop]
-        scheme = next((s for s, n in schemes[index].items() if found == n * count), None)
+        scheme = next((s for s, n in schemes[index].items() if _are(found, n, count)), None)
         if scheme is None:
             # What is said is about the scheme that holds longest: the one that was probably meant.
-            nearest = max(schemes[index].values(), key=lambda n: _first_difference(n, count, found))
-            k = _first_difference(nearest, count, found)
+            nearest = max(schemes[index].values(), key=lambda n: _first_difference(n, found))
+            k = _first_difference(nearest, found)
             molecule, place = divmod(k, len(nearest))
             there = found[k] if k < len(found) else None
             raise refusal(
                 f"of molecule {first + molecule + 1} ({molecule_type})",
                 f"{what} {nearest[place]} at position {start + k + 1}",
-                _diagnosis(nearest, place, there, what) + _advice(k, there, what),
+                _diagnosis(nearest, place, there, what)
+                + (_advice(k, there, what) if advise else ""),
             )
         if scheme != "names" and count:
             given = schemes[index][scheme]
@@ -213,9 +223,13 @@ def _advice(place: int, found: str | None, what: str) -> str:
     return f"; --by-order takes the {what}s in the file's order, whatever they are called"
 
 
-def _first_difference(names: tuple[str, ...], count: int, found: tuple[str, ...]) -> int:
-    expected = names * count
-    for k, (a, b) in enumerate(zip(expected, found, strict=False)):
+def _are(found: tuple[str, ...], names: tuple[str, ...], count: int) -> bool:
+    """Whether names are those of so many molecules; a topology may name more than memory holds."""
+    return len(found) == len(names) * count and found == names * count
+
+
+def _first_difference(names: tuple[str, ...], found: tuple[str, ...]) -> int:
+    for k, (a, b) in enumerate(zip(cycle(names), found, strict=False)):
         if a != b:
             return k
     return len(found)

@@ -12,6 +12,9 @@ from deepbackmap.mapping.rules import SELECTIONS
 from deepbackmap.mapping.yaml_nodes import YamlReader
 from deepbackmap.system import MoleculeType, Topology
 
+SHOWN = 10
+"""Names of residues in one message."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -109,3 +112,28 @@ def left_out(topology: Topology, selection: Selection, source: str) -> tuple[Top
         if n
     ]
     return replace(topology, blocks=tuple(blocks)), notes
+
+
+def refuse_absent(topology: Topology, **asked: Collection[str]) -> None:
+    """Refuses residues that a user names and that no molecule has: the option would do nothing.
+
+    Lists in mapping files may name more than a system has, so that one file serves many.
+
+    Args:
+        topology: of the system.
+        asked: names or patterns of residues, by the option (``drop``, ``keep``).
+
+    Raises:
+        InputError: the first that no molecule has.
+    """
+    used = dict.fromkeys(t for t, count in topology.blocks if count)
+    there = dict.fromkeys(n for t in used for n in topology.molecule_types[t].residue_names)
+    for option, patterns in asked.items():
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in there):
+                names = list(there)
+                more = ", ..." if len(names) > SHOWN else ""
+                raise InputError(
+                    f"{option}: expected a residue of {topology.source}, found '{pattern}', which "
+                    f"none is called there; they are {', '.join(names[:SHOWN])}{more}"
+                )

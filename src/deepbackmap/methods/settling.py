@@ -117,11 +117,3 @@ class LastSteps:
         names = hash_counters(self._options.seed, frame, _THERMAL, atoms).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
         return self._settler.settle(positions, whole, beads.box, names, how)
-
-
-def words(settled: Settled) -> str:
-    """How beads were held and whether energies had settled, for a person."""
-    soft = {t: w for t, w in settled.widths.items() if w}
-    held = ", ".join(f"{t} {w:.4f} nm" for t, w in soft.items()) if soft else "exactly"
-    drift = f"; still drifting: {', '.join(settled.drifting)}" if settled.drifting else ""
-    return f"beads held {held}; {settled.evaluations} force evaluations{drift}"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Model
 from deepbackmap.model.header import read_header, to_text, write_header
@@ -43,6 +43,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> None:
         path: to write.
         half: whether to keep what was learned by descent in half precision. Buffers (statistics of
             the data, which are differences of large numbers) stay as they are.
+
+    Raises:
+        InputError: the disk refuses.
     """
     path = Path(path)
     learned = {name for name, _ in model.generator.named_parameters()}
@@ -52,16 +55,9 @@ def save_model(model: Model, path: str | Path, *, half: bool = False) -> None:
         weights[name] = kept.to(torch.float16) if half and name in learned else kept
     spec = to_text(model.spec)
     metadata = write_header(spec, checksum(spec, weights))
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(weights, aside, metadata=metadata)
-        # safetensors makes files for the owner alone; a model has the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    content = save(weights, metadata=metadata)
+    with new_file(path) as part:
+        part.write_bytes(content)
 
 
 def load_model(path: str | Path) -> Model:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.similarity.containers import StructureMap
 from deepbackmap.similarity.structure_map import Sample
 from deepbackmap.system import Structure, Topology
@@ -63,12 +62,8 @@ def export_chemiscope(
     content = text.encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)  # the same map is the same file
-    try:
-        _write(path, content)
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected a place to write to, found: {error.strerror}"
-        ) from error
+    with new_file(path) as part:
+        part.write_bytes(content)
 
 
 def chemiscope_data(
@@ -176,18 +171,3 @@ def _entry(
     if box is not None:
         entry["cell"] = (ANGSTROM * box).ravel().tolist()
     return entry
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of a file or nothing."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        mask = os.umask(0)  # mkstemp makes files for the owner alone
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -101,6 +101,21 @@ class MoleculeType:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A LAMMPS data file that lists the atoms of a system, so that one like it can be written."""
+
+    path: str
+    length: float
+    """Of its unit in nm."""
+    columns: int
+    """Of its rows of atoms, in front of the coordinates."""
+    flags: bool
+    """Whether image flags stand behind them."""
+    inputs: tuple[str, ...] = ()
+    """Input scripts that were read with it."""
+
+
+@dataclass(frozen=True)
 class Topology:
     """The whole system as runs of molecule types, in the order of the coordinates."""
 
@@ -122,6 +137,9 @@ class Topology:
     """What belongs to no one molecule and whose energy is not known."""
     notices: tuple[str, ...] = ()
     """What is allowed but looks like a mistake, each with its place, for whoever is told."""
+
+    origin: Origin | None = field(default=None, compare=False)
+    """The data file it is, if it is one of LAMMPS."""
 
     @property
     def n_molecules(self) -> int:

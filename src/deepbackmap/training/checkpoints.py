@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file
 from deepbackmap.methods.base import Learner
 
 
 def save_checkpoint(learner: Learner, path: Path) -> None:
-    """Write the state aside, then rename: a checkpoint is whole or the one before."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(learner.state(), aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Write the state aside, then rename: a checkpoint is whole or the one before.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    with new_file(path) as part, part.open("wb") as out:
+        torch.save(learner.state(), out)  # to a handle, since torch puts a file's name into it
 
 
 def restore_checkpoint(learner: Learner, path: Path) -> None:

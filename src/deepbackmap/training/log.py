@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import new_file, writing
 from deepbackmap.methods.options import Metrics
 
 
@@ -16,23 +18,28 @@ class Log:
     def __init__(self, folder: Path, iteration: int) -> None:
         self.path = folder / "metrics.jsonl"
         if self.path.exists():
-            lines = self.path.read_text().splitlines()
-            kept = [s for s in lines if json.loads(s)["iteration"] <= iteration]
-            aside = self.path.with_suffix(".tmp")
-            aside.write_text("".join(f"{s}\n" for s in kept))
-            aside.replace(self.path)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration)
+            kept = [line for line in _lines(self.path) if line["iteration"] <= iteration]
+            with new_file(self.path) as part:
+                part.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+        with writing(folder):
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=iteration)
 
     def write(self, iteration: int, values: Metrics) -> None:
-        """One line of metrics."""
-        with self.path.open("a") as out:
+        """One line of metrics.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        with writing(self.path), self.path.open("a") as out:
             out.write(json.dumps({"iteration": iteration, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, iteration)
+        with writing(self.path.parent):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
-        self._board.close()
+        with writing(self.path.parent):
+            self._board.close()
 
 
 def last_metrics(path: Path) -> Metrics:
@@ -43,7 +50,29 @@ def last_metrics(path: Path) -> Metrics:
     """
     found: Metrics = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            found |= json.loads(line)
+        for line in _lines(path):
+            found |= line
     found.pop("iteration", None)
+    return found
+
+
+def _lines(path: Path) -> list[Metrics]:
+    """What was logged, line by line; of a process that was killed the last one may be torn.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found: list[Metrics] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+            found.append({name: float(line[name]) for name in ("iteration", *line)})
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(texts):
+                break
+            raise InputError(
+                f"{path}, line {number}: expected metrics of an iteration, found '{text:.40}': "
+                "remove that line and the run goes on"
+            ) from error
     return found

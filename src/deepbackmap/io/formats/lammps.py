@@ -11,6 +11,7 @@ has both times and units.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -304,6 +305,28 @@ class DumpWriter(FrameWriter):
         self._file.close()
 
 
+class SystemWriter(FrameWriter):
+    """Writes a LAMMPS data file with all terms of a system, which holds one frame."""
+
+    def __init__(self, text: Callable[[Structure], str], path: Path, table: ParticleTable) -> None:
+        self._text = text
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, structure: Structure, index: int) -> None:
+        """Writes the frame; a second one is refused."""
+        _refuse_second(index)
+        self._file.write(self._text(structure))
+
+    def close(self) -> None:
+        """Finishes the file."""
+        self._file.close()
+
+
+def _refuse_second(index: int) -> None:
+    if index:
+        raise FormatError("one frame, which is all that a LAMMPS data file holds, found more")
+
+
 class DataWriter(FrameWriter):
     """Writes a LAMMPS data file (atom style full, no bonded terms), which holds one frame."""
 
@@ -316,13 +339,14 @@ class DataWriter(FrameWriter):
 
     def write(self, structure: Structure, index: int) -> None:
         """Writes the frame; a second one is refused."""
-        if index:
-            raise FormatError("one frame, which is all that a LAMMPS data file holds, found more")
+        _refuse_second(index)
         box = structure.box / NM_PER_ANGSTROM
-        lines = ["LAMMPS data file by deepbackmap, lengths in Angstrom", ""]
+        lines = ["LAMMPS data file by deepbackmap, units = real", ""]
         lines += [f"{self._table.n} atoms", f"{len(self._names)} atom types", ""]
         lines += [f"0 {box[k, k]:.10g} {a}lo {a}hi" for k, a in enumerate("xyz")]
-        lines += [f"{box[1, 0]:.10g} {box[2, 0]:.10g} {box[2, 1]:.10g} xy xz yz", "", "Masses", ""]
+        if np.tril(box, -1).any():
+            lines += [f"{box[1, 0]:.10g} {box[2, 0]:.10g} {box[2, 1]:.10g} xy xz yz"]
+        lines += ["", "Masses", ""]
         lines += [
             f"{k} {mass:.6g}  # {name}"
             for k, (mass, name) in enumerate(zip(self._masses, self._names, strict=True), 1)
@@ -378,7 +402,8 @@ def _head_of_data(lines: list[str]) -> tuple[_DataHead, int, str]:
         if words == ["Atoms"]:
             if atoms < 1:
                 raise FormatError("a number of atoms in the header, found none")
-            return _DataHead(atoms, _box_of_data(found)), k + 1, comment.strip()
+            hint = comment.split()
+            return _DataHead(atoms, _box_of_data(found)), k + 1, hint[0] if hint else ""
         if words[1:] == ["atoms"] and words[0].isdecimal():
             atoms = int(words[0][:18])
         for key in ("xlo xhi", "ylo yhi", "zlo zhi", "xy xz yz", "avec", "bvec", "cvec"):

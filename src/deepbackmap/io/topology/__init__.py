@@ -8,7 +8,7 @@ from pathlib import Path
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.gromacs import read_gromacs
-from deepbackmap.io.topology.lammps import read_lammps
+from deepbackmap.io.topology.lammps import read_lammps, read_lammps_script
 from deepbackmap.io.topology.openmm import read_amber, read_charmm, read_system
 from deepbackmap.system import Topology
 
@@ -27,6 +27,13 @@ def _is_lammps(head: str) -> bool:
     """A header of counts: so many atoms, so many atom types."""
     words = [line.split("#")[0].split() for line in head.splitlines()[1:]]
     return any(w[1:] == ["atoms"] for w in words) and any(w[1:] == ["atom", "types"] for w in words)
+
+
+def _is_lammps_script(head: str) -> bool:
+    """Commands of an input script: the units or the data file, before anything else."""
+    words = [line.split("#")[0].split() for line in head.splitlines()]
+    first = {w[0] for w in words if w}
+    return len({"units", "atom_style", "pair_style", "read_data"} & first) > 1 and "[" not in first
 
 
 FORMATS: tuple[TopologyFormat, ...] = (
@@ -50,6 +57,7 @@ FORMATS: tuple[TopologyFormat, ...] = (
         "give the .top file it was made from",
     ),
     TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
+    TopologyFormat("a LAMMPS input script", (".in",), _is_lammps_script, read_lammps_script),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
 )
 """Formats in the order in which they are tried; a new reader is one more entry."""

@@ -1,101 +1,55 @@
 """LAMMPS data files as ``Topology``, with coefficients inside or in an input script.
 
-Only what a topology is made of is read of an input: units, styles, coefficients, ``special_bonds``,
-mixing, masses and included files. Units are converted here: nm, kJ/mol, u, e, rad.
+An input script is a topology too: that of the data file it reads. Units are converted here: nm,
+kJ/mol, u, e, rad.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.assemble import FlatSystem, assemble
 from deepbackmap.io.topology.base import TopologyOptions
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
-from deepbackmap.quantities import COULOMB
+from deepbackmap.io.topology.lammps_lines import (
+    COLUMNS,
+    EXCLUSION,
+    LISTS,
+    PAIR,
+    SPRING,
+    LammpsInput,
+    Row,
+    data_of_script,
+    plain_style,
+    read_data,
+    read_script,
+    real_number,
+    whole_number,
+)
+from deepbackmap.io.topology.lammps_styles import LISTED, STYLES, UNITS, WEIGHT, Made, Units
+from deepbackmap.io.topology.lammps_tables import made_of_table
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
 from deepbackmap.system.kinds import KINDS
-from deepbackmap.system.topology import Unsupported
+from deepbackmap.system.topology import Origin
 
-
-@dataclass(frozen=True)
-class Units:
-    """One of LAMMPS' systems of units, in ours."""
-
-    energy: float
-    """kJ/mol."""
-    length: float
-    """nm."""
-    mass: float
-    """u."""
-    charge: float
-    """e."""
-
-
-AVOGADRO = 6.02214076e23
-UNITS = {
-    "real": Units(4.184, 0.1, 1.0, 1.0),
-    "metal": Units(96.48533212, 0.1, 1.0, 1.0),
-    "si": Units(AVOGADRO * 1e-3, 1e9, AVOGADRO * 1e3, 1.0 / 1.602176634e-19),
-    # reduced: epsilon stands for 1 kJ/mol, sigma for 1 nm, the mass for 1 u
-    "lj": Units(1.0, 1.0, 1.0, 1.0 / math.sqrt(COULOMB)),
-}
-
-COLUMNS = {
-    # style: columns of the molecule, the type and the charge after the id
-    "atomic": (None, 1, None),
-    "charge": (None, 1, 2),
-    "bond": (1, 2, None),
-    "angle": (1, 2, None),
-    "molecular": (1, 2, None),
-    "full": (1, 2, 3),
-}
-LISTS = {"Bonds": 2, "Angles": 3, "Dihedrals": 4, "Impropers": 4}
-"""Sections of terms, and atoms in each."""
-COUNTED = ("Atoms", *LISTS)
-"""Sections whose lines the header counts."""
-LEAST = {"Pair Coeffs": 3, "PairIJ Coeffs": 4}
-"""Fewest words of a line, where that is not two."""
-FACTORS = {
-    "amber": ((0.0, 0.0, 0.5), (0.0, 0.0, 5.0 / 6.0)),
-    "charmm": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
-    "dreiding": ((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)),
-}
-"""``special_bonds``: factors of Lennard-Jones and Coulomb over one, two and three bonds."""
-
-
-@dataclass
-class _Input:
-    """What a data file and inputs say."""
-
-    path: Path
-    units: str | None = None
-    atom_style: str | None = None
-    styles: dict[str, str] = field(default_factory=dict)
-    """By what they belong to: pair, bond, angle, dihedral, improper."""
-    coefficients: dict[str, dict[int, tuple[str, list[str], str]]] = field(default_factory=dict)
-    """By the same, then by type: where, words, style."""
-    pair_rows: list[tuple[str, list[str], str]] = field(default_factory=list)
-    """Of pairs of types: where, words with both types, style."""
-    labels: dict[str, dict[str, int]] = field(default_factory=dict)
-    mix: str | None = None
-    lj_factors: tuple[float, ...] = (0.0, 0.0, 0.0)
-    coulomb_factors: tuple[float, ...] = (0.0, 0.0, 0.0)
-    masses: dict[int, tuple[float, str]] = field(default_factory=dict)
-    sections: dict[str, list[tuple[str, list[str]]]] = field(default_factory=dict)
-    unsupported: dict[str, Unsupported] = field(default_factory=dict)
-
-    def refuse(self, what: str, where: str, count: int = 1) -> None:
-        before = self.unsupported[what].count if what in self.unsupported else 0
-        first = self.unsupported[what].where if what in self.unsupported else where
-        self.unsupported[what] = Unsupported(what, first, before + count)
+LENNARD_JONES = (
+    "lj/cut", "lj/cut/coul/cut", "lj/cut/coul/long", "lj/cut/coul/msm", "lj/cut/coul/dsf",
+    "lj/cut/coul/wolf", "lj/charmm/coul/charmm", "lj/charmm/coul/long", "lj/charmm/coul/msm",
+    "lj/charmmfsw/coul/charmmfsh", "lj/charmmfsw/coul/long", "lj/long/coul/long",
+    "lj/gromacs", "lj/gromacs/coul/gromacs",
+)  # fmt: skip
+"""Pair styles that are Lennard-Jones and Coulomb but for cut-offs, shifts, switches and Ewald sums.
+"""
+COULOMB_ALONE = ("coul/cut", "coul/long", "coul/msm", "coul/dsf", "coul/wolf", "zero", "none")
+"""Sub-styles of hybrid styles without Lennard-Jones."""
+HYBRIDS = ("hybrid", "hybrid/overlay", "hybrid/scaled")
 
 
 def read_lammps(path: Path, options: TopologyOptions) -> Topology:
@@ -104,253 +58,147 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
     Raises:
         InputError: the files are malformed, or nothing says what the units are.
     """
-    found = _Input(path, units=options.units)
-    _read_data(path, found)
+    found = LammpsInput(path, units=options.units)
+    read_data(path, found)
     for name in options.inputs:
-        _read_script(name, found, 0)
+        read_script(name, found)
     if found.units not in UNITS:
         raise InputError(
-            f"{path}: expected units ({', '.join(UNITS)}) in the first line, in an input script or "
-            f"as an option, found {found.units or 'none'}"
+            f"{path}: expected units ({', '.join(UNITS)}) in the first line, in an input script "
+            f"that reads this file (give that as the topology) or as an option, found "
+            f"{found.units or 'none'}"
         )
-    return _build(found, UNITS[found.units])
+    units = UNITS[found.units]
+    topology = _build(found, units)
+    first = found.sections["Atoms"][0].words
+    style = found.atom_style or "full"
+    before = 2 + sum(c is not None for c in COLUMNS[style][::2])
+    flags = len(first) > before + 3
+    inputs = tuple(map(str, options.inputs))
+    return replace(topology, origin=Origin(str(path), units.length, before, flags, inputs))
 
 
-# --- reading
+def read_lammps_script(path: Path, options: TopologyOptions) -> Topology:
+    """The data file that an input script reads, with what the script says of it.
 
-
-def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Place, words and comment of every line."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as problem:
-        raise InputError(f"cannot read {path} ({problem.strerror})") from None
-    for number, raw in enumerate(text.split("\n"), 1):
-        words, _, comment = raw.partition("#")
-        yield f"{path}:{number}", words.strip(), comment.strip()
-
-
-SECTIONS = (
-    *LISTS,
-    "Atoms",
-    "Masses",
-    "Velocities",
-    "Pair Coeffs",
-    "PairIJ Coeffs",
-    *(f"{kind} Coeffs" for kind in ("Bond", "Angle", "Dihedral", "Improper")),
-    *(f"{kind} Type Labels" for kind in ("Atom", "Bond", "Angle", "Dihedral", "Improper")),
-)
-
-
-def _read_data(path: Path, found: _Input) -> None:
-    current: str | None = None
-    counts: dict[str, int] = {}
-    for k, (where, text, comment) in enumerate(_lines(path)):
-        if k == 0:
-            words = f"{text} # {comment}".replace(",", " ").split()
-            after = words[words.index("units") + 1 :] if "units" in words else []
-            if found.units is None and len(after) > 1 and after[0] == "=":
-                found.units = after[1]
-            continue
-        if not text:
-            continue
-        words = text.split()
-        if current is None and len(words) == 2 and words[1].title() in COUNTED:
-            counts[words[1].title()] = _whole(where, words[0])
-        elif text in SECTIONS:
-            current = text
-            _style_of_comment(text, comment, found)
-        elif text[0].isalpha() and text.endswith("Coeffs"):
-            current = None
-            found.refuse(f"the energy of section {text} is not known", where)
-        elif text[0].isalpha() and len(words) < 3 and not _is_label(current):
-            current = None  # a section that says nothing of the topology
-        elif current is not None and len(words) < LEAST.get(current, 2):
-            raise InputError(
-                f"{where}: expected {LEAST.get(current, 2)} words or more in {current}, "
-                f"found '{text}'"
-            )
-        elif current is not None:
-            found.sections.setdefault(current, []).append((where, words))
-    for section, count in counts.items():
-        if count != (n := len(found.sections.get(section, []))):
-            raise InputError(
-                f"{path}: expected {count} lines of {section} as the header says, found {n}"
-            )
-    _take_sections(found)
-
-
-def _is_label(section: str | None) -> bool:
-    """Whether rows of a section may begin with a word."""
-    return section is not None and (section == "Masses" or section.endswith(" Coeffs"))
-
-
-def _style_of_comment(section: str, comment: str, found: _Input) -> None:
-    """Styles stand as comments behind the names of sections."""
-    if not comment:
-        return
-    style = comment.split()[0]
-    if section == "Atoms":
-        found.atom_style = style
-    elif section in ("Pair Coeffs", "PairIJ Coeffs"):
-        found.styles["pair"] = style
-    elif section.endswith(" Coeffs"):
-        found.styles[section.split()[0].lower()] = style
-
-
-def _take_sections(found: _Input) -> None:
-    for section, rows in found.sections.items():
-        if section.endswith(" Type Labels"):
-            kind = section.split()[0].lower()
-            found.labels[kind] = {words[1]: _whole(w, words[0]) for w, words in rows}
-    for where, words in found.sections.get("Masses", []):
-        number = _type(found, "atom", where, words[0])
-        found.masses[number] = (_number(where, words[1]), where)
-    for kind in ("bond", "angle", "dihedral", "improper"):
-        for where, words in found.sections.get(f"{kind.title()} Coeffs", []):
-            number = _type(found, kind, where, words[0])
-            found.coefficients.setdefault(kind, {})[number] = (where, words[1:], "")
-    for where, words in found.sections.get("Pair Coeffs", []):
-        found.pair_rows.append((where, [words[0], words[0], *words[1:]], ""))
-    for where, words in found.sections.get("PairIJ Coeffs", []):
-        found.pair_rows.append((where, words, ""))
-
-
-def _read_script(path: Path, found: _Input, depth: int) -> None:
-    """Commands of an input that say what the terms are."""
-    if depth > 16:
-        raise InputError(f"{path}: expected at most 16 includes inside each other, found more")
-    held = ""
-    for where, text, _ in _lines(path):
-        held += " " + text
-        if held.endswith("&"):
-            held = held[:-1]
-            continue
-        command, *words = held.split() or [""]
-        held = ""
-        if command == "include" and words:
-            _read_script(path.parent / words[0], found, depth + 1)
-        elif command:
-            try:
-                _command(where, command, words, found)
-            except IndexError:
-                raise InputError(
-                    f"{where}: expected more words after {command}, found {len(words)}"
-                ) from None
-
-
-def _command(where: str, command: str, words: list[str], found: _Input) -> None:
-    what, _, verb = command.partition("_")
-    if command == "units":
-        found.units = words[0]
-    elif command == "atom_style":
-        found.atom_style = words[0]
-    elif verb == "style" and what in ("pair", "bond", "angle", "dihedral", "improper"):
-        found.styles[what] = words[0]
-    elif verb == "coeff" and any("$" in w for w in words):
-        found.refuse(f"the variable in {command} {' '.join(words)} is not known", where)
-    elif command == "pair_coeff":
-        if len(words) < 4:
-            raise IndexError
-        found.pair_rows.append((where, words, ""))
-    elif verb == "coeff":
-        for kind in _range(found, what, where, words[0]):
-            found.coefficients.setdefault(what, {})[kind] = (where, words[1:], "")
-    elif command == "pair_modify" and "mix" in words:
-        found.mix = words[words.index("mix") + 1]
-    elif command == "mass":
-        for kind in _range(found, "atom", where, words[0]):
-            found.masses[kind] = (_number(where, words[1]), where)
-    elif command == "special_bonds":
-        _special_bonds(where, words, found)
-
-
-def _special_bonds(where: str, words: list[str], found: _Input) -> None:
-    k = 0
-    while k < len(words):
-        word = words[k]
-        if word in FACTORS:
-            found.lj_factors, found.coulomb_factors = FACTORS[word]
-            k += 1
-        elif word in ("lj", "coul", "lj/coul"):
-            factors = tuple(_number(where, w) for w in words[k + 1 : k + 4])
-            if len(factors) != 3:
-                raise InputError(f"{where}: expected three factors after {word}, found fewer")
-            if word != "coul":
-                found.lj_factors = factors
-            if word != "lj":
-                found.coulomb_factors = factors
-            k += 4
-        else:
-            found.refuse(f"the energy of special_bonds {word} is not known", where)
-            k += 2
-
-
-def _number(where: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: expected a number, found '{word}'")
-    return value
-
-
-def _whole(where: str, word: str) -> int:
-    value = _number(where, word)
-    if value != int(value) or abs(value) >= 2**62:
-        raise InputError(f"{where}: expected a whole number, found '{word}'")
-    return int(value)
-
-
-def _type(found: _Input, kind: str, where: str, word: str) -> int:
-    """Number of a type, which may be written as its label."""
-    known = found.labels.get(kind, {}).get(word)
-    return known if known is not None else _whole(where, word)
-
-
-def _range(found: _Input, kind: str, where: str, word: str) -> range | list[int]:
-    """Types of a command: one, or a range with a star."""
-    if "*" not in word:
-        return [_type(found, kind, where, word)]
-    low, _, high = word.partition("*")
-    last = max((*(t for t in found.masses), *found.coefficients.get(kind, {}), 1))
-    return range(_whole(where, low) if low else 1, (_whole(where, high) if high else last) + 1)
+    Raises:
+        InputError: as ``read_lammps``, or the script reads no data file.
+    """
+    return read_lammps(data_of_script(path), replace(options, inputs=(*options.inputs, path)))
 
 
 # --- building
 
 
-def _build(found: _Input, units: Units) -> Topology:
-    ids, molecule, types, charges = _atoms(found, units)
+@dataclass
+class _Terms:
+    """Terms of a whole system while they are gathered."""
+
+    rows: dict[str, list[tuple[Sequence[int], tuple[float, ...]]]] = field(default_factory=dict)
+    """Atoms and columns by kind."""
+    curves: dict[str, list[Made]] = field(default_factory=dict)
+    """Tables by kind, each once."""
+    joined: list[Sequence[int]] = field(default_factory=list)
+    """All that LAMMPS counts as bonds, over which ``special_bonds`` goes."""
+    apart: list[Sequence[int]] = field(default_factory=list)
+    """Pairs of atoms that do not interact whatever ``special_bonds`` says."""
+    weights: list[tuple[int, int, float]] = field(default_factory=list)
+    """1-4 pairs of dihedrals and their factors."""
+    pairs: list[tuple[Sequence[int], tuple[float, ...]]] = field(default_factory=list)
+    """Pairs that are listed with numbers of their own (``LISTED``)."""
+
+    def add(self, atoms: Sequence[int], made: Made) -> None:
+        """Takes a term."""
+        if made.kind == WEIGHT:
+            self.weights.append((atoms[0], atoms[-1], made.parameters[0]))
+            return
+        if made.kind == LISTED:
+            self.pairs.append((atoms, made.parameters))
+            return
+        parameters = made.parameters
+        if made.curve is not None:
+            known = self.curves.setdefault(made.kind, [])
+            row = next((k for k, m in enumerate(known) if m is made), len(known))
+            if row == len(known):
+                known.append(made)
+            curve = made.curve
+            parameters = (1.0, row, curve.start, curve.spacing, curve.values.shape[1])
+        self.rows.setdefault(made.kind, []).append((atoms, parameters))
+
+    def listed(self) -> dict[str, BondedTerms]:
+        """All of them by kind."""
+        return {kind: self._listed(kind) for kind in self.rows}
+
+    def _listed(self, kind: str) -> BondedTerms:
+        rows = self.rows[kind]
+        atoms = np.array([list(a) for a, _ in rows], dtype=np.int64)
+        parameters = np.array([list(p) for _, p in rows], dtype=np.float64)
+        curves = [m.curve.values for m in self.curves.get(kind, []) if m.curve is not None]
+        longest = max((c.shape[1] for c in curves), default=0)
+        grids = [np.pad(c, ((0, 0), (0, longest - c.shape[1])), mode="edge") for c in curves]
+        return BondedTerms(
+            atoms.reshape(len(rows), KINDS[kind].n_atoms),
+            parameters.reshape(len(rows), len(KINDS[kind].columns)),
+            np.stack(grids) if grids else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Lennard-Jones by pair of atom types; kJ/mol and nm."""
+
+    c6: Float64[np.ndarray, "t t"]
+    c12: Float64[np.ndarray, "t t"]
+    sigma: Float64[np.ndarray, "t t"]
+    epsilon: Float64[np.ndarray, "t t"]
+    sigma14: Float64[np.ndarray, "t t"]
+    """Of pairs that dihedrals weigh."""
+    epsilon14: Float64[np.ndarray, "t t"]
+
+
+@dataclass(frozen=True)
+class _Atoms:
+    """The section Atoms in the order of the ids."""
+
+    places: dict[int, int]
+    """Of the ids."""
+    molecules: Int64[np.ndarray, " n"]
+    types: Int64[np.ndarray, " n"]
+    charges: Float64[np.ndarray, " n"]
+    named: tuple[tuple[str, str, int], ...]
+    """Name, residue and its number, where the file says them; else none."""
+
+
+def _build(found: LammpsInput, units: Units) -> Topology:
+    atoms = _atoms(found, units)
     if not found.masses:
         raise InputError(f"{found.path}: expected a section Masses, found none")
     numbers = sorted(found.masses)
-    missing = sorted(set(types.tolist()) - set(numbers))
+    missing = sorted(set(atoms.types.tolist()) - set(numbers))
     if missing:
         raise InputError(f"{found.path}: expected a mass of type {missing[0]}, found none")
     row = {t: k for k, t in enumerate(numbers)}
-    masses = np.array([found.masses[t][0] * units.mass for t in types.tolist()])
-    terms: dict[str, list[tuple[Sequence[int], Sequence[float]]]] = {}
-    joined = _terms(found, units, ids, terms)
-    names = _type_names(found, numbers, units)
-    c6, c12, sigma, epsilon = _lennard_jones(found, units, numbers)
-    kinds = np.array([row[t] for t in types.tolist()], dtype=np.int64)
-    excluded, pairs = _special(found, joined, len(ids), kinds, sigma, epsilon)
-    atom_types = tuple(names[k] for k in kinds.tolist())
+    terms = _terms(found, units, atoms.places)
+    type_names = _type_names(found, numbers, units)
+    table = _lennard_jones(found, units, numbers)
+    kinds = np.array([row[t] for t in atoms.types.tolist()], dtype=np.int64)
+    excluded, pairs = _special(found, terms, kinds, table)
+    pairs = _with_listed(terms, pairs, atoms.charges)
+    atom_types = tuple(type_names[k] for k in kinds.tolist())
+    names, residues, of_residue = _names(atoms, atom_types)
     return assemble(
         FlatSystem(
-            atom_names=_atom_names(atom_types, molecule),
+            atom_names=names,
             atom_types=atom_types,
-            residue_names=("MOL",) * len(ids),
-            residue_numbers=molecule,
-            charges=charges,
-            masses=masses,
-            bonds=joined,
-            type_names=names,
-            c6=c6,
-            c12=c12,
-            terms={kind: _listed(kind, rows) for kind, rows in terms.items()},
+            residue_names=residues,
+            residue_numbers=of_residue,
+            charges=atoms.charges,
+            masses=np.array([found.masses[t][0] * units.mass for t in atoms.types.tolist()]),
+            bonds=np.array(terms.joined, dtype=np.int64).reshape(-1, 2),
+            type_names=type_names,
+            c6=table.c6,
+            c12=table.c12,
+            terms=terms.listed(),
             exclusions=excluded,
             pairs=pairs,
             unsupported=tuple(found.unsupported.values()),
@@ -359,32 +207,20 @@ def _build(found: _Input, units: Units) -> Topology:
     )
 
 
-def _listed(kind: str, rows: list[tuple[Sequence[int], Sequence[float]]]) -> BondedTerms:
-    atoms = np.array([list(a) for a, _ in rows], dtype=np.int64)
-    parameters = np.array([list(p) for _, p in rows], dtype=np.float64)
-    return BondedTerms(
-        atoms.reshape(len(rows), KINDS[kind].n_atoms),
-        parameters.reshape(len(rows), len(KINDS[kind].columns)),
-    )
-
-
-def _atoms(
-    found: _Input, units: Units
-) -> tuple[dict[int, int], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], np.ndarray]:
-    """Places of the ids, molecules, types and charges, in the order of the ids."""
+def _atoms(found: LammpsInput, units: Units) -> _Atoms:
     rows = found.sections.get("Atoms")
     if not rows:
         raise InputError(f"{found.path}: expected a section Atoms, found none")
-    style = found.atom_style or {7: "full", 10: "full"}.get(len(rows[0][1]))
+    style = found.atom_style or {7: "full", 10: "full"}.get(len(rows[0].words))
     if style not in COLUMNS:
         raise InputError(
-            f"{rows[0][0]}: expected an atom style ({', '.join(COLUMNS)}) behind 'Atoms #' or in "
-            f"an input script, found {style or 'none'}"
+            f"{rows[0].where}: expected an atom style ({', '.join(COLUMNS)}) behind 'Atoms #' or "
+            f"in an input script, found {style or 'none'}"
         )
     of_molecule, of_type, of_charge = COLUMNS[style]
     least = 5 + sum(c is not None for c in (of_molecule, of_charge))
     table = []
-    for where, words in rows:
+    for where, words, comment in rows:
         if len(words) not in (least, least + 3):
             raise InputError(
                 f"{where}: expected {least} or {least + 3} words of an atom of style {style}, "
@@ -392,57 +228,83 @@ def _atoms(
             )
         table.append(
             (
-                _whole(where, words[0]),
-                _whole(where, words[of_molecule]) if of_molecule else 1,
-                _type(found, "atom", where, words[of_type]),
-                _number(where, words[of_charge]) * units.charge if of_charge else 0.0,
+                whole_number(where, words[0]),
+                whole_number(where, words[of_molecule]) if of_molecule else 1,
+                found.type_number("atom", where, words[of_type]),
+                real_number(where, words[of_charge]) * units.charge if of_charge else 0.0,
+                _named(where, comment) if found.named_rows else None,
             )
         )
-    table.sort()
-    ids = {row[0]: k for k, row in enumerate(table)}
-    if len(ids) != len(table):
+    table.sort(key=lambda r: r[0])
+    places = {r[0]: k for k, r in enumerate(table)}
+    if len(places) != len(table):
         raise InputError(f"{found.path}: expected every atom once, found an id twice")
-    _, molecule, types, charges = zip(*table, strict=True)
-    return ids, np.array(molecule), np.array(types), np.array(charges, dtype=np.float64)
+    _, molecules, types, charges, named = zip(*table, strict=True)
+    return _Atoms(
+        places, np.array(molecules), np.array(types), np.array(charges, dtype=np.float64),
+        named if found.named_rows else (),
+    )  # fmt: skip
 
 
-def _atom_names(types: Sequence[str], molecule: Int64[np.ndarray, " n"]) -> tuple[str, ...]:
-    """Type and place in the molecule, for LAMMPS has no names of atoms."""
+def _named(where: str, comment: str) -> tuple[str, str, int]:
+    words = comment.split()
+    if len(words) != 3:
+        raise InputError(
+            f"{where}: expected name, residue and its number behind an atom, as the first line "
+            f"says, found '{comment}'"
+        )
+    return words[0], words[1], whole_number(where, words[2])
+
+
+def _names(
+    atoms: _Atoms, types: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], Int64[np.ndarray, " n"]]:
+    """Names of atoms, and names and numbers of residues.
+
+    LAMMPS has none: an atom is called by its type and place in the molecule, unless the file is
+    one of ours.
+    """
+    if atoms.named:
+        names, residues, numbers = zip(*atoms.named, strict=True)
+        return names, residues, np.array(numbers, dtype=np.int64)
     counts: dict[int, int] = {}
-    names = []
-    for kind, number in zip(types, molecule.tolist(), strict=True):
+    made = []
+    for kind, number in zip(types, atoms.molecules.tolist(), strict=True):
         counts[number] = counts.get(number, 0) + 1
-        names.append(f"{kind}{counts[number]}")
-    return tuple(names)
+        made.append(f"{kind}{counts[number]}")
+    return tuple(made), ("MOL",) * len(made), atoms.molecules
 
 
-def _type_names(found: _Input, numbers: Sequence[int], units: Units) -> tuple[str, ...]:
-    """Labels of the types, else elements with the number of the type."""
+def _type_names(found: LammpsInput, numbers: Sequence[int], units: Units) -> tuple[str, ...]:
+    """Labels of the types, else what a file of ours says, else elements with the number."""
     by_number = {number: label for label, number in found.labels.get("atom", {}).items()}
+    if found.named_rows:
+        rows = found.sections.get("Masses", [])
+        by_number |= {int(r.words[0]): r.comment for r in rows if len(r.comment.split()) == 1}
     masses = np.array([found.masses[t][0] * units.mass for t in numbers])
     elements = element_symbols(masses)
-    return tuple(by_number.get(t, f"{e}{t}") for t, e in zip(numbers, elements, strict=True))
+    names = [by_number.get(t, f"{e}{t}") for t, e in zip(numbers, elements, strict=True)]
+    # one type of ours that has two masses is two types there
+    return tuple(
+        f"{name}_{t}" if names.count(name) > 1 else name
+        for t, name in zip(numbers, names, strict=True)
+    )
 
 
-def _terms(
-    found: _Input,
-    units: Units,
-    ids: dict[int, int],
-    terms: dict[str, list[tuple[Sequence[int], Sequence[float]]]],
-) -> Int64[np.ndarray, "b 2"]:
-    """Adds all listed terms; returns the bonds."""
-    bonds = []
+def _terms(found: LammpsInput, units: Units, places: dict[int, int]) -> _Terms:
+    """All listed terms."""
+    terms = _Terms()
     for section, width in LISTS.items():
         kind = section[:-1].lower()
-        known: dict[int, list[tuple[str, Sequence[float]]] | None] = {}
-        for where, words in found.sections.get(section, []):
+        known: dict[int, list[Made] | None] = {}
+        for where, words, _ in found.sections.get(section, []):
             if len(words) != width + 2:
                 raise InputError(
                     f"{where}: expected {width + 2} words in {section}, found {len(words)}"
                 )
-            number = _type(found, kind, where, words[1])
+            number = found.type_number(kind, where, words[1])
             try:
-                atoms = [ids[_whole(where, w)] for w in words[2:]]
+                atoms = [places[whole_number(where, w)] for w in words[2:]]
             except KeyError as problem:
                 raise InputError(
                     f"{where}: expected ids of the section Atoms, found {problem.args[0]}"
@@ -450,206 +312,239 @@ def _terms(
             if number not in known:
                 known[number] = _converted(found, units, kind, number)
             rows = known[number]
-            if kind == "bond":
-                bonds.append(atoms)
             if rows is None:
-                style = found.styles.get(kind, "none")
                 found.refuse(
-                    f"the energy of {kind} type {number} (style {style}) is not known", where
+                    f"the energy of {kind} type {number} (style {_said(found, kind, number)}) is "
+                    f"not known",
+                    where,
                 )
-                rows = [("connection", ())] if kind == "bond" else []
-            for name, parameters in rows:
-                terms.setdefault(name, []).append((atoms, parameters))
-    return np.array(bonds, dtype=np.int64).reshape(-1, 2)
+                rows = [Made("connection")] if kind == "bond" else []
+            if kind == "bond":
+                _join(found, terms, number, atoms)
+            for made in rows:
+                terms.add(atoms, made)
+    return terms
 
 
-def _converted(
-    found: _Input, units: Units, kind: str, number: int
-) -> list[tuple[str, Sequence[float]]] | None:
-    """Kinds and columns of a type of terms; None where they are not known."""
+def _said(found: LammpsInput, kind: str, number: int) -> str:
+    """The style of a type, for a message."""
+    row = found.coefficients.get(kind, {}).get(number)
+    style = found.style(kind) if row is None else _style_and_words(found, kind, row)[0]
+    return style or "none"
+
+
+def _join(found: LammpsInput, terms: _Terms, number: int, atoms: Sequence[int]) -> None:
+    """Notes what a bond means besides its energy."""
+    row = found.coefficients.get("bond", {}).get(number)
+    terms.joined.append(atoms)
+    if row is not None and _style_and_words(found, "bond", row)[0] == "quartic":
+        terms.apart.append(atoms)
+
+
+def _mark(row: Row | None) -> str:
+    """What a comment of ours says of a type of bonds."""
+    words = [] if row is None else row.comment.split()
+    return words[0] if words else ""
+
+
+def _style_and_words(found: LammpsInput, kind: str, row: Row) -> tuple[str, list[str]]:
+    style, words = found.style(kind), row.words
+    if style in HYBRIDS and words:
+        style, words = plain_style(words[0]), words[1:]
+    return style, words
+
+
+def _not_chemical(made: Made) -> Made:
+    """A spring that is no bond."""
+    return replace(made, kind="harmonic") if made.kind == "bond" else made
+
+
+def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list[Made] | None:
+    """A type of terms in our words; None where its energy is not known."""
     if number not in found.coefficients.get(kind, {}):
         return None
-    where, words, _ = found.coefficients[kind][number]
-    style = found.styles.get(kind, "")
-    if style.startswith("hybrid") and words:
-        style, words = words[0], words[1:]
+    row = found.coefficients[kind][number]
+    style, words = _style_and_words(found, kind, row)
+    mark = _mark(row)
+    if mark == EXCLUSION:
+        return []
+    if mark == PAIR and len(numbers := row.comment.split()[1:]) == 3:
+        c6, c12, charges = (real_number(row.where, w) for w in numbers)
+        scale = units.energy * units.length**6
+        return [Made(LISTED, (c6 * scale, c12 * scale * units.length**6, charges))]
     make = STYLES.get((kind, style))
-    if make is None:
+    if make is None and style != "table":
         return None
-    values = [_number(where, w) for w in words]
     try:
-        return make(values, units)
-    except NotImplementedError:
-        return None
-    except (IndexError, ValueError):
+        if make is None:
+            name = f"{kind}_table_nc" if mark == PAIR else f"{kind}_table"
+            if name not in KINDS:
+                return None
+            return made_of_table(found, kind, row.where, words, units, name)
+        values = [] if style == "zero" else [real_number(row.where, w) for w in words]
+        return [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
+    except (IndexError, ValueError, ArithmeticError):
         raise InputError(
-            f"{where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"
+            f"{row.where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"
         ) from None
 
 
-_Made = list[tuple[str, Sequence[float]]]
+# --- pairs
 
 
-def _spring(v: list[float], u: Units) -> _Made:
-    k, length = v
-    return [("bond", (length * u.length, 2.0 * k * u.energy / u.length**2))]
-
-
-def _morse(v: list[float], u: Units) -> _Made:
-    depth, alpha, length = v
-    return [("morse", (length * u.length, depth * u.energy, alpha / u.length))]
-
-
-def _gromos(v: list[float], u: Units) -> _Made:
-    k, length = v
-    return [("bond_g96", (length * u.length, 4.0 * k * u.energy / u.length**4))]
-
-
-def _bend(v: list[float], u: Units) -> _Made:
-    k, theta = v
-    return [("angle", (math.radians(theta), 2.0 * k * u.energy))]
-
-
-def _bend_charmm(v: list[float], u: Units) -> _Made:
-    k, theta, spring, length = v
-    columns = (length * u.length, 2.0 * spring * u.energy / u.length**2)
-    return [("urey_bradley", (math.radians(theta), 2.0 * k * u.energy, *columns))]
-
-
-def _bend_squared(v: list[float], u: Units) -> _Made:
-    k, theta = v
-    return [("angle_g96", (math.radians(theta), 2.0 * k * u.energy))]
-
-
-def _turn(v: list[float], u: Units) -> _Made:
-    k, sign, n = v
-    return [("proper", (0.0 if sign > 0 else math.pi, k * u.energy, n))]
-
-
-def _turn_charmm(v: list[float], u: Units) -> _Made:
-    k, n, phase, weight = v
-    if weight:
-        raise NotImplementedError  # weights of 1-4 pairs
-    return [("proper", (math.radians(phase), k * u.energy, n))]
-
-
-def _turns(v: list[float], u: Units) -> _Made:
-    rows = np.array(v[1:]).reshape(int(v[0]), 3).tolist()
-    return [("proper", (math.radians(phase), k * u.energy, n)) for k, n, phase in rows]
-
-
-def _opls(v: list[float], u: Units) -> _Made:
-    f1, f2, f3, f4 = (x * u.energy for x in v)
-    c = (f2 + (f1 + f3) / 2, (3 * f3 - f1) / 2, 4 * f4 - f2, -2 * f3, -4 * f4, 0.0)
-    return [("ryckaert_bellemans", c)]
-
-
-def _powers(v: list[float], u: Units) -> _Made:
-    c = [x * u.energy * (-1) ** n for n, x in enumerate(v)]
-    if not 1 <= len(c) <= 6:
-        raise ValueError("at most six powers")
-    return [("ryckaert_bellemans", (*c, *(0.0,) * (6 - len(c))))]
-
-
-def _flat(v: list[float], u: Units) -> _Made:
-    k, chi = v
-    if chi:
-        raise NotImplementedError  # the sign of chi is not that of our dihedral
-    return [("improper", (0.0, 2.0 * k * u.energy))]
-
-
-STYLES: dict[tuple[str, str], Callable[[list[float], Units], _Made]] = {
-    ("bond", "harmonic"): _spring,
-    ("bond", "morse"): _morse,
-    ("bond", "gromos"): _gromos,
-    ("angle", "harmonic"): _bend,
-    ("angle", "charmm"): _bend_charmm,
-    ("angle", "cosine/squared"): _bend_squared,
-    ("dihedral", "harmonic"): _turn,
-    ("dihedral", "charmm"): _turn_charmm,
-    ("dihedral", "fourier"): _turns,
-    ("dihedral", "opls"): _opls,
-    ("dihedral", "multi/harmonic"): _powers,
-    ("dihedral", "nharmonic"): lambda v, u: _powers(v[1:], u),
-    ("improper", "harmonic"): _flat,
-    ("improper", "cvff"): _turn,
-}
-"""Coefficients of LAMMPS' styles in our kinds and columns."""
-
-
-def _lennard_jones(
-    found: _Input, units: Units, numbers: Sequence[int]
-) -> tuple[Float64[np.ndarray, "t t"], ...]:
-    """C6, C12, sigma and epsilon by pair of types, mixed as LAMMPS does."""
-    style = found.styles.get("pair", "")
+def _lennard_jones(found: LammpsInput, units: Units, numbers: Sequence[int]) -> _Pairs:
+    """Lennard-Jones by pair of types, mixed as LAMMPS does."""
     n = len(numbers)
-    sigma, epsilon = np.zeros((n, n)), np.zeros((n, n))
-    given = np.zeros((n, n), dtype=bool)
+    values, given = np.zeros((4, n, n)), np.zeros((n, n), dtype=bool)
+    style = found.style("pair")
+    if not _is_known(found, style):
+        return _Pairs(*np.zeros((6, n, n)))
     row = {t: k for k, t in enumerate(numbers)}
-    if not style.startswith(("lj/cut", "lj/charmm")):
-        if style not in ("", "zero", "none"):
-            found.refuse(f"the energy of pair_style {style} is not known", str(found.path))
-        elif not style:
-            found.refuse("expected a pair_style in the data file or an input, found none",
-                         str(found.path))  # fmt: skip
-        return sigma, epsilon, sigma, epsilon
-    for where, words, _ in found.pair_rows:
-        first, second = (_range(found, "atom", where, w) for w in words[:2])
-        depth, size = (_number(where, w) for w in words[2:4])
+    charmm = any(word.startswith("lj/charmm") for word in found.styles["pair"])
+    for line in found.pair_rows:
+        first, second = (found.type_range("atom", line.where, w) for w in line.words[:2])
+        pair = _numbers_of_pair(found, style, line, units)
         for i in first:
             for j in second:
                 if i in row and j in row and (i <= j or len(first) == len(second) == 1):
-                    a, b = row[i], row[j]
-                    sigma[a, b] = sigma[b, a] = size * units.length
-                    epsilon[a, b] = epsilon[b, a] = depth * units.energy
-                    given[a, b] = given[b, a] = True
-    default = "arithmetic" if style.startswith("lj/charmm") else "geometric"
-    rule = found.mix or default
-    own_s, own_e = np.diag(sigma), np.diag(epsilon)
-    if rule == "arithmetic":
-        mixed = 0.5 * np.add.outer(own_s, own_s)
-    else:
-        mixed = np.sqrt(np.outer(own_s, own_s))
-    if rule == "sixthpower":
-        found.refuse("the mixing rule sixthpower is not known", str(found.path))
-    sigma = np.where(given, sigma, mixed)
-    epsilon = np.where(given, epsilon, np.sqrt(np.outer(own_e, own_e)))
+                    for a, b in ((row[i], row[j]), (row[j], row[i])):
+                        given[a, b] = True
+                        if pair is not None:
+                            values[:, a, b] = pair
     if not given.diagonal().all():
         k = int(np.argmin(given.diagonal()))
         found.refuse(f"expected pair coefficients of atom type {numbers[k]}, found none",
                      str(found.path))  # fmt: skip
+    rule = found.mix or ("arithmetic" if charmm else "geometric")
+    sigma, epsilon = _mixed(found, rule, values[0], values[1], given)
     with np.errstate(over="ignore", invalid="ignore"):
         c6 = 4.0 * epsilon * sigma**6
         c12 = c6 * sigma**6
     if not np.isfinite(c6 + c12).all():
         raise InputError(f"{found.path}: expected Lennard-Jones numbers whose C12 is finite")
-    return c6, c12, sigma, epsilon
+    return _Pairs(c6, c12, sigma, epsilon, *_mixed(found, rule, values[2], values[3], given))
+
+
+def _is_known(found: LammpsInput, style: str) -> bool:
+    """Whether a pair style is Lennard-Jones; what is not, is noted."""
+    if style in LENNARD_JONES or style in COULOMB_ALONE:
+        return style in LENNARD_JONES
+    if style in HYBRIDS:
+        subs = {plain_style(w) for w in found.styles["pair"][1:] if w[0].isalpha()}
+        unknown = sorted(subs - {*LENNARD_JONES, *COULOMB_ALONE})
+        if not unknown:
+            return True
+        style = f"{style} {' '.join(unknown)}"
+    if style:
+        found.refuse(f"the energy of pair_style {style} is not known", str(found.path))
+    else:
+        found.refuse("expected a pair_style in the data file or an input, found none",
+                     str(found.path))  # fmt: skip
+    return False
+
+
+def _numbers_of_pair(
+    found: LammpsInput, style: str, line: Row, units: Units
+) -> tuple[float, ...] | None:
+    """Sigma and epsilon, and those of weighted 1-4 pairs; None: the sub-style has none.
+
+    A pair of types that any sub-style of a hybrid names is not mixed, by LAMMPS' rule.
+    """
+    words = line.words[2:]
+    if style in HYBRIDS and words:
+        style, words = plain_style(words[0]), words[1:]
+        if style not in LENNARD_JONES:
+            return None
+    if len(words) < 2:
+        raise InputError(
+            f"{line.where}: expected epsilon and sigma of a pair of types, found "
+            f"{' '.join(line.words)}"
+        )
+    depth, size, *more = (real_number(line.where, w) for w in words)
+    if not (style.startswith("lj/charmm") and len(more) > 1):
+        more = [depth, size]
+    return (
+        size * units.length,
+        depth * units.energy,
+        more[1] * units.length,
+        more[0] * units.energy,
+    )
+
+
+def _mixed(
+    found: LammpsInput,
+    rule: str,
+    sigma: Float64[np.ndarray, "t t"],
+    epsilon: Float64[np.ndarray, "t t"],
+    given: Bool[np.ndarray, "t t"],
+) -> tuple[Float64[np.ndarray, "t t"], Float64[np.ndarray, "t t"]]:
+    """Sigma and epsilon with those pairs of types mixed that were not given."""
+    s, e = np.diag(sigma), np.diag(epsilon)
+    depth = np.sqrt(np.abs(np.outer(e, e)))
+    if rule == "arithmetic":
+        size = 0.5 * np.add.outer(s, s)
+    elif rule == "sixthpower":
+        mean = 0.5 * np.add.outer(s**6, s**6)
+        size = mean ** (1.0 / 6.0)
+        depth = np.divide(
+            depth * np.outer(s**3, s**3), mean, out=np.zeros_like(mean), where=mean > 0.0
+        )
+    else:
+        size = np.sqrt(np.outer(s, s))
+        if rule != "geometric":
+            found.refuse(f"the mixing rule {rule} is not known", str(found.path))
+    return np.where(given, sigma, size), np.where(given, epsilon, depth)
 
 
 def _special(
-    found: _Input,
-    bonds: Int64[np.ndarray, "b 2"],
-    n: int,
-    kinds: Int64[np.ndarray, " n"],
-    sigma: Float64[np.ndarray, "t t"],
-    epsilon: Float64[np.ndarray, "t t"],
+    found: LammpsInput, terms: _Terms, kinds: Int64[np.ndarray, " n"], table: _Pairs
 ) -> tuple[Int64[np.ndarray, "m 2"], BondedTerms]:
     """Pairs over one to three bonds: excluded, and listed again where a factor is not zero."""
-    excluded, atoms = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 2), dtype=np.int64)]
-    parameters = [np.zeros((0, 3))]
-    before: set[tuple[int, ...]] = set()
-    for distance in (1, 2, 3):
-        near = {tuple(p) for p in pairs_within(bonds, n, distance).tolist()}
-        ring = np.array(sorted(near - before), dtype=np.int64).reshape(-1, 2)
-        before = near
-        lj, coulomb = found.lj_factors[distance - 1], found.coulomb_factors[distance - 1]
-        if lj == coulomb == 1.0 or not len(ring):
+    n = len(kinds)
+    apart = np.array(terms.apart, dtype=np.int64).reshape(-1, 2)
+    excluded = [apart]
+    atoms, parameters = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 3))]
+    joined = np.array(terms.joined, dtype=np.int64).reshape(-1, 2)
+    before = apart.min(axis=1) * n + apart.max(axis=1)
+    factors = list(zip(found.lj_factors, found.coulomb_factors, strict=True))
+    farthest = max((k for k, f in enumerate(factors, 1) if f != (1.0, 1.0)), default=0)
+    for distance, (lj, coulomb) in enumerate(factors[:farthest], 1):
+        near = pairs_within(joined, n, distance)
+        keys = np.setdiff1d(near[:, 0] * n + near[:, 1], before)
+        before = np.concatenate([before, keys])
+        if lj == coulomb == 1.0 or not len(keys):
             continue
+        ring = np.stack([keys // n, keys % n], axis=1)
         excluded.append(ring)
         if lj or coulomb:
             i, j = kinds[ring].T
-            columns = (sigma[i, j], lj * epsilon[i, j], np.full(len(ring), coulomb))
+            columns = (table.sigma[i, j], lj * table.epsilon[i, j], np.full(len(ring), coulomb))
             atoms.append(ring)
             parameters.append(np.stack(columns, axis=1))
-    listed = BondedTerms(np.concatenate(atoms), np.concatenate(parameters))
-    return np.concatenate(excluded), listed
+    if terms.weights:
+        first, last, weights = np.array(terms.weights).T
+        i, j = kinds[first.astype(int)], kinds[last.astype(int)]
+        atoms.append(np.stack([first, last], axis=1).astype(np.int64))
+        columns = (table.sigma14[i, j], weights * table.epsilon14[i, j], weights)
+        parameters.append(np.stack(columns, axis=1))
+    return np.concatenate(excluded), BondedTerms(np.concatenate(atoms), np.concatenate(parameters))
+
+
+def _with_listed(
+    terms: _Terms, pairs: BondedTerms, charges: Float64[np.ndarray, " n"]
+) -> BondedTerms:
+    """The pairs with those that have numbers of their own; what no pair can say becomes terms."""
+    atoms, parameters = [pairs.atoms], [pairs.parameters]
+    for (i, j), (c6, c12, product) in terms.pairs:
+        own = float(charges[i] * charges[j])
+        if (c6 > 0.0 and c12 > 0.0) or (c6 == c12 == 0.0):
+            sigma = (c12 / c6) ** (1.0 / 6.0) if c6 else 0.0
+            epsilon = c6 * c6 / (4.0 * c12) if c6 else 0.0
+        else:
+            terms.add((i, j), Made("lj14_powers", (c6, c12)))
+            sigma = epsilon = 0.0
+        if product and not own:
+            terms.add((i, j), Made("coulomb14", (product,)))
+        atoms.append(np.array([[i, j]], dtype=np.int64))
+        parameters.append(np.array([[sigma, epsilon, product / own if own else 0.0]]))
+    return BondedTerms(np.concatenate(atoms), np.concatenate(parameters))
