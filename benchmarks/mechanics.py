@@ -3,6 +3,7 @@
     python benchmarks/mechanics.py                      # the reference box, 1 and 2 threads
     python benchmarks/mechanics.py --copies 8           # the box eight times along x
     python benchmarks/mechanics.py --links 100          # all chains linked to one molecule
+    python benchmarks/mechanics.py --device cuda       # steps/s of a card
     python benchmarks/mechanics.py --smoke              # seconds, on the packaged melt, for CI
 
 Bonds and beads are exact. The split is by parts called alone on one thread; ``list`` is spread over
@@ -25,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import deepbackmap
 from deepbackmap.geometry.cell import minimum_image, neighbour_pairs
@@ -32,6 +34,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.mechanics import steps
+from deepbackmap.mechanics.card.engine import CardMechanics
 from deepbackmap.mechanics.engine import Langevin, Mechanics
 from deepbackmap.system import BondedTerms, Structure
 from deepbackmap.system.whole import make_whole
@@ -193,6 +196,38 @@ def parts(engine: Mechanics, x: np.ndarray, beads: np.ndarray, box: np.ndarray) 
     return found
 
 
+def on_device(name: str) -> torch.device:
+    """The device of a name on the command line."""
+    return torch.device(name.removesuffix("-torch"))
+
+
+def memory(device: torch.device) -> float:
+    """Peak, GiB: of the card, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def in_tensors(
+    mapping: SystemMapping, frame: Structure, cutoff: float, count: int, device: torch.device
+) -> str:
+    """Rate of the steps in tensors, beads exact."""
+    x, beads = frame.positions, map_positions(mapping, frame.positions, frame.box)
+    engine, names = CardMechanics(mapping, device=device, cutoff=cutoff), np.arange(len(x))
+    engine.run(x, beads, frame.box, Langevin(5, 568.0), names)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    run = engine.run(x, beads, frame.box, Langevin(count, 568.0), names)  # ends with a copy back
+    seconds = time.perf_counter() - start
+    return (
+        f"{len(x)} atoms, cut-off {cutoff}, {device}: {count / seconds:.1f} steps/s, "
+        f"{1e6 * seconds / count / len(x):.4f} us an atom, {count / run.lists:.1f} steps a list, "
+        f"{memory(device):.2f} GiB" + (", BONDS OFF" if len(run.broken) else "")
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -202,6 +237,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--cutoff", type=float, nargs="+", default=[0.7, 1.0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", choices=("cpu", "cpu-torch", "cuda"), default="cpu")
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     count = 20 if options.smoke else options.steps
@@ -213,6 +249,10 @@ def main() -> None:
     mapping, frame = repeated(mapping, Structure(whole, frame.box), options.copies)
     if options.links is not None:
         mapping, frame = linked(mapping, frame, options.links)
+    if options.device != "cpu":
+        for cutoff in options.cutoff:
+            print(in_tensors(mapping, frame, cutoff, count, on_device(options.device)), flush=True)
+        return
     x, beads = frame.positions, map_positions(mapping, frame.positions, frame.box)
     print(f"{len(x)} atoms, load {os.getloadavg()[0]:.1f}")
     reference = {}

@@ -123,10 +123,10 @@ def constraints_of(
     """
     atoms, lengths = rigid_bonds(molecule, bonds=bonds)
     beads = np.flatnonzero(held)
-    items = _items(atoms, mapping, masses, beads)
+    items = items_of(atoms, mapping, masses, beads)
     m, h = len(atoms), len(beads)
     diagonal = items.diagonal() * (1.0 + ridge)
-    i, j, value = _below(items)
+    i, j, value = below(items)
     widths = np.where(np.arange(m + h) < m, 1, 3)
     order = _order(items.shape[0], i, j)
     first = np.empty(m + h, dtype=np.int64)
@@ -172,7 +172,7 @@ def constraints_of(
     )
 
 
-def _items(
+def items_of(
     atoms: Int64[np.ndarray, "m 2"],
     mapping: MoleculeMapping,
     masses: Float64[np.ndarray, "n"],
@@ -200,7 +200,7 @@ def _items(
     return scipy.sparse.csr_array(slopes @ scipy.sparse.diags_array(1.0 / masses) @ slopes.T)
 
 
-def _below(
+def below(
     items: scipy.sparse.sparray,
 ) -> tuple[Int64[np.ndarray, "e"], Int64[np.ndarray, "e"], Float64[np.ndarray, "e"]]:
     """Row, column and value of what is below the diagonal."""

@@ -27,12 +27,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry.warmth import AngleFreedom
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
+from deepbackmap.mechanics.card.engine import open_mechanics
+from deepbackmap.mechanics.engine import Langevin, Observation
 from deepbackmap.quantities import BOLTZMANN
 
 LOOK = 20
@@ -126,7 +128,12 @@ class Settler:
     """Settles frames of one system."""
 
     def __init__(
-        self, mapping: SystemMapping, *, rigid: bool = True, threads: int | None = None
+        self,
+        mapping: SystemMapping,
+        *,
+        rigid: bool = True,
+        threads: int | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Tables of the system.
 
@@ -134,9 +141,10 @@ class Settler:
             mapping: of the system.
             rigid: whether all bonds are held at their lengths.
             threads: how many; results do not depend on it.
+            device: that steps are taken on.
         """
         self.mapping = mapping
-        self.mechanics = Mechanics(mapping, rigid=rigid, threads=threads)
+        self.mechanics = open_mechanics(mapping, rigid=rigid, threads=threads, device=device)
         freedom = AngleFreedom.from_topology(mapping.topology)
         self._degrees = float(freedom.degrees.sum())
         self._strain = float(freedom.strain.sum())

@@ -37,6 +37,7 @@ class LastSteps:
         temperature: float,
         *,
         rigid: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Tables of the system.
 
@@ -45,9 +46,12 @@ class LastSteps:
             options: of the run.
             temperature: K.
             rigid: whether all bonds are held at their lengths.
+            device: that the steps are taken on.
         """
         self._mapping, self._options = mapping, options
-        self._settler = Settler(mapping, rigid=rigid, threads=torch.get_num_threads())
+        self._settler = Settler(
+            mapping, rigid=rigid, threads=torch.get_num_threads(), device=device
+        )
         self._settle = SettleOptions(
             temperature, options.relaxation, options.bead_tolerance, options.cold_start
         )

@@ -62,7 +62,7 @@ class PhysicsMethod:
         """A sampler of a system."""
         assert isinstance(options, PhysicsSamplingOptions)
         temperature = options.temperature or model.spec.temperature
-        return PhysicsSampler(mapping, options, temperature, handedness)
+        return PhysicsSampler(mapping, options, temperature, handedness, device)
 
 
 METHOD: Method = PhysicsMethod()

@@ -75,6 +75,7 @@ class PhysicsSampler:
         options: PhysicsSamplingOptions,
         temperature: float,
         handedness: Handedness | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Runs the dynamics of every kind of window.
 
@@ -83,6 +84,7 @@ class PhysicsSampler:
             options: effort.
             temperature: K.
             handedness: of centres, true stereocentres or any other with four branches; None: any.
+            device: that the last steps are taken on; all else is done by processors.
 
         Raises:
             InputError: a molecule that dynamics cannot bring into shape.
@@ -90,7 +92,7 @@ class PhysicsSampler:
         self.mapping, self.options, self._temperature = mapping, options, temperature
         self._groups = _find_groups(mapping, options, temperature, handedness)
         self._pairs = pair_table(mapping.topology)
-        self.last_steps = LastSteps(mapping, options, temperature)
+        self.last_steps = LastSteps(mapping, options, temperature, device=device)
         self.settled: Settled | None = None
         self._rings, self._bonds = _rings(mapping.topology)
         self._light = mapping.topology.masses() < LIGHT

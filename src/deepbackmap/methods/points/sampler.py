@@ -114,7 +114,9 @@ class PointSampler:
         known = spec.temperatures or (spec.temperature,)
         told = min(max(self.temperature, min(known)), max(known))
         self.told_heat = math.sqrt(told / spec.temperature)
-        self.last_steps = LastSteps(mapping, options, self.temperature, rigid=spec.rigid)
+        self.last_steps = LastSteps(
+            mapping, options, self.temperature, rigid=spec.rigid, device=self.device
+        )
         self.settled: Settled | None = None
 
     @property

@@ -1,0 +1,1 @@
+"""Dynamics of ``mechanics`` on a graphics card, in tensors."""
