@@ -46,7 +46,8 @@ def test_smoke_run(quality, tmp_path, capsys):
     parts = {p.split(": ")[0]: p.split(": ")[1] for p in line.split(": ", 1)[1].split("; ")}
     (floor,) = (v for k, v in parts.items() if k.startswith("floor"))
     assert {w.split()[0] for w in floor.split(", ")} == {"angle", "torsion"}
-    assert all(abs(float(w.split()[1]) - 1.0) < 0.05 for w in floor.split(", "))
+    # one frame: its few torsions scatter more than its angles
+    assert all(abs(float(w.split()[1]) - 1.0) < 0.2 for w in floor.split(", "))
     assert parts["ours"] == parts["paper"] != floor
 
 

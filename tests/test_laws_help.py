@@ -34,7 +34,7 @@ def options(verb):
 def test_the_verbs_are_those_of_the_documents():
     assert {" ".join(v) for v in VERBS} == {
         "map", "train", "backmap", "baseline", "finish", "md", "evaluate", "demo", "models",
-        "data fetch", "mapping infer", "mapping draft",
+        "data fetch", "mapping infer", "mapping draft", "check",
     }  # fmt: skip
 
 

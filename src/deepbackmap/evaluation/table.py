@@ -316,7 +316,6 @@ def _energy_ratios(reference: Measurements, generated: Measurements) -> Iterator
                 group="energies",
                 target=1.0,
                 noise="linear",
-                detail=term == "proper",
             )
     n = reference.energies["angle"].shape[1]
     for term, parts in (
