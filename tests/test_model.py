@@ -253,7 +253,8 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path, value):
     [
         ("", "temperature", float("nan")), ("", "temperature", -5.0), ("", "reach", 1e9),
         ("", "reach", float("inf")), ("", "temperature", "warm"), ("", "temperatures", [0.0]),
-        ("", "temperatures", ["a"]), ("", "rigid", 1), ("", "mapping", 3),
+        ("", "temperatures", ["a"]), ("", "handedness", {"A": ["a", 1]}),
+        ("", "handedness", {"A": [1]}), ("", "rigid", 1), ("", "mapping", 3),
         ("", "method", "fields"), ("", "method", ["voxel"]),
         ("voxel", "voxels", 10**7), ("voxel", "radius", float("nan")), ("voxel", "edge", 0.0),
         ("voxel", "voxels", 8.5), ("network", "channels", 10**12), ("network", "noise", 0),

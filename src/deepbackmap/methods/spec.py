@@ -45,6 +45,12 @@ class ModelSpec:
         for t in self.temperatures:
             if not 1e-3 <= t <= 1e5:
                 raise ValueError(f"temperatures: expected kelvins from 0.001 to 1e5, got {t}")
+        for kind, signs in self.handedness.items():
+            if (
+                not isinstance(signs, list | tuple)
+                or [s in (-1, 0, 1) for s in signs] != [True] * 2
+            ):
+                raise ValueError(f"handedness of {kind}: expected two signs, got {signs!r}")
 
     @property
     def known_temperatures(self) -> tuple[float, float]:
