@@ -214,6 +214,14 @@ def test_nothing_answers(tmp_path, monkeypatch):
         open_pool(Shake(), 1, "tcp://127.0.0.1:9")
 
 
+@pytest.mark.parametrize("text", ["[ system ]", "{}", "[1]", '"x"'])
+def test_a_file_that_no_scheduler_wrote_is_named(tmp_path, text):
+    path = tmp_path / "topol.top"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"--scheduler-file writes it, found another in .*topol"):
+        open_pool(Shake(), 1, str(path))
+
+
 def test_a_batch_system_runs_the_workers(tmp_path, monkeypatch):
     """Dask's stand-in for one, whose jobs are processes of this machine."""
     for name, value in environment().items():

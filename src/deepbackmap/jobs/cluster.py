@@ -8,6 +8,7 @@ are under way, no more.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import pickle
 import threading
@@ -121,7 +122,7 @@ def _connect(scheduler: str, workers: int) -> tuple[Any, Any]:
         return Client(made), made
     found: dict[str, Any] = {"timeout": PATIENCE}
     if Path(scheduler).is_file():
-        found["scheduler_file"] = scheduler
+        found["address"] = _address(Path(scheduler))
     elif ":" in scheduler:
         found["address"] = scheduler
     else:
@@ -139,6 +140,18 @@ def _connect(scheduler: str, workers: int) -> tuple[Any, Any]:
         client.close()
         raise InputError(f"scheduler {scheduler}: expected workers, found none") from error
     return client, None
+
+
+def _address(path: Path) -> str:
+    """The address in the file that ``dask-scheduler --scheduler-file`` writes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["address"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(
+            f"scheduler: expected a file of a scheduler that runs, as dask-scheduler's option "
+            f"--scheduler-file writes it, found another in {path}"
+        ) from error
+    return str(found)
 
 
 def _batch(system: str, workers: int) -> Any:
