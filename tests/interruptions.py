@@ -206,7 +206,9 @@ def interrupt(
     assert {n: now.get(n) for n in before} == before
     new = set(now) - set(before)
     if ended.code == 0:
-        assert set(right) <= new, set(right) - new
+        # files of TensorBoard are called by time and process
+        missing = {n for n in set(right) - new if "tensorboard" not in n}
+        assert not missing, missing
         assert not hidden(new), hidden(new)
         left = "done"
     elif moment.verb == "train":
