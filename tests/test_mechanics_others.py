@@ -122,12 +122,11 @@ def test_forces_and_energy_of_each_term_are_openmms(system, term):
     topology, x, box = SYSTEMS[system]()
     part = only(topology, term)
     energy, forces = by_openmm(part, x, box)
-    if not np.abs(forces).max() > 0.0:
-        pytest.skip(f"{system} has no such term")
     engine = Mechanics(bare_mapping(part), rigid=False, cutoff=CUTOFF, epsilon=2.5)
     none = np.zeros((0, 3))
     found = engine.forces(x, none, box)
-    assert np.sqrt(((found - forces) ** 2).mean() / (forces**2).mean()) < CLOSE
+    if np.abs(forces).max() > 0.0:  # else the system has no such term, and neither have we
+        assert np.sqrt(((found - forces) ** 2).mean() / (forces**2).mean()) < CLOSE
     np.testing.assert_allclose(found, forces, rtol=0, atol=CLOSE * np.abs(forces).max())
     energies = engine.energies(x, none, box)
     assert sum(e.sum() for e in energies.values()) == pytest.approx(energy, rel=CLOSE)
