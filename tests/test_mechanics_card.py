@@ -31,8 +31,8 @@ from test_mechanics_engine import (
     EXAMPLES,
     autograd_forces,
     benders,
-    bending,
     by_autograd,
+    energies_without_friction,
     on_constraints,
     short_chains,
 )
@@ -384,21 +384,9 @@ def test_constraints_that_small_moves_do_not_reach_are_reached_by_newtons_method
 def test_without_friction_energy_is_conserved(block, monkeypatch):
     """1 fs, rigid bonds and held beads: energies of the same size change hands, none is lost."""
     monkeypatch.setattr(held, "BLOCK", block)
-    mapping, x, beads, box = benders(27)
-    engine, names = on_card(mapping, lightest=0.0), np.arange(len(x))
-    warm = engine.run(x, beads, box, Langevin(200, 500.0, timestep=0.001), names)
-    x, v = warm.positions, warm.velocities
-    masses = mapping.topology.masses()[:, None]
-    total, swing = [], []
-    for _ in range(6):
-        run = engine.run(
-            x, beads, box, Langevin(50, 1.0, timestep=0.001, friction=0.0, largest_move=1.0),
-            names, velocities=v,
-        )  # fmt: skip
-        kinetic = 0.5 * (0.5 * (masses * v**2).sum() + run.kinetic[1])
-        total.append(kinetic + bending(x).sum())
-        swing.append(bending(x).sum())
-        x, v = run.positions, run.velocities
+    system = benders(27)
+    engine = on_card(system[0], lightest=0.0)
+    total, swing = energies_without_friction(engine, system, 200, 6)
     assert np.ptp(total) < 0.01 * total[0]
     assert np.ptp(swing) > 5 * np.ptp(total)
 

@@ -406,15 +406,15 @@ def test_a_schedule_of_temperatures_is_followed():
         assert run.kinetic[part].mean() / degrees == pytest.approx(expected, rel=0.05)
 
 
-def test_without_friction_energy_is_conserved():
-    """1 fs, rigid bonds and held beads: energies of the same size change hands, none is lost."""
-    mapping, x, beads, box = benders(64)
-    engine, names = Mechanics(mapping, lightest=0.0), np.arange(len(x))
-    warm = engine.run(x, beads, box, Langevin(300, 500.0, timestep=0.001), names)
+def energies_without_friction(engine, system, warm_up, rounds):
+    """Total and bending energies of ``benders``, every 50 steps after some with friction."""
+    mapping, x, beads, box = system
+    names = np.arange(len(x))
+    warm = engine.run(x, beads, box, Langevin(warm_up, 500.0, timestep=0.001), names)
     x, v = warm.positions, warm.velocities
     masses = mapping.topology.masses()[:, None]
     total, swing = [], []
-    for _ in range(10):
+    for _ in range(rounds):
         run = engine.run(
             x, beads, box, Langevin(50, 1.0, timestep=0.001, friction=0.0, largest_move=1.0),
             names, velocities=v,
@@ -423,6 +423,14 @@ def test_without_friction_energy_is_conserved():
         total.append(kinetic + bending(x).sum())
         swing.append(bending(x).sum())
         x, v = run.positions, run.velocities
+    return total, swing
+
+
+def test_without_friction_energy_is_conserved():
+    """1 fs, rigid bonds and held beads: energies of the same size change hands, none is lost."""
+    system = benders(64)
+    engine = Mechanics(system[0], lightest=0.0)
+    total, swing = energies_without_friction(engine, system, 300, 10)
     assert np.ptp(total) < 0.01 * total[0]
     assert np.ptp(swing) > 5 * np.ptp(total)
 

@@ -32,7 +32,6 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.jobs.journal import open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
-from deepbackmap.jobs.pool import Pool
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.lean import lean_mapping
@@ -277,12 +276,12 @@ def backmap(
         run = identity("backmap", inputs, used | {"finish": finish, "device": where.type})
         run |= {"atoms": content_hash(system.lean.full), "model": system.sha256}
         with (
-            _pool(task, workers, scheduler, progress) as pool,
+            said_when_compiling(progress),
+            open_pool(task, workers, scheduler) as pool,
             open_journal(output, run, resume=resume, frames=len(source)) as journal,
             beside(record) as part,
             writer,
             moved_beads(moved, judge, system.beads, force) as show_moved,
-            said_when_compiling(progress),
             FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress) as bar,
         ):
             jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
@@ -406,12 +405,6 @@ class _Totals:
             input_findings=tuple(self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),
         )
-
-
-def _pool(task: BackmapTask, workers: int, scheduler: str | None, progress: bool) -> Pool:
-    """The workers; a line says so where their beginning waits for compilation."""
-    with said_when_compiling(progress):
-        return open_pool(task, workers, scheduler)
 
 
 def _check_times(source: FrameSource, options: SamplingOptions) -> None:

@@ -19,6 +19,7 @@ from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.plausible import BeadBonds
 from deepbackmap.evaluation.usable import Finding, verdict, worst
+from deepbackmap.geometry.frame_noise import ATTEMPT
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.order import bead_order
@@ -29,8 +30,6 @@ from deepbackmap.system.lean import Lean
 
 ATTEMPTS = 3
 """Times that a frame is drawn, until it can be used."""
-ANEW = 1 << 40
-"""Added to the number of a frame that is drawn anew, for other random numbers."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class _Backmapping:
         """The atoms as the sampler makes them."""
         source = self._task.source
         try:
-            made = self._sampler.sample(beads, frame=number + attempt * ANEW, progress=report)
+            made = self._sampler.sample(beads, frame=number + attempt * ATTEMPT, progress=report)
         except InputError as error:
             raise InputError(f"{source} {error}") from error
         except torch.OutOfMemoryError as error:

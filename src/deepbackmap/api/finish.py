@@ -242,6 +242,7 @@ def finish(
         totals = FinishTotals(atoms.n_atoms, options, threads=threads, seed=seed)
         run = identity("finish", given, used | {"seed": seed, "engine": engine})
         with (
+            said_when_compiling(progress),
             open_pool(task, workers, scheduler) as pool,
             open_journal(
                 output, run | {"atoms": content_hash(atoms)}, resume=resume, frames=len(source)
@@ -249,7 +250,6 @@ def finish(
             _beads_of(beads, system, source) as held,
             beside(record) as part,
             writer,
-            said_when_compiling(progress),
             FrameBar(len(source), options.steps, "step", progress) as bar,
         ):  # fmt: skip
             for _, done in in_order(pool, _jobs(source, held), journal, bar.count):

@@ -13,7 +13,7 @@ from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
-from deepbackmap.geometry.frame_noise import turn_of
+from deepbackmap.geometry.frame_noise import ATTEMPT, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
@@ -21,7 +21,7 @@ from deepbackmap.system import Structure
 
 AGAIN = 2
 """Times that atoms are placed anew where something wrong stays."""
-ANEW = 1 << 41
+ANEW = 2 * ATTEMPT
 """Added to the number of a frame for other random numbers."""
 _THERMAL = 18
 """Stream of random numbers."""
