@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import dask
@@ -17,7 +18,7 @@ from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.jobs import cluster
 from deepbackmap.jobs.journal import NoJournal, journal_of
 from deepbackmap.jobs.loop import in_order, open_pool
-from deepbackmap.jobs.pool import Here
+from deepbackmap.jobs.pool import Failure, Here
 from job_tasks import Shake, jobs
 
 FRAMES, WORKERS = 24, 3
@@ -191,21 +192,32 @@ def test_bad_frames_and_bad_tasks_are_told(machines):
         made(open_pool(Shake(unusable="no such type"), 1, file), 2)
 
 
-def test_a_frame_over_which_workers_end_is_given_up(machines, tmp_path):
+def test_a_frame_over_which_workers_end_is_given_up_and_no_other(machines, tmp_path):
+    """Frames that waited beside it are made, whatever Dask says of them."""
     deadly = Shake(deadly=(10,), deaths=str(tmp_path), most_deaths=99)
-    pool = open_pool(deadly, 1, str(machines.file))
-    with pytest.raises(InputError, match="frame 10: expected a worker to finish it"), pool:
-        for job in jobs(2):
-            pool.submit(job)
-            while job.number == 10:
-                machines.fill()
-                if len(list(tmp_path.iterdir())) > 3:
-                    break
-                time.sleep(0.1)
-        for _ in range(2):
-            _, result = pool.next()
-            if hasattr(result, "error"):
-                raise result.error
+    ended = threading.Event()
+
+    def replace():
+        while not ended.wait(0.1):
+            machines.fill()
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    expected = dict(made(Here(Shake()), 6))
+    try:
+        pool = open_pool(deadly, 1, str(machines.file))
+        with pool:
+            for job in jobs(6):
+                pool.submit(job)
+            found = [pool.next() for _ in range(6)]
+    finally:
+        ended.set()
+        replacing.join()
+    bad = {index: result.error for index, result in found if isinstance(result, Failure)}
+    assert list(bad) == [1]
+    assert str(bad[1]).startswith("frame 10: expected a worker to finish it")
+    good = {i: r.positions.tobytes() for i, r in found if not isinstance(r, Failure)}
+    assert good == {i: expected[i] for i in range(6) if i != 1}
 
 
 def test_nothing_answers(tmp_path, monkeypatch):

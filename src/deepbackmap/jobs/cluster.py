@@ -14,6 +14,7 @@ import pickle
 import threading
 import time
 import warnings
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Cluster(Pool):
             self._counted, self._most = -math.inf, 1
             self._done = as_completed()
             self._jobs: dict[Any, Job] = {}
+            self._suspects: deque[Job] = deque()
         except BaseException:
             self.__exit__()
             raise
@@ -74,6 +76,9 @@ class Cluster(Pool):
 
     def submit(self, job: Job) -> None:
         """Takes a job."""
+        self._send(job)
+
+    def _send(self, job: Job) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self._client.submit(
@@ -83,20 +88,31 @@ class Cluster(Pool):
         self._done.add(future)
 
     def next(self, report: Report = no_report) -> tuple[int, Any]:
-        """Waits until some job is done."""
+        """Waits until some job is done.
+
+        Dask gives up all jobs that a lost worker held, those that only waited there included. So a
+        job that was given up runs once more when no other does: then it is its own fault.
+        """
         from distributed import KilledWorker
 
-        future = next(self._done)
-        job = self._jobs.pop(future)
-        try:
-            found = future.result()
-        except KilledWorker:
-            return job.index, Failure(lost(job))
-        except Exception as error:
-            raise Stopped(
-                f"frame {job.number}: expected the cluster to finish it, found: {error}"
-            ) from error
-        return job.index, Failure(found) if isinstance(found, BaseException) else found
+        while True:
+            alone = not self._jobs
+            if alone:
+                self._send(self._suspects.popleft())
+            future = next(self._done)
+            job = self._jobs.pop(future)
+            try:
+                found = future.result()
+            except KilledWorker:
+                if alone:
+                    return job.index, Failure(lost(job))
+                self._suspects.append(job)
+                continue
+            except Exception as error:
+                raise Stopped(
+                    f"frame {job.number}: expected the cluster to finish it, found: {error}"
+                ) from error
+            return job.index, Failure(found) if isinstance(found, BaseException) else found
 
     def __exit__(self, *error: object) -> None:
         """Takes back what is not done, and ends a cluster that was made here."""
