@@ -15,7 +15,7 @@ from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.mechanics import constraints
 from deepbackmap.mechanics.engine import Langevin, Mechanics
-from deepbackmap.system.whole import make_whole, refuse_long_bonds, spanning_molecules
+from deepbackmap.system.whole import make_whole, spanning_molecules
 
 UNITS, LENGTH, STEP, HEIGHT = 10, 0.154, 0.1275, 0.0864
 """CH2 pairs of a zigzag along x whose last carbon is bonded to the next image of the first; bonds
@@ -86,9 +86,6 @@ def test_wholeness_accepts_them_only_where_that_is_asked_for(endless):
     whole = make_whole(moved, BOX, topology, endless=True)
     assert spanning_molecules(whole, BOX, topology).tolist() == [True, True]
     np.testing.assert_allclose(minimum_image(whole - x, BOX), 0.0, atol=1e-12)
-    refuse_long_bonds(whole, topology, box=BOX)
-    with pytest.raises(InputError, match="expected bonds shorter"):
-        refuse_long_bonds(whole, topology)
 
 
 def test_a_molecule_that_is_only_torn_is_not_one_of_them(endless):

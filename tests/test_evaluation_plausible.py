@@ -7,9 +7,11 @@ import pytest
 
 import small_polystyrene
 from deepbackmap.evaluation.plausible import (
-    BeadBonds,
+    LONGEST_BOND,
+    Bonds,
     _mean_square,
     known_distances,
+    look_at_atoms,
     look_at_beads,
     look_at_temperature,
 )
@@ -17,8 +19,9 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import load_mapping
-from deepbackmap.system import BondedTerms
+from deepbackmap.system import BondedTerms, Structure
 from evaluation_systems import reference_folder, rotation, scattered
+from test_system_whole import molecule, topology
 
 MAPPING = small_polystyrene.mapping(monomers=3)
 BOX = 6.0 * np.eye(3)
@@ -91,7 +94,7 @@ def test_a_bead_that_jumped_is_named(bead, seed):
 def test_another_order_is_asked_for(how):
     mapping = small_polystyrene.mapping(monomers=8, chains=2)
     rng = np.random.default_rng(1)
-    bonds = BeadBonds.of(mapping)
+    bonds = Bonds.of(mapping)
     # straight chains of A beads, each with its B on one side or the other
     place = np.zeros((2, 8, 2, 3))
     place[..., 0] = 0.25 * np.arange(8)[:, None]
@@ -138,7 +141,7 @@ def test_distances_that_training_never_had():
 
 def test_what_bonds_allow_is_never_passed_by_atoms():
     """However the atoms of two bonded beads are placed with bonds at their lengths."""
-    frame, bonds = beads(), BeadBonds.of(MAPPING)
+    frame, bonds = beads(), Bonds.of(MAPPING)
     first, second = frame.positions[bonds.pairs.T]
     assert (np.linalg.norm(minimum_image(second - first, BOX), axis=1) < bonds.most).all()
     assert (bonds.expected < bonds.most).all()
@@ -229,7 +232,111 @@ def test_bonds_of_other_kinds_have_lengths_too(kind, columns):
         terms = {k: v for k, v in molecule.terms.items() if k != "bond"}
         terms[kind] = BondedTerms(bonds.atoms, wide)
     topology = replace(MAPPING.topology, molecule_types=(replace(molecule, terms=terms),))
-    found = BeadBonds.of(replace(MAPPING, topology=topology))
-    expected = BeadBonds.of(MAPPING)
+    found = Bonds.of(replace(MAPPING, topology=topology))
+    expected = Bonds.of(MAPPING)
     tolerance = 0.05 if kind == "connection" else 1e-12
     np.testing.assert_allclose(found.most, expected.most, rtol=tolerance)
+
+
+ATOMS = small_polystyrene.mapping(monomers=3).topology
+
+
+def atoms_said(frame, topology=ATOMS):
+    return look_at_atoms(Bonds.of_atoms(topology), frame)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_atoms_are_fine_wherever_they_are(seed):
+    frame = small_polystyrene.atoms(seed, box=BOX)
+    for shown in (
+        frame,
+        replace(frame, positions=frame.positions @ rotation(seed) + [3.0, 1.0, -9.0]),
+        scattered(frame.positions, BOX, seed),
+    ):
+        assert [f.severity for f in atoms_said(shown)] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda x: 10.0 * x, "is the file in Å? (--length-unit A)"),
+        (lambda x: 0.1 * x, "is the file in nm? (--length-unit nm)"),
+        (lambda x: x / 0.35, "reduced units"),
+        (lambda x: x[::-1], "are the atoms in the order of "),
+    ],
+)
+def test_atoms_of_another_unit_or_order_are_told_apart(change, hint):
+    frame = small_polystyrene.atoms(1, box=BOX)
+    factor = change(np.ones(1))[0]
+    moved = np.ascontiguousarray(change(frame.positions))
+    finding = atoms_said(replace(frame, positions=moved, box=factor * BOX))[0]
+    assert finding.severity == "unusable"
+    assert hint in finding.sentence
+
+
+@pytest.mark.parametrize("atom", [0, 17, 60])
+def test_an_atom_that_jumped_is_named(atom):
+    frame = small_polystyrene.atoms(2, box=BOX)
+    moved = frame.positions.copy()
+    moved[atom] += [0.0, 1.0, 0.0]
+    (finding,) = atoms_said(replace(frame, positions=moved))
+    assert "where it should be?" in finding.sentence
+    assert any(f"(atom {atom + 1})" in name for name in finding.where)
+
+
+def connected(name, n, bonds):
+    """A molecule whose bonds have no lengths."""
+    made = molecule(name, n, bonds)
+    return replace(made, terms={"connection": BondedTerms(made.bonds, np.zeros((len(bonds), 0)))})
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 2.0])
+@pytest.mark.parametrize("length", [0.1, 0.3])
+def test_a_known_bond_may_be_twice_as_long(factor, length):
+    made = molecule("M", 2, [(0, 1)])
+    terms = {"bond": BondedTerms(made.bonds, np.array([[length, 1.0]]))}
+    x = np.zeros((10, 3))
+    x[:, 1] = np.repeat(np.arange(5.0), 2)
+    x[1::2, 0] = length
+    x[1, 0] = factor * max(LONGEST_BOND, 2 * length)
+    system = topology((replace(made, terms=terms), 5))
+    found = atoms_said(Structure(x, 20.0 * np.eye(3)), system)
+    assert (found[0].severity == "fine") == (factor < 1.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 2.0])
+def test_a_bond_may_be_stretched_but_not_beyond_all_bonds(factor):
+    """One bond at so many times the longest that any may have; of two atoms, so nothing else."""
+    pair = topology((connected("M", 2, [(0, 1)]), 5))
+    x = np.zeros((10, 3))
+    x[:, 1] = np.repeat(np.arange(5.0), 2)
+    x[1::2, 0] = 0.15
+    x[1, 0] = factor * max(LONGEST_BOND, 3 * 0.15)
+    found = atoms_said(Structure(x, 20.0 * np.eye(3)), pair)
+    assert (found[0].severity == "fine") == (factor < 1.0)
+
+
+def test_particles_larger_than_atoms_are_measured_by_their_own_median():
+    chain = topology((connected("M", 8, [(k, k + 1) for k in range(7)]), 1))
+    x = np.zeros((8, 3))
+    x[:, 0] = 1.5 * np.arange(8)
+    frame = Structure(x, 40.0 * np.eye(3))
+    assert atoms_said(frame, chain)[0].severity == "fine"
+    x[7, 0] += 4.0
+    assert "found 1 of 7 farther" in atoms_said(frame, chain)[0].sentence
+    alone = topology((molecule("A", 1, []), 8))
+    assert atoms_said(frame, alone)[0].severity == "fine"
+
+
+def test_bonds_of_all_molecules_are_those_of_the_topology():
+    """Types in runs that take turns: every bond joins two particles of one molecule."""
+    water, pair = molecule("W", 3, [(0, 1), (0, 2)]), molecule("M", 2, [(0, 1)])
+    system = replace(
+        topology((water, 2), (pair, 3)), blocks=((0, 2), (1, 1), (0, 1), (1, 2))
+    )  # fmt: skip
+    bonds = Bonds.of_atoms(system)
+    first = np.concatenate([[0], np.cumsum([3, 3, 2, 3, 2, 2])])
+    of = np.searchsorted(first, bonds.pairs, side="right")
+    assert (of[:, 0] == of[:, 1]).all()
+    assert len(bonds.pairs) == 3 * 2 + 3
+    assert bonds.name(11) == "C1 (atom 12) of molecule 5 (M)"

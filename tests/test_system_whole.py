@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image, wrap
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
-from deepbackmap.system.whole import bond_tree, bond_trees, make_whole, refuse_long_bonds
+from deepbackmap.system.whole import bond_tree, bond_trees, make_whole
 
 BOX = np.array([[3.0, 0, 0], [-1.4, 2.7, 0], [0.3, 1.1, 2.5]])
 
@@ -139,18 +139,3 @@ def test_bonds_of_reference_like_chain_are_minimum_images():
     bonds = np.diff(whole, axis=1)
     assert np.allclose(bonds, minimum_image(bonds, BOX))
     assert np.allclose(np.linalg.norm(bonds, axis=2), 0.15)
-
-
-def test_bonds_far_longer_than_bonds_are_refused():
-    chain = topology((molecule("M", 4, [(0, 1), (1, 2), (2, 3)]), 2))
-    x = np.zeros((8, 3))
-    x[:, 0] = 0.15 * np.arange(8)
-    refuse_long_bonds(x, chain)
-    x[6, 1] = 0.6
-    words = (
-        r"a\.xtc: expected bonds shorter than 0\.50 nm, found 0\.62 nm between atoms C\d and C\d"
-    )
-    with pytest.raises(InputError, match=words + r" of molecule 2 \(M\)"):
-        refuse_long_bonds(x, chain, "a.xtc")
-    refuse_long_bonds(10.0 * x[:4], topology((molecule("M", 4, [(0, 1), (1, 2), (2, 3)]), 1)))
-    refuse_long_bonds(x, topology((molecule("A", 1, []), 8)))

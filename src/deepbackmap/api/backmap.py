@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,22 @@ import torch
 from deepbackmap.api import judgement
 from deepbackmap.api.backmapping import BackmappedFrame, BackmapTask, FinishPlan
 from deepbackmap.api.bar import FrameBar
-from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.devices import choose_device
-from deepbackmap.api.files import beside, spare_inputs, spare_inputs_beside
+from deepbackmap.api.files import spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import FinishSummary, FinishTotals
 from deepbackmap.api.finisher import finish_options
 from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
-from deepbackmap.api.record import content_hash, identity, make_record
+from deepbackmap.api.record import content_hash
+from deepbackmap.api.run import FrameRun
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.usable import Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.jobs.journal import open_journal
-from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.lean import lean_mapping
@@ -43,6 +41,7 @@ from deepbackmap.methods.options import SamplingOptions, SettlingOptions, correl
 from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
+from deepbackmap.system import Structure
 from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.topology import require_energies
 
@@ -83,6 +82,11 @@ class Summary:
     finish: FinishSummary | None = None
     """What was done to the structures after sampling; None: nothing. All other figures are of
     what was written."""
+
+    @property
+    def engine(self) -> str | None:
+        """That finished the structures; None: nothing did."""
+        return None if self.finish is None else self.finish.engine
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -213,8 +217,7 @@ def backmap(
             target temperature, after a little minimisation; None: none.
         keep_defects: whether to write structures in which finishing made a defect.
         engine: of that, as ``dynamics.engines.open_engine`` knows them.
-        by_order: whether the beads are in the mapping's order whatever they are called; then, and
-            where they are called by type, distances of bonded beads are checked.
+        by_order: whether the beads are in the mapping's order whatever they are called.
         drop: residues of molecules that the beads leave out; so does the output.
         keep: residues of molecules whose beads are their atoms.
         workers: processes that share the frames; the result does not depend on it.
@@ -246,8 +249,15 @@ def backmap(
         "mapping": mapping_words(mapping), "like": like, "labels": labels,
     }  # fmt: skip
     where = choose_device(device)
+    finish = None if finish_steps is None else FinishPlan(finish_steps, engine)
     system = _System.of(topology, model, mapping, drop, keep, temperature, asked)
-    record = Path(f"{output}.json")
+    run = FrameRun(
+        "backmap", inputs, output, asdict(system.options) | {"frames": frames},
+        system.options.seed,
+        {"finish": finish, "device": where.type, "atoms": content_hash(system.lean.full),
+         "model": system.sha256},
+        workers, scheduler, resume, force=force, progress=progress,
+    )  # fmt: skip
     alone = system.lean.full.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system.beads, source.table, str(beads), by_order=by_order)
@@ -255,8 +265,6 @@ def backmap(
             output, atom_table(system.lean.full), force=force, topology=system.lean.full,
             without_cell=source.without_cell,
         )  # fmt: skip
-        if record.exists() and not force:
-            raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         _check_times(source, system.options)
         hands = find_hands(
             system.beads, system.file, system.model.spec, like=like, labels=labels,
@@ -264,44 +272,20 @@ def backmap(
         )  # fmt: skip
         if system.path is not None:
             refuse_unknown_types(system.model.spec, system.beads, system.path)
-        finish = None if finish_steps is None else FinishPlan(finish_steps, engine)
         task = BackmapTask(
             system.lean, system.beads, system.model, system.options, where.type,
             hands.handedness, hands.known, hands.sides, str(source.path), system.way_out,
-            not match.certain, keep_defects, finish,
+            keep_defects, finish,
         )  # fmt: skip
-        totals = _Totals(system, task, len(source))
         judge = None if moved is None else Judge(system.lean.topology, system.beads)
-        used = asdict(system.options) | {"frames": frames}
-        run = identity("backmap", inputs, used | {"finish": finish, "device": where.type})
-        run |= {"atoms": content_hash(system.lean.full), "model": system.sha256}
-        with (
-            said_when_compiling(progress),
-            open_pool(task, workers, scheduler) as pool,
-            open_journal(output, run, resume=resume, frames=len(source)) as journal,
-            beside(record) as part,
-            writer,
-            moved_beads(moved, judge, system.beads, force) as show_moved,
-            FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress) as bar,
-        ):
-            jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
-            for job, done in in_order(pool, jobs, journal, bar.count):
-                writer.write(done.structure)
-                show_moved(system.lean.strip(done.structure), job.content, job.number)
-                totals.add(done)
-                bar.next_frame()
-            summary = totals.summary((*system.left_out, *match.notes), hands.words())
-            # Inside, so that a record that cannot be written leaves no output either.
-            part.write_text(
-                make_record(
-                    "backmap", inputs=inputs, output=output, options=used,
-                    seed=system.options.seed, device=where.type,
-                    threads=torch.get_num_threads(), summary=summary.to_dict(),
-                    engine=None if summary.finish is None else summary.finish.engine,
-                ),
-                encoding="utf-8",
-            )  # fmt: skip
-    return summary
+        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        bar = FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress)
+        with moved_beads(moved, judge, system.beads, force) as show_moved:
+            accepted = (*system.left_out, *match.notes)
+            totals = _Totals(system, task, len(source), accepted, hands.words(), show_moved)
+            return run.write(
+                task, jobs, totals, writer, bar, device=where.type, threads=torch.get_num_threads()
+            )
 
 
 @dataclass(frozen=True)
@@ -364,8 +348,17 @@ class _System:
 class _Totals:
     """What many frames come to, one after another; their structures are let go."""
 
-    def __init__(self, system: _System, task: BackmapTask, frames: int) -> None:
+    def __init__(
+        self,
+        system: _System,
+        task: BackmapTask,
+        frames: int,
+        accepted: tuple[str, ...],
+        hands: str,
+        show_moved: Callable[[Structure, Structure, int], None],
+    ) -> None:
         self._system, self._task, self._frames = system, task, frames
+        self._accepted, self._hands, self._show_moved = accepted, hands, show_moved
         self._figures, self._held, self._anew = Figures(), Held(), 0
         self._doubts: dict[str, Finding] = {}
         self._finish: FinishTotals | None = None
@@ -374,16 +367,18 @@ class _Totals:
             self._finish = FinishTotals(system.lean.full.n_atoms, how, seed=system.options.seed)
         self._started = time.perf_counter()
 
-    def add(self, done: BackmappedFrame) -> None:
+    def add(self, job: Job, done: BackmappedFrame) -> Structure:
         """One more frame."""
+        self._show_moved(self._system.lean.strip(done.structure), job.content, job.number)
         self._figures = self._figures + done.figures
         self._held = self._held + done.held
         self._anew += done.attempts > 1
         self._doubts |= {f.sentence: f for f in done.doubts}
         if self._finish is not None and done.finished is not None:
-            self._finish.add(done.finished)
+            self._finish.count(done.finished)
+        return done.structure
 
-    def summary(self, accepted: tuple[str, ...], hands: str) -> Summary:
+    def summary(self) -> Summary:
         """Of all frames."""
         seconds, system = time.perf_counter() - self._started, self._system
         return Summary(
@@ -398,9 +393,9 @@ class _Totals:
             method=system.model.spec.method,
             options=in_force(system.options),
             temperature=self._task.temperature,
-            accepted=accepted,
+            accepted=self._accepted,
             drawn_anew=self._anew,
-            hands=hands,
+            hands=self._hands,
             held=self._held,
             input_findings=tuple(self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),

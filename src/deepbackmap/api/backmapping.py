@@ -17,12 +17,11 @@ from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.plausible import BeadBonds
+from deepbackmap.evaluation.plausible import Bonds
 from deepbackmap.evaluation.usable import Finding, verdict, worst
 from deepbackmap.geometry.frame_noise import ATTEMPT
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import SystemMapping
-from deepbackmap.mapping.order import bead_order
 from deepbackmap.methods.base import Model, open_sampler
 from deepbackmap.methods.options import SamplingOptions
 from deepbackmap.system import Structure
@@ -77,8 +76,6 @@ class BackmapTask:
     """The file of the beads, for messages."""
     way_out: str = ""
     """What to do about a topology that the model does not know."""
-    ordered: bool = False
-    """Whether only distances say that beads are in the mapping's order."""
     keep_defects: bool = False
     finish: FinishPlan | None = None
 
@@ -110,8 +107,7 @@ class _Backmapping:
         except InputError as error:  # a type that the model never saw
             raise InputError(f"{task.lean.full.source}: {error}{task.way_out}") from error
         self._judge = Judge(task.lean.topology, task.system, hands=task.hands, sides=task.sides)
-        self._bonds = BeadBonds.of(task.system)
-        self._order = bead_order(task.system) if task.ordered else None
+        self._bonds = Bonds.of(task.system)
         self._finisher: Finisher | None = None
         if task.finish is not None:
             self._finisher = Finisher(
@@ -127,8 +123,6 @@ class _Backmapping:
         """
         task, beads = self._task, job.content
         place = f"{task.source} frame {job.number}"
-        if self._order is not None:
-            self._order.check(beads, place)
         doubts = judgement.of_input(
             task.system, beads, self._bonds, task.model.spec, task.temperature
         )

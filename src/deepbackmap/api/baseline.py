@@ -8,16 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from tqdm import tqdm
 
 from deepbackmap.api import judgement
-from deepbackmap.api.files import beside, spare_inputs
-from deepbackmap.api.record import make_record
+from deepbackmap.api.bar import FrameBar
+from deepbackmap.api.files import spare_inputs
+from deepbackmap.api.record import content_hash
+from deepbackmap.api.run import FrameRun
 from deepbackmap.baselines.beads import bead_topology, whole_beads
-from deepbackmap.baselines.modifiers import apply_modifiers, read_modifiers, resolve_modifiers
+from deepbackmap.baselines.modifiers import (
+    Modifiers,
+    apply_modifiers,
+    read_modifiers,
+    resolve_modifiers,
+)
 from deepbackmap.baselines.placement import TemplateOptions, TemplatePlacer
 from deepbackmap.baselines.projection import check_kick, kick, project
 from deepbackmap.baselines.templates import (
@@ -32,13 +38,14 @@ from deepbackmap.dynamics.containers import Engine, EngineError, Minimisation
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.usable import Finding, verdict
+from deepbackmap.evaluation.plausible import Bonds, look_at_beads
+from deepbackmap.evaluation.usable import Finding, ordered, verdict
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.match import check_atoms, check_beads
-from deepbackmap.mapping.order import bead_order
 from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees, make_whole
@@ -56,6 +63,142 @@ MINIMISATIONS: dict[str, tuple[Minimisation, ...]] = {
 """By method: one after the other."""
 
 Place = Callable[[Structure, int, str], Structure]
+"""Atoms for a frame of beads, its number, and what to call it in errors."""
+
+
+@runtime_checkable
+class Placement(Protocol):
+    """A way to put atoms where beads are: data that can be sent."""
+
+    @property
+    def system(self) -> SystemMapping:
+        """Whose beads they are."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """What it works with, for summaries."""
+        ...
+
+    def hands(self) -> KnownHands:
+        """Of the stereocentres, for the judge."""
+        ...
+
+    def open(self) -> Place:
+        """Prepares the work once, for many frames."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Projection, displacement, modifiers (Wassenaar et al. 2014)."""
+
+    system: SystemMapping
+    modifiers: Modifiers | None
+    kick: float
+    """Random displacement, nm."""
+    seed: int
+    words: str
+
+    def hands(self) -> KnownHands:
+        """None is known."""
+        return KnownHands.by_pattern(self.system, {})
+
+    def open(self) -> Place:
+        """Prepares the beads' own topology."""
+        table = bead_topology(self.system)
+
+        def place(frame: Structure, number: int, source: str) -> Structure:
+            whole = whole_beads(self.system, frame, table=table, source=source)
+            made = Structure(project(self.system, whole), frame.box, frame.time)
+            if self.kick:
+                made = kick(made, self.kick, seed=self.seed, frame=number)
+            if self.modifiers is None:
+                return made
+            return apply_modifiers(self.modifiers, self.system, made)
+
+        return place
+
+
+@dataclass(frozen=True)
+class FromTemplates:
+    """Rigid fragments of simulated structures."""
+
+    system: SystemMapping
+    templates: TemplateSet
+    options: TemplateOptions
+
+    @property
+    def words(self) -> str:
+        """The file they are from."""
+        return f"templates {Path(self.templates.source).name}"
+
+    def hands(self) -> KnownHands:
+        """Those of the structures that they were learned from."""
+        return KnownHands.by_pattern(self.system, self.templates.handedness)
+
+    def open(self) -> Place:
+        """Finds the fragments of every bead."""
+        placer = TemplatePlacer(self.system, self.templates, self.options)
+
+        def place(frame: Structure, number: int, source: str) -> Structure:
+            return placer.place(frame, frame=number, source=source)
+
+        return place
+
+
+@dataclass(frozen=True)
+class PlacedFrame:
+    """A frame of beads with its atoms."""
+
+    structure: Structure
+    figures: Figures
+    evaluations: int
+    """Of forces, by the minimisation."""
+    engine: str | None
+    """That minimised, as it names itself."""
+    doubts: tuple[Finding, ...]
+    """What speaks against the beads."""
+
+
+@dataclass(frozen=True)
+class BaselineTask:
+    """What is done to every frame of beads."""
+
+    placement: Placement
+    source: str
+    """The file of the beads, for messages."""
+    engine: str | None
+    """None: atoms stay where they were placed."""
+    minimisations: tuple[Minimisation, ...]
+    """One after the other."""
+    keep_defects: bool = False
+
+    def open(self) -> Work:
+        """Places one frame after another; the content of a job is its beads.
+
+        Raises:
+            InputError: the beads cannot be used, or nothing usable comes of them.
+        """
+        system = self.placement.system
+        place, bonds = self.placement.open(), Bonds.of(system)
+        runner = None if self.engine is None else _engine(system.topology, self.engine)
+        judge = Judge(system.topology, system, hands=self.placement.hands())
+
+        def work(job: Job, report: Report) -> PlacedFrame:
+            where, beads = f"{self.source} frame {job.number}", job.content
+            doubts = look_at_beads(system, beads, bonds=bonds)
+            judgement.refuse(where, doubts, keep_defects=self.keep_defects)
+            made, evaluations = place(beads, job.number, where), 0
+            if runner is not None:
+                made, evaluations = _minimise(runner, self.minimisations, made, where)
+            figures = judge.frame(made, beads, job.number)
+            judgement.refuse(where, verdict(figures), keep_defects=self.keep_defects)
+            name = None if runner is None else runner.name
+            bad = tuple(f for f in doubts if f.severity != "fine")
+            return PlacedFrame(made, figures, evaluations, name, bad)
+
+        return work
 
 
 @dataclass(frozen=True)
@@ -70,7 +213,7 @@ class BaselineSummary:
     atoms_per_second: float
     figures: Figures
     findings: tuple[Finding, ...]
-    """What speaks against using what was written."""
+    """What speaks against using what was written, and against the beads that were given."""
     method: str
     seed: int
     engine: str | None
@@ -104,6 +247,43 @@ class BaselineSummary:
         return asdict(self) | {"figures": self.figures.to_dict()}
 
 
+class _Totals:
+    """What many frames come to; their structures are let go."""
+
+    def __init__(self, **known: Any) -> None:
+        """Begins with no frame.
+
+        Args:
+            **known: what the summary says that no frame decides.
+        """
+        self._known, self._started = known, time.perf_counter()
+        self._figures, self._frames, self._evaluations = Figures(), 0, 0
+        self._engine: str | None = None
+        self._doubts: dict[str, Finding] = {}
+
+    def add(self, job: Job, done: PlacedFrame) -> Structure:
+        """One more frame."""
+        self._figures = self._figures + done.figures
+        self._frames, self._evaluations = self._frames + 1, self._evaluations + done.evaluations
+        self._engine = done.engine
+        self._doubts |= {f.sentence: f for f in done.doubts}
+        return done.structure
+
+    def summary(self) -> BaselineSummary:
+        """Of all frames so far."""
+        seconds = time.perf_counter() - self._started
+        return BaselineSummary(
+            frames=self._frames,
+            seconds=seconds,
+            atoms_per_second=self._frames * self._known["atoms"] / seconds,
+            figures=self._figures,
+            findings=ordered((*self._doubts.values(), *verdict(self._figures))),
+            engine=self._engine,
+            force_evaluations=round(self._evaluations / self._frames),
+            **self._known,
+        )
+
+
 def baseline(
     beads: str | Path,
     trajectory: str | Path | None = None,
@@ -126,6 +306,9 @@ def baseline(
     by_order: bool = False,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
+    workers: int = 1,
+    scheduler: str | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: bool = True,
 ) -> BaselineSummary:
@@ -155,10 +338,12 @@ def baseline(
         minimise: False leaves the atoms where they were placed.
         seed: of all random numbers.
         keep_defects: whether to write structures that cannot be used.
-        by_order: whether the beads are in the mapping's order whatever they are called; then, and
-            where they are called by type, distances of bonded beads are checked.
+        by_order: whether the beads are in the mapping's order whatever they are called.
         drop: residues of molecules that the beads leave out; so does the output.
         keep: residues of molecules whose beads are their atoms.
+        workers: processes that share the frames; the result does not depend on it.
+        scheduler: of a Dask cluster that shares them instead (docs/scale.md).
+        resume: whether to go on from what an interrupted run has left.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
 
@@ -173,84 +358,47 @@ def baseline(
     _check_options(method, modifiers, kick_size, templates, templates_from, structure, temperature)
     if engine != "auto" and not minimise:
         raise InputError(f"engine: expected minimise with it, found {engine} and no minimisation")
-    record = Path(f"{output}.json")
     file = load_mapping(mapping, drop=drop, keep=keep)
     everything = read_topology(topology)
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
     _refuse_sites(atoms, file.kept(atoms))
     system = file.resolve(atoms)
+    placement: Placement
+    if method == "backward":
+        placement = _backward(system, file, modifiers, kick_size, seed)
+    else:
+        found = find_templates(file, system, templates, templates_from, structure)
+        placement = FromTemplates(
+            system, found, TemplateOptions(temperature=temperature, seed=seed)
+        )
+    inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
+              "mapping": mapping_words(mapping), "modifiers": modifiers, "templates": templates,
+              "templates_from": templates_from, "structure": structure}  # fmt: skip
+    used = {"method": method, "kick": kick_size, "temperature": temperature, "engine": engine,
+            "minimise": minimise, "frames": frames, "keep_defects": keep_defects}  # fmt: skip
+    run = FrameRun(
+        "baseline", inputs, output, used, seed, {"placement": content_hash(placement)},
+        workers, scheduler, resume, force=force, progress=progress,
+    )  # fmt: skip
     alone = atoms.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
-        order = None if match.certain else bead_order(system)
         writer = open_writer(
             output, atom_table(atoms), force=force, topology=atoms,
             without_cell=source.without_cell,
         )  # fmt: skip
-        if record.exists() and not force:
-            raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
-        if method == "backward":
-            place, name = _backward(system, file, modifiers, kick_size, seed)
-            handedness: Any = {}
-        else:
-            found = find_templates(file, system, templates, templates_from, structure)
-            options = TemplateOptions(temperature=temperature, seed=seed)
-            placer = TemplatePlacer(system, found, options)
-            place, name = _template(placer), f"templates {Path(found.source).name}"
-            handedness = found.handedness
-        runner = _engine(atoms, engine) if minimise else None
-        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, handedness))
-        figures = Figures()
-        started, evaluations = time.perf_counter(), 0
-        with (
-            beside(record) as part,
-            writer,
-            tqdm(total=len(source), unit="frame", disable=not progress) as bar,
-        ):
-            for number, frame in zip(source.frames.tolist(), source, strict=True):
-                where = f"{source.path} frame {number}"
-                if order is not None:
-                    order.check(frame, where)
-                made = place(frame, number, where)
-                if runner is not None:
-                    made, count = _minimise(runner, method, made, where)
-                    evaluations += count
-                found_here = judge.frame(made, frame, number)
-                judgement.refuse(where, verdict(found_here), keep_defects=keep_defects)
-                figures = figures + found_here
-                writer.write(made)
-                bar.update()
-            seconds = time.perf_counter() - started
-            summary = BaselineSummary(
-                frames=len(source),
-                atoms=atoms.n_atoms,
-                seconds=seconds,
-                atoms_per_second=len(source) * atoms.n_atoms / seconds,
-                figures=figures,
-                findings=verdict(figures),
-                method=method,
-                seed=seed,
-                engine=None if runner is None else runner.name,
-                force_evaluations=round(evaluations / len(source)),
-                source=name,
-                accepted=(*left_out, *match.notes),
-            )
-            inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
-                      "mapping": mapping_words(mapping), "modifiers": modifiers,
-                      "templates": templates, "templates_from": templates_from,
-                      "structure": structure}  # fmt: skip
-            used = {"method": method, "kick": kick_size, "temperature": temperature,
-                    "engine": engine, "minimise": minimise, "frames": frames,
-                    "keep_defects": keep_defects}  # fmt: skip
-            steps = [asdict(m) for m in MINIMISATIONS[method]] if minimise else []
-            # Inside, so that a record that cannot be written leaves no output either.
-            text = make_record(
-                "baseline", inputs=inputs, output=output, options=used, seed=seed,
-                engine=summary.engine, minimisation=steps, summary=summary.to_dict(),
-            )  # fmt: skip
-            part.write_text(text, encoding="utf-8")
-    return summary
+        steps = MINIMISATIONS[method] if minimise else ()
+        task = BaselineTask(
+            placement, str(source.path), engine if minimise else None, steps, keep_defects
+        )
+        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        totals = _Totals(
+            atoms=atoms.n_atoms, method=method, seed=seed, source=placement.words,
+            accepted=(*left_out, *match.notes),
+        )  # fmt: skip
+        bar = FrameBar(len(source), 1, "frame", progress)
+        return run.write(task, jobs, totals, writer, bar, minimisation=[asdict(m) for m in steps])
 
 
 def learn(
@@ -364,30 +512,12 @@ def _backward(
     modifiers: str | Path | None,
     kick_size: float,
     seed: int,
-) -> tuple[Place, str]:
-    """The projection as a function of a frame, and what it is called."""
-    table = bead_topology(system)
-    found = None
-    if modifiers is not None:
-        found = resolve_modifiers(read_modifiers(modifiers), str(modifiers), system, file)
-
-    def place(frame: Structure, number: int, source: str) -> Structure:
-        whole = whole_beads(system, frame, table=table, source=source)
-        made = Structure(project(system, whole), frame.box, frame.time)
-        if kick_size:
-            made = kick(made, kick_size, seed=seed, frame=number)
-        return made if found is None else apply_modifiers(found, system, made)
-
-    return place, "no modifiers" if modifiers is None else f"modifiers {modifiers}"
-
-
-def _template(placer: TemplatePlacer) -> Place:
-    """The placement of templates as a function of a frame."""
-
-    def place(frame: Structure, number: int, source: str) -> Structure:
-        return placer.place(frame, frame=number, source=source)
-
-    return place
+) -> Backward:
+    """The projection, with its modifiers read."""
+    if modifiers is None:
+        return Backward(system, None, kick_size, seed, "no modifiers")
+    found = resolve_modifiers(read_modifiers(modifiers), str(modifiers), system, file)
+    return Backward(system, found, kick_size, seed, f"modifiers {modifiers}")
 
 
 def _engine(topology: Topology, name: str) -> Engine:
@@ -398,11 +528,11 @@ def _engine(topology: Topology, name: str) -> Engine:
 
 
 def _minimise(
-    engine: Engine, method: str, structure: Structure, where: str
+    engine: Engine, minimisations: Sequence[Minimisation], structure: Structure, where: str
 ) -> tuple[Structure, int]:
-    """The method's minimisations one after the other, and their force evaluations."""
+    """Minimisations one after the other, and their force evaluations."""
     evaluations = 0
-    for options in MINIMISATIONS[method]:
+    for options in minimisations:
         try:
             segment = engine.minimise(structure, options)
         except EngineError as error:

@@ -16,7 +16,7 @@ from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.models import find_model, models
 from deepbackmap.errors import InputError, InputErrors
-from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads
+from deepbackmap.evaluation.plausible import Bonds, look_at_beads
 from deepbackmap.evaluation.usable import Finding
 from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.io.topology import read_topology
@@ -24,7 +24,6 @@ from deepbackmap.io.trajectory import FrameSource, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
 from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_beads
-from deepbackmap.mapping.order import bead_order
 from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.mechanics.engine import CUTOFF, SKIN
 from deepbackmap.methods.base import open_sampler
@@ -322,8 +321,7 @@ def _beads(
     how = "by " + ", ".join(dict.fromkeys(match.by))
     report.add("beads", "fits", f"{system.n_beads} beads, recognised {how}")
     report.add("beads", "note", *match.notes)
-    order = None if match.certain else bead_order(system)
-    bonds = BeadBonds.of(system)
+    bonds = Bonds.of(system)
     least = 2.0 * (CUTOFF + SKIN)
     if spec is not None:
         least = max(least, spec.options.least_height())
@@ -331,9 +329,6 @@ def _beads(
     for number, frame in zip(source.frames.tolist(), source, strict=True):
         where = f"{source.path} frame {number}"
         first = frame if first is None else first
-        with report.catching("beads"):
-            if order is not None:
-                order.check(frame, where)
         if spec is None:
             found = look_at_beads(system, frame, bonds=bonds)
         else:

@@ -14,18 +14,16 @@ import numpy as np
 
 from deepbackmap.api import judgement
 from deepbackmap.api.bar import FrameBar
-from deepbackmap.api.compiling import said_when_compiling
-from deepbackmap.api.files import beside, open_atoms, open_beads, spare_inputs
+from deepbackmap.api.files import open_atoms, open_beads, spare_inputs
 from deepbackmap.api.finisher import HOLD_CONSTANT, FinishedFrame, FinishTask, finish_options
-from deepbackmap.api.record import content_hash, identity, make_record
+from deepbackmap.api.record import content_hash
+from deepbackmap.api.run import FrameRun
 from deepbackmap.dynamics.finishing import FinishOptions
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import NAMED, Deviation, Figures
 from deepbackmap.evaluation.usable import Finding, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
-from deepbackmap.jobs.journal import open_journal
-from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import SystemMapping, load_mapping
 from deepbackmap.mapping.match import check_atoms
@@ -218,13 +216,16 @@ def finish(
     options = finish_options(temperature, steps=steps, minimise=minimise, friction=friction,
         until_settled=until_settled, max_steps=most)  # fmt: skip
     atoms = read_topology(topology)
-    record = Path(f"{output}.json")
     system = _held(hold_beads, mapping, beads, hold_constant, atoms)
     hold_constant = HOLD_CONSTANT if hold_constant is None else hold_constant
     given = {"structure": structure, "trajectory": trajectory, "topology": topology,
              "mapping": mapping, "beads": beads, "reference": reference}  # fmt: skip
     used = asdict(options) | {"hold_beads": hold_beads, "hold_constant": hold_constant,
         "strict": strict, "keep_defects": keep_defects, "frames": frames}  # fmt: skip
+    run = FrameRun(
+        "finish", given, output, used, seed, {"engine": engine, "atoms": content_hash(atoms)},
+        workers, scheduler, resume, force=force, progress=progress,
+    )  # fmt: skip
     alone = atoms.n_molecules == 1
     with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         check_atoms(atoms, source.table, str(structure))
@@ -232,39 +233,15 @@ def finish(
             output, atom_table(atoms), force=force, topology=atoms,
             without_cell=source.without_cell,
         )  # fmt: skip
-        if record.exists() and not force:
-            raise InputError(f"{record}: expected no file of that name, found one (force replaces)")
         task = FinishTask(
             atoms, options, str(source.path), engine=engine, threads=threads, seed=seed,
             hold=system, hold_constant=hold_constant, reference=_reference(reference, atoms),
             strict=strict, keep_defects=keep_defects,
         )  # fmt: skip
         totals = FinishTotals(atoms.n_atoms, options, threads=threads, seed=seed)
-        run = identity("finish", given, used | {"seed": seed, "engine": engine})
-        with (
-            said_when_compiling(progress),
-            open_pool(task, workers, scheduler) as pool,
-            open_journal(
-                output, run | {"atoms": content_hash(atoms)}, resume=resume, frames=len(source)
-            ) as journal,
-            _beads_of(beads, system, source) as held,
-            beside(record) as part,
-            writer,
-            FrameBar(len(source), options.steps, "step", progress) as bar,
-        ):  # fmt: skip
-            for _, done in in_order(pool, _jobs(source, held), journal, bar.count):
-                assert done.structure is not None
-                writer.write(done.structure)
-                totals.add(done)
-                bar.next_frame()
-            summary = totals.summary()
-            # Inside, so that a record that cannot be written leaves no output either.
-            text = make_record(
-                "finish", inputs=given, output=output, options=used, seed=seed, threads=threads,
-                engine=summary.engine, summary=summary.to_dict(),
-            )  # fmt: skip
-            part.write_text(text, encoding="utf-8")
-    return summary
+        bar = FrameBar(len(source), options.steps, "step", progress)
+        with _beads_of(beads, system, source) as held:
+            return run.write(task, _jobs(source, held), totals, writer, bar, threads=threads)
 
 
 def _jobs(source: FrameSource, held: FrameSource | None) -> Iterator[Job]:
@@ -295,8 +272,14 @@ class FinishTotals:
         self._settled: list[Mapping[str, Any]] = []
         self._started = time.perf_counter()
 
-    def add(self, done: FinishedFrame) -> None:
+    def add(self, job: Job, done: FinishedFrame) -> Structure:
         """One more frame."""
+        assert done.structure is not None
+        self.count(done)
+        return done.structure
+
+    def count(self, done: FinishedFrame) -> None:
+        """The same without a structure."""
         self._before, self._after = self._before + done.before, self._after + done.after
         self._new = (self._new + done.new)[:NAMED]
         self._minimisation += done.minimisation

@@ -13,7 +13,7 @@ import numpy as np
 
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.io.atomic import new_file
+from deepbackmap.io.atomic import new_file, refuse_existing
 from deepbackmap.io.formats.pdb import PdbWriter
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mapping.match import bead_table
@@ -114,8 +114,7 @@ def moved_beads(
             f"{path}: expected a file that ends in .pdb, whose temperature factors say how far "
             f"beads were moved, found '{Path(path).suffix}'"
         )
-    if Path(path).exists() and not force:
-        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+    refuse_existing(path, force)
     assert judge is not None
     with new_file(Path(path)) as aside:
         writer = PdbWriter(aside, bead_table(system))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from deepbackmap.errors import Stopped
 from deepbackmap.evaluation.defects import Figures
-from deepbackmap.evaluation.plausible import BeadBonds, look_at_beads, look_at_temperature
+from deepbackmap.evaluation.plausible import Bonds, look_at_beads, look_at_temperature
 from deepbackmap.evaluation.usable import Finding, ordered, worst
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.spec import ModelSpec
@@ -28,7 +28,7 @@ def one_line(findings: tuple[Finding, ...]) -> str:
 def of_input(
     system: SystemMapping,
     beads: Structure,
-    bonds: BeadBonds,
+    bonds: Bonds,
     spec: ModelSpec,
     temperature: float,
 ) -> tuple[Finding, ...]:

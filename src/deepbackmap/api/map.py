@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from deepbackmap.api import judgement
+from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.files import spare_inputs
+from deepbackmap.api.run import FrameRun
+from deepbackmap.errors import InputError
+from deepbackmap.evaluation.plausible import Bonds, look_at_atoms
+from deepbackmap.evaluation.usable import worst
 from deepbackmap.geometry.cell import wrap
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
-from deepbackmap.mapping import load_mapping, map_positions
+from deepbackmap.jobs.task import Job, Report, Work
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions, mapping_words
 from deepbackmap.mapping.match import bead_table, check_atoms
-from deepbackmap.mapping.order import atom_order
 from deepbackmap.mapping.selection import refuse_absent
-from deepbackmap.system.whole import bond_trees, make_whole, refuse_long_bonds
+from deepbackmap.system import Structure
+from deepbackmap.system.whole import bond_trees, make_whole
 
 
 def map_trajectory(
@@ -37,7 +43,7 @@ def map_trajectory(
     """Maps an atomistic structure or trajectory to beads.
 
     Frames are read, made whole, mapped, wrapped into the cell and written one at a time, so that
-    memory does not grow with their number.
+    memory does not grow with their number. ``OUTPUT.json`` records inputs, options and versions.
 
     Args:
         structure: atoms with names, in the topology's order.
@@ -46,8 +52,7 @@ def map_trajectory(
         mapping: mapping file, or the name of a packaged one, or several of them.
         output: bead structure or trajectory to write.
         frames: which frames, "A:B:C"; all by default.
-        by_order: whether the atoms are in the topology's order whatever they are called; then the
-            lengths of bonds are checked.
+        by_order: whether the atoms are in the topology's order whatever they are called.
         drop: residues of molecules that get no beads.
         keep: residues of molecules of which every atom becomes a bead.
         force: whether to replace an existing output.
@@ -64,29 +69,90 @@ def map_trajectory(
     atoms = read_topology(topology)
     refuse_absent(atoms, drop=drop, keep=keep)
     file = load_mapping(mapping, drop=drop, keep=keep)
-    system_mapping = file.resolve(atoms, drop=True)
+    system = file.resolve(atoms, drop=True)
+    inputs = {"structure": structure, "trajectory": trajectory, "topology": topology,
+              "mapping": mapping_words(mapping)}  # fmt: skip
+    options = {"frames": frames, "by_order": by_order, "drop": list(drop), "keep": list(keep)}
+    # Kept nowhere: a frame takes no longer to map than to be read again.
+    run = FrameRun(
+        "map", inputs, output, options, kept=False, force=force, progress=progress
+    )  # fmt: skip
     alone = atoms.n_molecules == 1
     with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
-        order = None if match.certain else atom_order(atoms)
-        table = bead_table(system_mapping)
-        writer = open_writer(output, table, force=force, without_cell=source.without_cell)
-        trees = bond_trees(atoms)
-        with writer, tqdm(total=len(source), unit="frame", disable=not progress) as bar:
-            for number, frame in zip(source.frames.tolist(), source, strict=True):
-                where = f"{source.path} frame {number}"
-                if order is not None:
-                    order.check(frame, where)
-                whole = make_whole(
-                    frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
-                )
-                refuse_long_bonds(whole, atoms, where, frame.box)
-                beads = map_positions(system_mapping, whole, frame.box)
-                if not source.without_cell:
-                    beads = wrap(beads, frame.box)
-                writer.write(replace(frame, positions=beads))
-                bar.update()
-        if note is not None:
-            for sentence in (*file.without_dropped(atoms)[1], *match.notes):
-                note(sentence)
-        return len(source)
+        writer = open_writer(
+            output, bead_table(system), force=force, without_cell=source.without_cell
+        )
+        notes = (*file.without_dropped(atoms)[1], *match.notes)
+        task = MapTask(system, str(source.path), source.without_cell)
+        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        totals = _Totals(atoms.n_atoms, system.n_beads, notes)
+        bar = FrameBar(len(source), 1, "frame", progress)
+        summary = run.write(task, jobs, totals, writer, bar)
+    if note is not None:
+        for sentence in notes:
+            note(sentence)
+    return summary.frames
+
+
+@dataclass(frozen=True)
+class MapTask:
+    """What is done to every frame of atoms."""
+
+    system: SystemMapping
+    source: str
+    """The file, for messages."""
+    without_cell: bool = False
+
+    def open(self) -> Work:
+        """Maps one frame after another; the content of a job is its atoms."""
+        atoms = self.system.topology
+        trees, bonds = bond_trees(atoms), Bonds.of_atoms(atoms)
+
+        def work(job: Job, report: Report) -> Structure:
+            frame, where = job.content, f"{self.source} frame {job.number}"
+            findings = look_at_atoms(bonds, frame)
+            if worst(findings) != "fine":
+                raise InputError(f"{where}: {judgement.one_line(findings)}")
+            whole = make_whole(
+                frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
+            )
+            beads = map_positions(self.system, whole, frame.box)
+            if not self.without_cell:
+                beads = wrap(beads, frame.box)
+            return replace(frame, positions=beads)
+
+        return work
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """What was mapped."""
+
+    frames: int
+    atoms: int
+    beads: int
+    """Of both in each frame."""
+    accepted: tuple[str, ...]
+    """What was left out or accepted, as sentences."""
+    engine: None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a program."""
+        return {k: v for k, v in asdict(self).items() if k != "engine"}
+
+
+class _Totals:
+    """Counts frames."""
+
+    def __init__(self, atoms: int, beads: int, accepted: tuple[str, ...]) -> None:
+        self._summary = MapSummary(0, atoms, beads, accepted)
+
+    def add(self, job: Job, done: Structure) -> Structure:
+        """One more frame."""
+        self._summary = replace(self._summary, frames=self._summary.frames + 1)
+        return done
+
+    def summary(self) -> MapSummary:
+        """Of all frames."""
+        return self._summary

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from deepbackmap.api.files import beside, spare_inputs
 from deepbackmap.errors import InputError
+from deepbackmap.io.atomic import refuse_existing
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, read_frames
 from deepbackmap.mapping.draft import draft
@@ -55,7 +56,7 @@ def infer_mapping(
     """
     if output is not None:
         spare_inputs(output, atoms, beads, topology, atoms_trajectory, beads_trajectory)
-    _refuse_existing(output, force)
+        refuse_existing(output, force)
     system = read_topology(topology)
     alone = system.n_molecules == 1
     with (
@@ -97,9 +98,9 @@ def draft_mapping(
     """
     if output is not None:
         spare_inputs(output, topology)
+        refuse_existing(output, force)
     if size is not None and way != "graph":
         raise InputError(f"size: expected graph with it, found {way}")
-    _refuse_existing(output, force)
     text = draft(read_topology(topology), way=way, size=4 if size is None else size)
     _write(text, output)
     return text
@@ -122,11 +123,6 @@ def _pairs(
             )
         whole = make_whole(atoms.positions, atoms.box, topology, trees=trees, source=where)
         yield replace(atoms, positions=whole), beads
-
-
-def _refuse_existing(output: str | Path | None, force: bool) -> None:
-    if output is not None and Path(output).exists() and not force:
-        raise InputError(f"{output}: expected no file of that name, found one (force replaces)")
 
 
 def _write(text: str, output: str | Path | None) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from deepbackmap.baselines.sites import Site, find_sites
 from deepbackmap.errors import InputError
-from deepbackmap.io.atomic import new_file
+from deepbackmap.io.atomic import new_file, refuse_existing
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.system import Structure
 from deepbackmap.system.whole import bond_trees, make_whole
@@ -111,8 +111,7 @@ def write_templates(templates: TemplateSet, path: str | Path, *, force: bool = F
     path = Path(path)
     if path.suffix != ".npz":
         raise InputError(f"{path}: expected a templates file to end in .npz")
-    if path.exists() and not force:
-        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+    refuse_existing(path, force)
     kinds = [
         {"bead_type": f.bead_type, "pattern": f.pattern, "parity": f.parity,
          "labels": f.labels, "distances": f.distances}

@@ -363,6 +363,9 @@ def baseline(
     by_order: ByOrder = False,
     drop: Drop = None,
     keep: Keep = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -381,7 +384,8 @@ def baseline(
             templates_from=templates_from, structure=structure, temperature=temperature,
             frames=frames, engine=engine, minimise=minimise, seed=seed,
             keep_defects=keep_defects, by_order=by_order, drop=drop or (), keep=keep or (),
-            force=force, progress=_progress(quiet),
+            workers=workers, scheduler=scheduler, resume=resume, force=force,
+            progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)
         if not quiet:

@@ -15,8 +15,7 @@ from deepbackmap.dynamics.constraints import Constraints, thermal_velocities
 from deepbackmap.dynamics.containers import Dynamics, Interactions, Minimisation
 from deepbackmap.dynamics.gromacs_topology import TopologyVariant, topology_text
 from deepbackmap.dynamics.start import check_dynamics, whole_start
-from deepbackmap.errors import InputError
-from deepbackmap.io.atomic import make_folder, new_file
+from deepbackmap.io.atomic import make_folder, new_file, refuse_existing
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.whole import bond_trees
@@ -271,10 +270,7 @@ def _write(folder: Path, texts: dict[str, str], force: bool) -> None:
     """Writes all files aside, then moves them to their places."""
     make_folder(folder, parents=False)
     for name in texts:
-        if (folder / name).exists() and not force:
-            raise InputError(
-                f"{folder / name}: expected no file of that name, found one (force replaces it)"
-            )
+        refuse_existing(folder / name, force)
     with ExitStack() as files:
         for name, text in texts.items():
             part = files.enter_context(new_file(folder / name))

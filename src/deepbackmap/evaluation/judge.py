@@ -29,7 +29,7 @@ from deepbackmap.evaluation.defects import (
     Rings,
     bin_of,
 )
-from deepbackmap.evaluation.plan import Plan, atom_name, expand
+from deepbackmap.evaluation.plan import Plan, atom_name, expand, particle_name
 from deepbackmap.forcefield import contacts as close
 from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.pairs import PairEnergies
@@ -434,12 +434,8 @@ class Judge:
 
 def bead_name(mapping: SystemMapping, bead: int) -> str:
     """Name, index from 1 and molecule of a bead."""
-    offsets = mapping.bead_offsets()
-    molecule = int(np.searchsorted(offsets, bead, side="right")) - 1
-    kind = int(mapping.topology.molecule_type_index()[molecule])
-    name = mapping.molecules[kind].bead_names[bead - int(offsets[molecule])]
-    molecule_name = mapping.topology.molecule_types[kind].name
-    return f"bead {name} ({bead + 1}) of molecule {molecule + 1} ({molecule_name})"
+    names = tuple(m.bead_names for m in mapping.molecules)
+    return particle_name(mapping.topology, names, bead, "bead")
 
 
 def _histogram(values: Float64[np.ndarray, " k"]) -> dict[int, int]:

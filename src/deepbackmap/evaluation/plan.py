@@ -136,11 +136,32 @@ class Plan:
 
 def atom_name(topology: Topology, atom: int) -> str:
     """Name, index from 1 and molecule of an atom."""
-    offsets = topology.molecule_offsets()
-    molecule = int(np.searchsorted(offsets, atom, side="right")) - 1
-    kind = topology.molecule_types[int(topology.molecule_type_index()[molecule])]
-    name = kind.atom_names[atom - int(offsets[molecule])]
-    return f"{name} (atom {atom + 1}) of molecule {molecule + 1} ({kind.name})"
+    return particle_name(topology, tuple(m.atom_names for m in topology.molecule_types), atom)
+
+
+def particle_name(
+    topology: Topology, names: Sequence[Sequence[str]], particle: int, what: str = "atom"
+) -> str:
+    """Name, index from 1 and molecule of an atom or a bead.
+
+    Args:
+        topology: whose molecules they form.
+        names: of the particles of each molecule type.
+        particle: index in the system.
+        what: ``atom`` or ``bead``.
+    """
+    left, molecules = particle, 0
+    for index, count in topology.blocks:
+        size = len(names[index])
+        if left < size * count:
+            molecule, place = divmod(left, size)
+            name, kind = names[index][place], topology.molecule_types[index].name
+            word = f"{name} (atom {particle + 1})"
+            if what == "bead":
+                word = f"bead {name} ({particle + 1})"
+            return f"{word} of molecule {molecules + molecule + 1} ({kind})"
+        left, molecules = left - size * count, molecules + count
+    raise IndexError(f"expected one of the {what}s, got {particle}")
 
 
 Terms = dict[tuple[int, ...], float]

@@ -1,9 +1,10 @@
-"""Whether beads can be those of a molecule, judged by what its bonds allow; no model is needed.
+"""Whether particles can be what they are said to be, judged by bonds; no model is needed.
 
 Two numbers are known of every pair of bonded beads before any file is read. The path of bonds
 between their atoms says how far apart they can be at most, and the same path as a freely rotating
-chain says about how far apart they are. A file in another unit is off by a factor for all pairs,
-one in another order for many, and a bead that jumped for its own.
+chain says about how far apart they are; of bonded atoms both are the length of the bond. A file in
+another unit is off by a factor for all pairs, one in another order for many, and a particle that
+jumped for its own.
 
 Source: Flory, Statistical Mechanics of Chain Molecules (1969), ch. I, freely rotating chain.
 """
@@ -12,21 +13,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry.stereo import bonded_neighbours
 from deepbackmap.evaluation.defects import NAMED
-from deepbackmap.evaluation.judge import bead_name
+from deepbackmap.evaluation.plan import particle_name
 from deepbackmap.evaluation.usable import Finding, ordered
 from deepbackmap.forcefield.nonbonded import neighbour_distances
 from deepbackmap.geometry.cell import cell_volume, minimum_image
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
-from deepbackmap.system import MoleculeType, Structure
+from deepbackmap.system import MoleculeType, Structure, Topology
 from deepbackmap.system.kinds import HELD
 
 Known = Mapping[str, tuple[float, float]]
@@ -41,6 +43,12 @@ UNIT = 1.8
 """A unit is guessed where it brings the distances within that factor of what is expected."""
 SLACK = 1.1
 """By which beads may be farther apart than their bonds allow: simulated bonds of beads stretch."""
+LONGEST_BOND = 0.35
+"""nm: bonded particles that are no farther apart never count as too far, whatever they are."""
+LONG_ATOMS = 2.0
+"""Times its length that a bond of atoms may be long."""
+LONG_UNKNOWN = 3.0
+"""Times the median of the frame that bonds may be long where no length is known."""
 MANY = 0.05
 """Share of the bonds of beads that are too long from which on the order of beads is in doubt, and
 below which single beads are."""
@@ -67,37 +75,91 @@ HOTTEST = 3000.0
 
 
 @dataclass(frozen=True)
-class BeadBonds:
-    """The bonds between beads of a system, and what their atoms say of them."""
+class Bonds:
+    """The bonds between particles of a system, and what is known of them."""
 
+    topology: Topology
+    names: tuple[tuple[str, ...], ...]
+    """Of the particles of each molecule type."""
+    what: Literal["bead", "atom"]
     pairs: Int64[np.ndarray, "k 2"]
-    """Beads of the system."""
+    """Particles of the system."""
     most: Float64[np.ndarray, " k"]
-    """Distance that the bonds between their atoms allow, nm."""
+    """Distance that the bonds between their atoms allow, nm; infinite where it is not known."""
     expected: Float64[np.ndarray, " k"]
-    """Root mean square distance of a freely rotating chain, nm."""
+    """Root mean square distance of a freely rotating chain, nm; NaN where it is not known."""
     kinds: np.ndarray
-    """Types of the two beads, such as "A-B"."""
+    """Types of two beads, such as "A-B"; names of two atoms."""
 
     @classmethod
-    def of(cls, mapping: SystemMapping) -> BeadBonds:
-        """Those of a system."""
-        topology, offsets = mapping.topology, mapping.bead_offsets()
-        per_type = [
-            _of_molecule(m, b)
-            for m, b in zip(topology.molecule_types, mapping.molecules, strict=True)
-        ]
-        index = topology.molecule_type_index().tolist()
-        pairs = [mapping.molecules[t].bead_bonds + o for t, o in zip(index, offsets, strict=False)]
-        lengths = [per_type[t] for t in index]
-        kinds = [_kinds(mapping.molecules[t]) for t in index]
-        most, expected = np.concatenate([np.zeros((2, 0)), *lengths], axis=1)
-        return cls(
-            np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs]),
-            most,
-            expected,
-            np.concatenate([np.array([], dtype=object), *kinds]),
+    def of(cls, mapping: SystemMapping) -> Bonds:
+        """Those between the beads of a system."""
+        molecules = mapping.topology.molecule_types
+        return cls._tiled(
+            mapping.topology,
+            tuple(m.bead_names for m in mapping.molecules),
+            "bead",
+            [m.bead_bonds for m in mapping.molecules],
+            [_of_molecule(m, b) for m, b in zip(molecules, mapping.molecules, strict=True)],
+            [m.bead_types for m in mapping.molecules],
         )
+
+    @classmethod
+    def of_atoms(cls, topology: Topology) -> Bonds:
+        """Those between the atoms of a system."""
+        molecules = topology.molecule_types
+        names = tuple(m.atom_names for m in molecules)
+        return cls._tiled(
+            topology, names, "atom", [m.bonds for m in molecules],
+            [_of_bonds(m) for m in molecules], names,
+        )  # fmt: skip
+
+    @classmethod
+    def _tiled(
+        cls,
+        topology: Topology,
+        names: tuple[tuple[str, ...], ...],
+        what: Literal["bead", "atom"],
+        pairs: Sequence[Int64[np.ndarray, "_ 2"]],
+        lengths: Sequence[Float64[np.ndarray, "2 _"]],
+        types: Sequence[Sequence[str]],
+    ) -> Bonds:
+        """The bonds of molecule types for all molecules."""
+        kinds = [_kinds(t, p) for t, p in zip(types, pairs, strict=True)]
+        every, start = [np.zeros((0, 2), dtype=np.int64)], 0
+        for t, count in topology.blocks:
+            size = len(names[t])
+            firsts = start + size * np.arange(count)[:, None, None]
+            every.append((pairs[t] + firsts).reshape(-1, 2))
+            start += size * count
+        both = [np.tile(lengths[t], count) for t, count in topology.blocks]
+        most, expected = np.concatenate([np.zeros((2, 0)), *both], axis=1)
+        words = [np.tile(kinds[t], count) for t, count in topology.blocks]
+        return cls(
+            topology, names, what, np.concatenate(every), most, expected,
+            np.concatenate([np.array([], dtype=object), *words]),
+        )  # fmt: skip
+
+    def apart(self, frame: Structure) -> Float64[np.ndarray, " k"]:
+        """Distance of every bonded pair in a frame, nm."""
+        first, second = frame.positions[self.pairs.T]
+        return np.linalg.norm(minimum_image(second - first, frame.box), axis=1)
+
+    def limits(self, apart: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+        """Distance beyond which a pair is too far apart, nm.
+
+        Args:
+            apart: distances of a frame, which stand for what is not known.
+        """
+        far = (SLACK if self.what == "bead" else LONG_ATOMS) * self.most
+        unknown = np.isinf(far)
+        if unknown.any():
+            far = np.where(unknown, LONG_UNKNOWN * np.median(apart), far)
+        return np.maximum(far, LONGEST_BOND)
+
+    def name(self, particle: int) -> str:
+        """Name, index from 1 and molecule of a particle."""
+        return particle_name(self.topology, self.names, particle, self.what)
 
 
 def look_at_beads(
@@ -105,7 +167,7 @@ def look_at_beads(
     beads: Structure,
     known: Known | None = None,
     *,
-    bonds: BeadBonds | None = None,
+    bonds: Bonds | None = None,
 ) -> tuple[Finding, ...]:
     """What is wrong with beads before anything is made of them, gravest first.
 
@@ -118,16 +180,33 @@ def look_at_beads(
     Returns:
         One finding that is fine where nothing is.
     """
-    bonds = BeadBonds.of(mapping) if bonds is None else bonds
-    apart = _apart(bonds, beads)
-    found = [*_one_place(mapping, beads, bonds, apart)]
+    bonds = Bonds.of(mapping) if bonds is None else bonds
+    apart = bonds.apart(beads)
+    found = [*_one_place(beads, bonds, apart)]
     if not found:
         found += _unit(bonds, apart, beads)
     if not found:
-        found += _too_long(mapping, bonds, apart)
+        found += _too_long(bonds, apart)
         found += _unlike_training(bonds, apart, known)
     found += _density(mapping, beads)
     return ordered(found) or (Finding("fine", "nothing found that speaks against these beads"),)
+
+
+def look_at_atoms(bonds: Bonds, atoms: Structure) -> tuple[Finding, ...]:
+    """What is wrong with atoms of a simulation before they are mapped, gravest first.
+
+    Args:
+        bonds: between them (``Bonds.of_atoms``).
+        atoms: a frame of them; molecules need not be whole.
+
+    Returns:
+        One finding that is fine where nothing is.
+    """
+    apart = bonds.apart(atoms)
+    found = [*_unit(bonds, apart, atoms)]
+    if not found:
+        found += _too_long(bonds, apart)
+    return ordered(found) or (Finding("fine", "nothing found that speaks against these atoms"),)
 
 
 def known_distances(
@@ -139,12 +218,12 @@ def known_distances(
         frames: systems with their beads; molecules need not be whole.
     """
     seen: dict[str, list[Float64[np.ndarray, " k"]]] = {}
-    bonds: dict[int, BeadBonds] = {}
+    bonds: dict[int, Bonds] = {}
     for mapping, beads in frames:
         if id(mapping) not in bonds:
-            bonds[id(mapping)] = BeadBonds.of(mapping)
+            bonds[id(mapping)] = Bonds.of(mapping)
         found = bonds[id(mapping)]
-        apart = _apart(found, beads)
+        apart = found.apart(beads)
         for kind in sorted(set(found.kinds.tolist())):
             seen.setdefault(kind, []).append(apart[found.kinds == kind])
     edges = (0.5 - 0.5 * KNOWN, 0.5 + 0.5 * KNOWN)
@@ -181,12 +260,12 @@ def look_at_temperature(asked: float, known: tuple[float, float]) -> tuple[Findi
 
 
 def _one_place(
-    mapping: SystemMapping, beads: Structure, bonds: BeadBonds, apart: Float64[np.ndarray, " k"]
+    beads: Structure, bonds: Bonds, apart: Float64[np.ndarray, " k"]
 ) -> Iterator[Finding]:
     """Beads that lie on top of their neighbours."""
     together = np.flatnonzero(apart < ONE_PLACE)
     if not len(together):
-        yield from _molecules_in_one_place(mapping, beads)
+        yield from _molecules_in_one_place(bonds, beads)
         return
     places = len(np.unique(beads.positions.round(3), axis=0))
     found = f"{len(together)} of {len(apart)} bonded pairs in one place"
@@ -195,11 +274,11 @@ def _one_place(
     yield Finding(
         "unusable",
         f"expected beads in places of their own, found {found}; were the coordinates written?",
-        tuple(bead_name(mapping, int(bonds.pairs[k, 0])) for k in together[:NAMED]),
+        tuple(bonds.name(int(bonds.pairs[k, 0])) for k in together[:NAMED]),
     )
 
 
-def _molecules_in_one_place(mapping: SystemMapping, beads: Structure) -> Iterator[Finding]:
+def _molecules_in_one_place(bonds: Bonds, beads: Structure) -> Iterator[Finding]:
     """Beads that lie where one of another molecule lies."""
     if not cell_volume(beads.box):
         return
@@ -208,7 +287,7 @@ def _molecules_in_one_place(mapping: SystemMapping, beads: Structure) -> Iterato
         near.append(pairs[distances < ONE_PLACE])
     together = np.concatenate(near)
     if len(together):
-        first, second = (bead_name(mapping, int(k)) for k in together[0])
+        first, second = (bonds.name(int(k)) for k in together[0])
         yield Finding(
             "unusable",
             f"expected molecules in places of their own, found {len(together)} "
@@ -218,29 +297,36 @@ def _molecules_in_one_place(mapping: SystemMapping, beads: Structure) -> Iterato
         )
 
 
-def _unit(
-    bonds: BeadBonds, apart: Float64[np.ndarray, " k"], beads: Structure
-) -> Iterator[Finding]:
+def _unit(bonds: Bonds, apart: Float64[np.ndarray, " k"], beads: Structure) -> Iterator[Finding]:
     """A unit that is not the file's: half of all pairs are off by one factor."""
-    if not len(apart):
+    known = ~np.isnan(bonds.expected)
+    ratios, most = apart[known] / bonds.expected[known], bonds.most[known]
+    if not len(ratios):
         return
-    ratios = apart / bonds.expected
-    ratio, middle = float(np.median(ratios)), float(np.median(apart))
+    ratio, middle = float(np.median(ratios)), float(np.median(apart[known]))
     if TOO_NARROW <= ratio <= TOO_WIDE:
         return
     uniform = float(np.quantile(ratios, 0.9) / np.quantile(ratios, 0.1))
     usual = middle / ratio
-    limit = f"at most {float(np.median(bonds.most)):.2g} nm is possible" if ratio > 1.0 else (
+    limit = f"at most {float(np.median(most)):.2g} nm is possible" if ratio > 1.0 else (
         f"about {usual:.2g} nm is usual for these bonds"
     )  # fmt: skip
+    hint = _box_hint(bonds, middle, beads) or _hint(ratio, uniform, _order_question(bonds))
     yield Finding(
         "unusable",
-        f"expected bonded beads {usual:.2g} nm apart, found {middle:.2g} nm on average, and "
-        f"{limit}: {_box_hint(bonds, middle, beads) or _hint(ratio, uniform)}",
+        f"expected bonded {bonds.what}s {usual:.2g} nm apart, found {middle:.2g} nm on average, "
+        f"and {limit}: {hint}",
     )
 
 
-def _box_hint(bonds: BeadBonds, middle: float, beads: Structure) -> str:
+def _order_question(bonds: Bonds) -> str:
+    """What may help where distances are at random."""
+    if bonds.what == "atom":
+        return f"are the atoms in the order of {bonds.topology.source}?"
+    return "are the beads in the order and of the types of the mapping?"
+
+
+def _box_hint(bonds: Bonds, middle: float, beads: Structure) -> str:
     """What may help where the box is too small for bonds that are all alike without it.
 
     Args:
@@ -250,18 +336,24 @@ def _box_hint(bonds: BeadBonds, middle: float, beads: Structure) -> str:
     """
     first, second = beads.positions[bonds.pairs.T]
     written = np.linalg.norm(second - first, axis=1)
-    low, high = np.quantile(written / bonds.expected, (0.1, 0.9)).tolist()
+    low, high = np.nanquantile(written / bonds.expected, (0.1, 0.9)).tolist()
     if high > TOO_WIDE * low or float(np.median(written)) < UNIT * middle:
         return ""
     across = float(np.ptp(beads.positions, axis=0).max())
     edge = float(np.linalg.norm(beads.box, axis=1).max())
-    return f"are beads, {across:.3g} nm across, and box, {edge:.3g} nm, in one unit?"
+    return f"are {bonds.what}s, {across:.3g} nm across, and box, {edge:.3g} nm, in one unit?"
 
 
-def _hint(ratio: float, uniform: float) -> str:
-    """What may help where all distances are off."""
+def _hint(ratio: float, uniform: float, order: str) -> str:
+    """What may help where all distances are off.
+
+    Args:
+        ratio: of distances to what is expected, in the median.
+        uniform: between ratios that are large and small.
+        order: what to ask where they have no common factor.
+    """
     if uniform > TOO_WIDE:
-        return "are the beads in the order and of the types of the mapping?"
+        return order
     for factor, question in (
         (10.0, "is the file in Å? (--length-unit A)"),
         (0.1, "is the file in nm? (--length-unit nm)"),
@@ -274,40 +366,43 @@ def _hint(ratio: float, uniform: float) -> str:
     )
 
 
-def _too_long(
-    mapping: SystemMapping, bonds: BeadBonds, apart: Float64[np.ndarray, " k"]
-) -> Iterator[Finding]:
-    """Bonds that their atoms cannot span: many of them for another order, few for a jump."""
-    long = np.flatnonzero(apart > SLACK * bonds.most)
+def _too_long(bonds: Bonds, apart: Float64[np.ndarray, " k"]) -> Iterator[Finding]:
+    """Bonds that are longer than can be: many of them for another order, few for a jump."""
+    if not len(apart):
+        return
+    limits = bonds.limits(apart)
+    long = np.flatnonzero(apart > limits)
     if not len(long):
         return
-    k = int(long[(apart / bonds.most)[long].argmax()])
+    k = int(long[(apart / limits)[long].argmax()])
+    allowed = "as far apart as their atoms' bonds allow"
+    possible, many = bonds.most[k], len(long) > max(4.0, MANY * len(apart))
+    if bonds.what == "atom":
+        allowed, possible = "near the lengths of their bonds", limits[k]
     fact = (
-        f"expected bonded beads as far apart as their atoms' bonds allow, found {len(long)} of "
-        f"{len(apart)} farther, {bonds.kinds[k]} {apart[k]:.2f} nm where at most "
-        f"{bonds.most[k]:.2f} is possible"
+        f"expected bonded {bonds.what}s {allowed}, found {len(long)} of {len(apart)} farther, "
+        f"{bonds.kinds[k]} {apart[k]:.2f} nm where at most {possible:.2f} is possible"
     )
-    beads, times = np.unique(bonds.pairs[long], return_counts=True)
-    named = [bead_name(mapping, int(b)) for b in beads[np.argsort(-times, kind="stable")][:NAMED]]
-    if len(long) > max(4.0, MANY * len(apart)) or _most_of_one(mapping, bonds, long):
-        hint = "are the beads in the order and of the types of the mapping?"
+    moved, times = np.unique(bonds.pairs[long], return_counts=True)
+    named = [bonds.name(int(b)) for b in moved[np.argsort(-times, kind="stable")][:NAMED]]
+    if many or _most_of_one(bonds, long):
+        hint = _order_question(bonds)
     else:
         hint = f"is {named[0]} where it should be?"
     yield Finding("unusable", f"{fact}: {hint}", tuple(named))
 
 
-def _most_of_one(mapping: SystemMapping, bonds: BeadBonds, long: Int64[np.ndarray, " m"]) -> bool:
-    """Whether one molecule has more of those bonds than a bead that jumped would give it."""
-    if not len(long):
-        return False
-    of = np.searchsorted(mapping.bead_offsets(), bonds.pairs[:, 0], side="right")
+def _most_of_one(bonds: Bonds, long: Int64[np.ndarray, " m"]) -> bool:
+    """Whether one molecule has more of those bonds than a particle that jumped would give it."""
+    sizes = [len(bonds.names[t]) for t in bonds.topology.molecule_type_index()]
+    of = np.searchsorted(np.cumsum(sizes), bonds.pairs[:, 0], side="right")
     worst = int(np.bincount(of[long]).argmax())
     count = int(np.count_nonzero(of[long] == worst))
     return count > max(4.0, IN_ONE * int(np.count_nonzero(of == worst)))
 
 
 def _unlike_training(
-    bonds: BeadBonds, apart: Float64[np.ndarray, " k"], known: Known | None
+    bonds: Bonds, apart: Float64[np.ndarray, " k"], known: Known | None
 ) -> Iterator[Finding]:
     """Distances that a model never saw."""
     for kind in sorted(set(bonds.kinds.tolist()) & set(known or {})):
@@ -337,15 +432,21 @@ def _density(mapping: SystemMapping, beads: Structure) -> Iterator[Finding]:
         )
 
 
-def _apart(bonds: BeadBonds, beads: Structure) -> Float64[np.ndarray, " k"]:
-    """Distance of every pair of bonded beads, nm."""
-    first, second = beads.positions[bonds.pairs.T]
-    return np.linalg.norm(minimum_image(second - first, beads.box), axis=1)
+def _kinds(types: Sequence[str], pairs: Int64[np.ndarray, "k 2"]) -> np.ndarray:
+    names = ["-".join(sorted((types[a], types[b]))) for a, b in pairs.tolist()]
+    return np.array(names, dtype=object)
 
 
-def _kinds(beads: MoleculeMapping) -> np.ndarray:
-    pairs = [sorted((beads.bead_types[a], beads.bead_types[b])) for a, b in beads.bead_bonds]
-    return np.array(["-".join(pair) for pair in pairs], dtype=object)
+def _of_bonds(molecule: MoleculeType) -> Float64[np.ndarray, "2 k"]:
+    """Largest and expected length of every bond of atoms, nm: twice its own, where that is known.
+
+    Bonds without a length (those of a virtual site with the atom it lies on) are not known either.
+    """
+    known = _known_lengths(molecule)
+    own = [known.get((min(a, b), max(a, b)), 0.0) for a, b in molecule.bonds.tolist()]
+    lengths = np.array(own, dtype=np.float64)
+    there = lengths > ONE_PLACE
+    return np.stack([np.where(there, lengths, np.inf), np.where(there, lengths, np.nan)])
 
 
 def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Float64[np.ndarray, "2 k"]:
@@ -376,6 +477,14 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Float64[np.n
 
 def _bond_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
     """Length of every bond by its atoms in ascending order, nm; unknown ones are usual ones."""
+    found = _known_lengths(molecule)
+    usual = float(np.median(list(found.values()))) if found else USUAL_BOND
+    # tables, bonds of finite extension and those without an energy have no length of rest
+    return {(a, b): found.get((a, b), usual) for a, b in molecule.bonds.tolist()} | found
+
+
+def _known_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
+    """Lengths of rest by atoms in ascending order, nm."""
     found = {}
     for kind in HELD:
         if kind in molecule.terms:
@@ -384,9 +493,7 @@ def _bond_lengths(molecule: MoleculeType) -> dict[tuple[int, int], float]:
                 listed.atoms.tolist(), listed.parameters[:, 0].tolist(), strict=True
             ):
                 found[min(a, b), max(a, b)] = length
-    usual = float(np.median(list(found.values()))) if found else USUAL_BOND
-    # tables, bonds of finite extension and those without an energy have no length of rest
-    return {(a, b): found.get((a, b), usual) for a, b in molecule.bonds.tolist()} | found
+    return found
 
 
 def _ways(

@@ -219,6 +219,20 @@ def clear_dead(path: Path) -> None:
                 entry.unlink(missing_ok=True)
 
 
+def refuse_existing(path: str | Path, force: bool = False) -> None:
+    """Refuses to replace a file that nobody said may be replaced.
+
+    Args:
+        path: of the file to be.
+        force: whether one that is there may go.
+
+    Raises:
+        InputError: there is one, and it may not.
+    """
+    if not force and Path(path).exists():
+        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+
+
 def refuse_inputs(output: str | Path, *inputs: str | Path | None) -> None:
     """Refuses an output that is one of the inputs, by whatever name, or a folder around one.
 

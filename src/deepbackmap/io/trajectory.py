@@ -31,7 +31,7 @@ from jaxtyping import Int64
 
 from deepbackmap.errors import InputError, Stopped
 from deepbackmap.geometry.cell import cell_heights, validate_box
-from deepbackmap.io.atomic import disk_refuses, new_file, refuse_inputs
+from deepbackmap.io.atomic import disk_refuses, new_file, refuse_existing, refuse_inputs
 from deepbackmap.io.formats.base import FormatError, FrameReader, FrameWriter
 from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
@@ -387,9 +387,8 @@ class TrajectoryWriter:
             if kind is None:
                 if not self._count:
                     raise ValueError(f"{self._path}: expected at least one frame to be written")
-                if not self._force:
-                    for file in (self._path, *self._companions):
-                        _refuse_existing(file)
+                for file in (self._path, *self._companions):
+                    refuse_existing(file, self._force)
                 for file, text in self._companions.items():
                     with new_file(file) as part:
                         part.write_text(text, encoding="utf-8")
@@ -454,8 +453,7 @@ def open_writer(
         )
     if path.is_dir():
         raise InputError(f"{path}: expected a file to write, found a folder")
-    if not force:
-        _refuse_existing(path)
+    refuse_existing(path, force)
     refuse_inputs(path, *(file for source in _OPEN for file in source.files))
     if not path.parent.is_dir():
         raise InputError(f"{path}: expected a folder {path.parent} to write to, found none")
@@ -471,8 +469,7 @@ def open_writer(
         inputs = topology.origin.inputs if topology.origin else ()
         for file in companions:
             refuse_inputs(file, topology.source, *inputs)
-            if not force:
-                _refuse_existing(file)
+            refuse_existing(file, force)
     return TrajectoryWriter(path, table, force, make, companions, without_cell)
 
 
@@ -717,11 +714,6 @@ def _check_frame(structure: Structure, n: int) -> None:
             f"a box from {_NARROWEST:g} to {_FARTHEST:g} nm, found lattice vectors "
             f"{structure.box.tolist()}"
         )
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
 
 
 class _blame:

@@ -65,11 +65,6 @@ class Match:
     notes: tuple[str, ...]
     """What was accepted though it is not the mapping's or the topology's own, as sentences."""
 
-    @property
-    def certain(self) -> bool:
-        """Whether names alone say which particle is which."""
-        return set(self.by) <= {"names"}
-
 
 def check_beads(
     system_mapping: SystemMapping,
@@ -80,8 +75,8 @@ def check_beads(
 ) -> Match:
     """Refuses a structure whose beads are not those of the mapped topology, in its order.
 
-    Of a file that knows only types (``ParticleTable.named``) the number is compared. Where the
-    match is not ``certain``, ``order.bead_order`` holds the order against distances.
+    Of a file that knows only types (``ParticleTable.named``) the number is compared; what distances
+    say of the order is for ``evaluation.plausible``.
 
     Args:
         system_mapping: what is expected.

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from deepbackmap.errors import InputError
-from deepbackmap.io.atomic import new_file
+from deepbackmap.io.atomic import new_file, refuse_existing
 from deepbackmap.similarity.containers import StructureMap
 from deepbackmap.similarity.structure_map import Sample
 from deepbackmap.system import Structure, Topology
@@ -56,8 +56,7 @@ def export_chemiscope(
             f"{path}: expected an output ending in .json or .json.gz, found "
             f"'{path.suffix or path.name}'"
         )
-    if not force and path.exists():
-        raise InputError(f"{path}: expected no file of that name, found one (force replaces it)")
+    refuse_existing(path, force)
     text = json.dumps(chemiscope_data(structure_map, topology, samples), allow_nan=False)
     content = text.encode()
     if path.suffix == ".gz":

@@ -149,57 +149,6 @@ def spanning_molecules(
     return found
 
 
-def refuse_long_bonds(
-    whole: Float64[np.ndarray, "n 3"],
-    topology: Topology,
-    source: str = "structure",
-    box: Float64[np.ndarray, "3 3"] | None = None,
-) -> None:
-    """Refuses atoms of a simulation that are far from those they are bonded to.
-
-    Damage that still reads as numbers shows here. Bonds of atoms are up to 0.3 nm long; the limit
-    is 0.5 nm, or three times the median bond where particles are larger than atoms.
-
-    Args:
-        whole: positions from ``make_whole``, nm.
-        topology: whose bonds are looked at.
-        source: what to call the structure in an error.
-        box: lattice vectors as rows, nm, where molecules may be bonded to their own images.
-
-    Raises:
-        InputError: the longest of the bonds beyond the limit.
-    """
-    found: list[tuple[MoleculeType, int, Float64[np.ndarray, "m b"]]] = []
-    start = first = 0
-    for index, count in topology.blocks:
-        molecule = topology.molecule_types[index]
-        stop = start + molecule.n_atoms * count
-        copies = whole[start:stop].reshape(count, molecule.n_atoms, 3)
-        a, b = molecule.bonds.T
-        bonds = copies[:, a] - copies[:, b]
-        if box is not None:
-            bonds = minimum_image(bonds, box)
-        found.append((molecule, first, np.linalg.norm(bonds, axis=-1)))
-        start, first = stop, first + count
-    lengths = np.concatenate([np.zeros(0), *(part.ravel() for *_, part in found)])
-    if not len(lengths):
-        return
-    limit = max(_LONGEST_BOND, 3.0 * float(np.median(lengths)))
-    for molecule, first, part in found:
-        if part.size and part.max() > limit:
-            copy, bond = divmod(int(part.argmax()), part.shape[1])
-            i, j = molecule.bonds[bond]
-            raise InputError(
-                f"{source}: expected bonds shorter than {limit:.2f} nm, found {part.max():.2f} nm "
-                f"between atoms {molecule.atom_names[i]} and {molecule.atom_names[j]} of molecule "
-                f"{first + copy + 1} ({molecule.name}): is the file damaged, or in another order?"
-            )
-
-
-_LONGEST_BOND = 0.5
-"""In nm."""
-
-
 def _walk(
     copies: Float64[np.ndarray, "m n 3"], box: Float64[np.ndarray, "3 3"], tree: BondTree
 ) -> Float64[np.ndarray, "m n 3"]:
