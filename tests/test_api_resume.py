@@ -8,6 +8,7 @@ import pytest
 from cli_systems import command, refused, write_model, write_system
 from deepbackmap.api.backmapping import _Backmapping
 from deepbackmap.api.finisher import Finisher
+from deepbackmap.baselines.placement import TemplatePlacer
 from deepbackmap.jobs.journal import journal_of
 from finish_systems import write_chains
 
@@ -18,7 +19,10 @@ EVALUATE = "evaluate --reference aa.xtc --generated a=aa.xtc --generated b=aa.xt
 -p topol.top --no-map --workers 1"
 MD = "md --start one=aa.gro --start two=aa.gro -p topol.top --temperature 300 --time 1 \
 --engine internal --threads 1 --pressure none --minimise 40"
+BASELINE = "baseline cg.gro cg.xtc -p topol.top --mapping ps-two-bead --method template \
+--no-minimise --temperature 400 --keep-defects"
 CASES = {
+    "baseline": (BASELINE, "out.trr", TemplatePlacer, "place", 3, ["--seed", 1]),
     "backmap": (BACKMAP, "out.trr", _Backmapping, "__call__", 3, ["--seed", 1]),
     "finish": (FINISH, "out.trr", Finisher, "finish", 2, ["--friction", 3]),
     "evaluate": (EVALUATE, "out", import_module("deepbackmap.api.evaluate"), "measure_frame", 9,
@@ -95,20 +99,19 @@ def test_an_interrupted_run_goes_on(verb, folder, monkeypatch):
     assert not journal.exists()
 
 
-def test_workers_make_the_bytes_of_one_process(folder):
+@pytest.mark.parametrize("line", [BACKMAP, BASELINE], ids=["backmap", "baseline"])
+def test_workers_make_the_bytes_of_one_process(line, folder):
     write_system(folder)
     write_model(folder / "model.safetensors")
     for name, more in (("one.trr", []), ("two.trr", ["--workers", 2])):
-        assert command(*BACKMAP.split(), "-o", name, *more).code == 0
+        assert command(*line.split(), "-o", name, *more).code == 0
     assert (folder / "one.trr").read_bytes() == (folder / "two.trr").read_bytes()
     one, two = (
         json.loads((folder / f"{n}.trr.json").read_text())["summary"] for n in ("one", "two")
     )
     assert one["figures"] == two["figures"]
     assert one["frames"] == two["frames"] == 3
-    assert "workers: expected at least 1" in refused(
-        *BACKMAP.split(), "-o", "x.trr", "--workers", 0
-    )
+    assert "workers: expected at least 1" in refused(*line.split(), "-o", "x.trr", "--workers", 0)
 
 
 def test_evaluations_of_all_attempts_count(folder, monkeypatch):

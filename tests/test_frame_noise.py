@@ -11,7 +11,15 @@ from scipy import stats
 from deepbackmap.api.backmap import backmap
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.counter_random import hash_counters, normal
-from deepbackmap.geometry.frame_noise import ATTEMPT, renewals, slow_normal, turn_of
+from deepbackmap.geometry.frame_noise import (
+    ANEW,
+    ATTEMPT,
+    PLACEMENTS,
+    draw_number,
+    renewals,
+    slow_normal,
+    turn_of,
+)
 from deepbackmap.io.trajectory import open_writer, read_frames
 from deepbackmap.methods.options import correlation_time
 from finish_systems import write_chains
@@ -102,6 +110,22 @@ def test_the_turn_of_a_frame():
     for tau in (0.0, 20.0, math.inf):
         again = turn_of(3 + 2 * ATTEMPT, 30.0, tau)
         assert again.number == turn_of(3, 30.0, tau).number + 2 * ATTEMPT
+
+
+def test_no_two_attempts_at_any_frames_have_one_name():
+    """Draws and placements of all frames differ, and the first of each goes by the frame's own."""
+    frames, draws = (0, 1, 7, ATTEMPT - 1), range(6)
+    names = [
+        draw_number(frame, draw) + placement * ANEW
+        for frame in frames for draw in draws for placement in range(PLACEMENTS)
+    ]  # fmt: skip
+    assert len(set(names)) == len(names)
+    assert [draw_number(frame, 0) for frame in frames] == list(frames)
+    assert max(names) < 2**62
+    # frames that share their numbers share those of every attempt
+    for tau in (20.0, math.inf):
+        one, two = (turn_of(draw_number(f, 2) + ANEW, 30.0, tau) for f in (3, 4))
+        assert one.number == two.number != turn_of(3, 30.0, tau).number
 
 
 def test_words():

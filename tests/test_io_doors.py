@@ -587,6 +587,7 @@ def test_pdbx_of_openmm(tmp_path):
         [*lines[:row], lines[row].rpartition(" ")[0], *lines[row + 1 :]],
         lines[1:],
         [line for line in lines if "Cartn_x" not in line],
+        [*lines[:row], lines[row + 1], lines[row], *lines[row + 2 :]],
     ):
         path.write_text("\n".join(changed) + "\n")
         with pytest.raises(InputError, match=r"a\.cif: expected"):

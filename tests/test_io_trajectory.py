@@ -428,6 +428,71 @@ def test_gsd_of_a_triclinic_box_is_read_by_its_tilt_factors(tmp_path):
         assert np.allclose(source[0].positions, source[0].box.sum(axis=0) / 2)
 
 
+def test_a_gsd_frame_with_nothing_of_its_own_is_refused(tmp_path):
+    """As a damaged index leaves it: the number of the last frame is another, which makes more."""
+    fl, hoomd = pytest.importorskip("gsd.fl"), pytest.importorskip("gsd.hoomd")
+    one = hoomd.Frame()
+    one.particles.N, one.particles.position = 1, [[1.0, 2.0, 3.0]]
+    one.configuration.box = [10.0, 20.0, 30.0, 0.0, 0.0, 0.0]
+    path = tmp_path / "a.gsd"
+    with hoomd.open(str(path), "w") as file:
+        file.append(one)
+    with fl.open(str(path), "a") as file:
+        file.end_frame()
+        file.write_chunk("configuration/step", np.array([7], dtype=np.uint64))
+        file.end_frame()
+    with read_frames(path, frames="::2") as source:
+        first, last = source
+        np.testing.assert_array_equal(first.positions, last.positions)
+        assert last.time == 7.0
+    with (
+        read_frames(path) as source,
+        pytest.raises(InputError, match=r"a\.gsd frame 1: expected something of its own"),
+    ):
+        list(source)
+
+
+def dump_of(columns, rows, bounds="0 10 1.5\n0 20 0.0\n0 30 -2.0"):
+    return (
+        "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS xy xz yz pp pp pp\n"
+        f"{bounds}\nITEM: ATOMS id type {columns}\n{rows}"
+    )
+
+
+def test_image_flags_say_where_an_atom_is(tmp_path):
+    """Wrapped, scaled and unwrapped columns and a data file of one configuration are alike."""
+    box = np.array([[10.0, 0, 0], [1.5, 20, 0], [0.0, -2.0, 30]])
+    inside, flags = (
+        np.array([[0.2, 0.5, 0.25], [0.9, 0.1, 0.7]]),
+        np.array([[1, -2, 0], [0, 3, -1]]),
+    )
+    wrapped, right = inside @ box, (inside + flags) @ box
+    # of the box around the cell
+    bounds = "0 11.5 1.5\n-2 20 0.0\n0 30 -2.0"
+
+    def rows(*parts):
+        lines = (" ".join(f"{v:.12g}" for part in parts for v in part[k]) for k in range(2))
+        return "".join(f"{k + 1} 1 {line}\n" for k, line in enumerate(lines))
+
+    texts = {
+        "x.dump": dump_of("x y z ix iy iz", rows(wrapped, flags), bounds),
+        "xs.dump": dump_of("xs ys zs ix iy iz", rows(inside, flags), bounds),
+        "xu.dump": dump_of("xu yu zu", rows(right), bounds),
+        "xu-flags.dump": dump_of("xu yu zu ix iy iz", rows(right, flags), bounds),
+        "xsu.dump": dump_of("xsu ysu zsu", rows(inside + flags), bounds),
+        "a.data": "title\n\n2 atoms\n1 atom types\n\n0 10 xlo xhi\n0 20 ylo yhi\n0 30 zlo zhi\n"
+        "1.5 0 -2 xy xz yz\n\nAtoms # atomic\n\n" + rows(wrapped, flags),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        with read_frames(tmp_path / name) as source:
+            np.testing.assert_allclose(source[0].positions, right / 10, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(source[0].box, box / 10, err_msg=name)
+    (tmp_path / "a.data").write_text(texts["a.data"].replace(" 1 -2 0\n", " 1 -2 0.5\n"))
+    with pytest.raises(InputError, match=r"a\.data: expected numbers in column iz"):
+        read_frames(tmp_path / "a.data")
+
+
 @pytest.mark.parametrize(
     ("hint", "row"),
     [

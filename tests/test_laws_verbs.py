@@ -130,7 +130,7 @@ def test_the_same_command_gives_the_same_bytes(verb, place):
         assert first.setdefault(verb, found) == found
 
 
-@pytest.mark.parametrize("verb", ["backmap", "baseline", "finish"])
+@pytest.mark.parametrize("verb", ["map", "backmap", "baseline", "finish"])
 def test_a_record_holds_the_hashes_of_its_inputs_and_the_seed(verb, place):
     done = command(*words_of(verb))
     assert done.code == 0, done
@@ -138,7 +138,25 @@ def test_a_record_holds_the_hashes_of_its_inputs_and_the_seed(verb, place):
     text = json.dumps(record)
     for name in INPUTS[verb]:
         assert hashlib.sha256((place / name).read_bytes()).hexdigest() in text, name
-    assert '"seed": 0' in text
+    assert record["seed"] == (None if verb == "map" else 0)
+    assert record["summary"]["frames"] == len(frames_of(outputs(verb), verb))
+    assert record["versions"]["numpy"] == np.__version__
+    assert record["options"]
+
+
+def frames_of(path, verb):
+    with read_frames("cg.gro" if verb == "map" else "aa.gro", path) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize("verb", ["map", "backmap", "baseline", "finish"])
+def test_a_record_that_is_there_is_not_written_over_either(verb, place):
+    Path(f"{outputs(verb)}.json").write_text("mine")
+    before = contents(place)
+    done = command(*words_of(verb))
+    assert done.code == 2
+    assert f"{outputs(verb)}.json: expected no file of that name" in done.err
+    assert contents(place) == before
 
 
 @pytest.mark.parametrize("kind", ALL)

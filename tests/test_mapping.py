@@ -415,8 +415,8 @@ def test_stub_of_a_whole_chain_is_cut_into_monomers(n):
     ("old", "new", "match"),
     [
         ("length: 16", "length: 15", "line 6: expected as many names as the length, 15, found 16"),
-        ("length: 16", "length: 0", "length of a monomer to be a whole number above zero"),
-        ("length: 16", "length: 1.5", "length of a monomer to be a whole number above zero"),
+        ("length: 16", "length: 0", "length of a monomer to be a whole number from 1"),
+        ("length: 16", "length: 1.5", "length of a monomer to be a whole number from 1"),
         ("[HA, CA, HB,", "[HA, CA, HA,", "atom names that differ, found 'HA' 2 times"),
         ("monomer: first", "monomer: 3", "monomer of an extra atom to be one of first, last"),
         ("[CA, HA]", "[CA, HZ]", r"a bond between two of the monomer's names, found \[CA, HZ\]"),

@@ -56,6 +56,8 @@ def test_atactic_chains_differ_come_again_with_the_seed_and_keep_their_share_of_
     np.testing.assert_array_equal(one, signs("  - {pattern: atactic, seed: 3}\n", 40, 30))
     assert (one != signs("  - {pattern: atactic, seed: 4}\n", 40, 30)).any()
     assert (one[:, 1:] == one[:, :-1]).mean() == pytest.approx(0.5, abs=0.05)  # 3 sd: 0.045
+    zero = signs("  - {pattern: atactic, seed: 0}\n", 40, 30)
+    assert (zero != one).any() and len(np.unique(zero, axis=0)) == 30
     rich = signs("  - {pattern: atactic, meso: 0.8}\n", 40, 30)
     assert (rich[:, 1:] == rich[:, :-1]).mean() == pytest.approx(0.8, abs=0.04)
 
@@ -100,6 +102,8 @@ def test_r_and_s_name_mirror_images_and_may_begin_a_pattern():
         ("  - {molecules: PS*}\n", "to say centres, pattern or double_bonds, found none"),
         ("  - {centres: {CB: D}}\n", r"the hand of CB to be one of R, S, \+, -, found 'D'"),
         ("  - {pattern: isotactic, seed: 2}\n", "expected 'seed' beside pattern atactic"),
+        ("  - {pattern: atactic, seed: -1}\n", "expected seed to be a whole number from 0"),
+        ("  - {pattern: atactic, seed: 0.5}\n", "expected seed to be a whole number from 0"),
         ("  - {centres: {CB: R}, first: R}\n", "expected 'first' beside a pattern"),
         ("  - {pattern: atactic, meso: 1.5}\n", "expected meso between 0 and 1, found 1.5"),
         ("  - {numbers: [0], pattern: atactic}\n", "expected molecule numbers such as 3 or 1-6"),

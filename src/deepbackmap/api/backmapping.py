@@ -19,7 +19,7 @@ from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.plausible import Bonds
 from deepbackmap.evaluation.usable import Finding, verdict, worst
-from deepbackmap.geometry.frame_noise import ATTEMPT
+from deepbackmap.geometry.frame_noise import draw_number
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.base import Model, open_sampler
@@ -159,7 +159,8 @@ class _Backmapping:
         """The atoms as the sampler makes them."""
         source = self._task.source
         try:
-            made = self._sampler.sample(beads, frame=number + attempt * ATTEMPT, progress=report)
+            draw = draw_number(number, attempt)
+            made = self._sampler.sample(beads, frame=draw, progress=report)
         except InputError as error:
             raise InputError(f"{source} {error}") from error
         except torch.OutOfMemoryError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tqdm import tqdm
 
 
@@ -21,7 +23,7 @@ class FrameBar:
         """Of the run."""
         self._frame, self._inside = 0, 0
         self._unit, self._hidden = unit, not show
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> FrameBar:
         """Shows an empty bar."""

@@ -26,6 +26,10 @@ from deepbackmap.geometry.counter_random import hash_counters, normal, uniform
 
 ATTEMPT = 1 << 40
 """What is added to the number of a frame that is drawn anew is a multiple of this."""
+ANEW = 2 * ATTEMPT
+"""Added for each time that the atoms of one draw are placed anew."""
+PLACEMENTS = 4
+"""Times that the atoms of one draw are placed, the first included."""
 MEMORY = 16
 """Times tau over which numbers are summed: e to the minus 16 is left out."""
 HALVINGS = 12
@@ -54,6 +58,20 @@ class Turn:
     def renewed(self, key: Int64[Tensor, "..."]) -> Int64[Tensor, "..."]:
         """The keys that name other random numbers at that time."""
         return key if self.at is None else hash_counters(key, renewals(key, self.at))
+
+
+def draw_number(frame: int, draw: int) -> int:
+    """What names the random numbers of a draw of a frame.
+
+    Each draw has numbers of its own for ``PLACEMENTS`` placements, ``ANEW`` apart: of the first two
+    even and odd multiples of ``ATTEMPT``, of the next two those above, and so on.
+
+    Args:
+        frame: its number.
+        draw: which, from 0.
+    """
+    pair, second = divmod(draw, 2)
+    return frame + second * ATTEMPT + pair * PLACEMENTS * ANEW
 
 
 def turn_of(frame: int, time: float, tau: float) -> Turn:

@@ -121,7 +121,7 @@ def _pattern(reader: YamlReader, items: dict[str, yaml.Node]) -> ChainPattern:
         word=word,
         centre=reader.text(items["centre"], "centre") if "centre" in items else None,
         first=reader.choice(items["first"], "first", HANDS) if "first" in items else None,
-        seed=reader.count(items["seed"], "seed") if "seed" in items else 1,
+        seed=reader.count(items["seed"], "seed", 0) if "seed" in items else 1,
         meso=meso,
     )
 

@@ -83,11 +83,11 @@ class YamlReader:
             raise self.error(node, f"{what} to be a finite number", f"'{word}'")
         return value
 
-    def count(self, node: yaml.Node, what: str) -> int:
-        """A whole number above zero."""
+    def count(self, node: yaml.Node, what: str, least: int = 1) -> int:
+        """A whole number from the least that it may be."""
         value = self.number(node, what)
-        if value < 1 or value != int(value):
-            raise self.error(node, f"{what} to be a whole number above zero", f"'{node.value}'")
+        if value < least or value != int(value):
+            raise self.error(node, f"{what} to be a whole number from {least}", f"'{node.value}'")
         return int(value)
 
     def choice(self, node: yaml.Node, what: str, among: Collection[str]) -> str:

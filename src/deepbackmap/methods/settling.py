@@ -13,16 +13,14 @@ from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
-from deepbackmap.geometry.frame_noise import ATTEMPT, turn_of
+from deepbackmap.geometry.frame_noise import ANEW, PLACEMENTS, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
 
-AGAIN = 2
-"""Times that atoms are placed anew where something wrong stays."""
-ANEW = 2 * ATTEMPT
-"""Added to the number of a frame for other random numbers."""
+AGAIN = PLACEMENTS - 2
+"""Times that atoms are placed anew where something wrong stays; they may be so once before."""
 _THERMAL = 18
 """Stream of random numbers."""
 

@@ -63,11 +63,17 @@ class GsdReader(FrameReader):
         self.table = ParticleTable(types, ("",) * len(types), resids, types, named=False)
 
     def read(self, index: int) -> Structure:
-        """One frame."""
+        """One frame.
+
+        A frame that has nothing of its own would be the first one again. HOOMD writes none, since
+        its steps go on; a damaged number of a frame in the file's index leaves some.
+        """
         try:
-            frame = self._file[index]
+            frame, own = self._file[index], self._has_own(index)
         except _DAMAGE as error:
             raise FormatError(f"a whole frame, found: {error}") from error
+        if not own:
+            raise FormatError("something of its own in every frame, found nothing in this one")
         if self.n_particles != frame.particles.N:
             raise FormatError(f"{self.n_particles} particles, found {frame.particles.N}")
         box = _lattice(np.asarray(frame.configuration.box, dtype=np.float64))
@@ -75,6 +81,16 @@ class GsdReader(FrameReader):
         images = np.asarray(frame.particles.image, dtype=np.float64)
         positions = positions + (images + 0.5) @ box
         return Structure(positions * self._nm, box * self._nm, float(frame.configuration.step))
+
+    def _has_own(self, index: int) -> bool:
+        """Whether a frame but the first holds any data."""
+        file = self._file.file
+        names = ("configuration/step", "particles/position")
+        return (
+            index == 0
+            or any(file.chunk_exists(index, name) for name in names)
+            or any(file.chunk_exists(index, n) for n in file.find_matching_chunk_names(""))
+        )
 
     def close(self) -> None:
         """Lets go of the file."""

@@ -1,8 +1,8 @@
 """LAMMPS data and dump files.
 
-Coordinates are those of the file, whatever form they have there: the origin of the box stays where
-LAMMPS has it (for `x y z`, scaled ones and data files alike), and only lattice vectors are kept of
-the box. The files know types, not names.
+Coordinates are those that LAMMPS means, whatever form they have in the file: image flags are
+counted in, the origin of the box stays where LAMMPS has it (for `x y z`, scaled ones and data files
+alike), and only lattice vectors are kept of the box. The files know types, not names.
 
 Lengths are in Å unless the file names its units (`dump_modify units yes`) or the caller does; those
 of `lj` are refused until somebody says how long sigma is. Times are step numbers, unless the dump
@@ -29,6 +29,8 @@ _PS = {"real": 1e-3, "metal": 1.0, "electron": 1e-3, "nano": 1e3, "micro": 1e6, 
        "cgs": 1e12}  # fmt: skip
 """Unit of time in ps."""
 _FORMS = (("x", "y", "z"), ("xs", "ys", "zs"), ("xu", "yu", "zu"), ("xsu", "ysu", "zsu"))
+IMAGES = ("ix", "iy", "iz")
+"""Image flags: beside wrapped coordinates they say where an atom is that left the cell."""
 _STYLES = {
     "full": "id mol type q x y z",
     "molecular": "id mol type x y z",
@@ -52,6 +54,8 @@ class _Rows(NamedTuple):
     positions: Float64[np.ndarray, "n 3"]
     """In the file's unit, scaled or not."""
     scaled: bool
+    images: Int64[np.ndarray, "n 3"]
+    """How many lattice vectors away an atom is from where its coordinates say."""
 
 
 class _Frame(NamedTuple):
@@ -102,9 +106,9 @@ class DumpReader(FrameReader):
         rows = self._rows(index)
         if not np.array_equal(rows.numbers, self._numbers):
             raise FormatError("the atoms of frame 0 by their numbers (id), found others")
-        x = rows.positions
+        x = rows.positions + rows.images @ frame.box
         if rows.scaled:
-            x = frame.origin + x @ frame.box
+            x = frame.origin + (rows.positions + rows.images) @ frame.box
         box, turn = lower_triangular(frame.box)
         time = float(frame.step)
         if frame.time is not None and self._units in _PS:
@@ -256,12 +260,13 @@ class DataReader(FrameReader):
         columns = _columns(hint, rows[0].split())
         width = len(rows[0].split())
         fields = _fields([r.encode() for r in rows], width, f"style '{hint or columns}' has")
-        names = columns.split() + ["ix", "iy", "iz"][: width - len(columns.split())]
+        names = [*columns.split(), *IMAGES][:width]
         found = _sorted_rows(fields, tuple(names), ("x", "y", "z"), False)
         self.n_particles, self.table = n, found.table
         box, turn = lower_triangular(head.box)
         nm = _length_unit("", length)
-        self._frame = Structure((found.positions @ turn) * nm, box * nm, 0.0)
+        positions = found.positions + found.images @ head.box
+        self._frame = Structure((positions @ turn) * nm, box * nm, 0.0)
 
     def read(self, index: int) -> Structure:
         """The frame."""
@@ -510,7 +515,10 @@ def _sorted_rows(
         types = tuple(w.decode(errors="replace") for w in words.tolist())
     residues = numbers("mol", np.int64)[order] if "mol" in columns else np.ones_like(ids)
     table = ParticleTable(types, ("",) * len(ids), residues, types=types, named=False)
-    return _Rows(table, ids, positions, scaled)
+    images = np.zeros((len(ids), 3), dtype=np.int64)
+    if set(IMAGES) <= set(columns) and form[0] in ("x", "xs"):
+        images = np.stack([numbers(name, np.int64) for name in IMAGES], axis=1)[order]
+    return _Rows(table, ids, positions, scaled, images)
 
 
 def lower_triangular(

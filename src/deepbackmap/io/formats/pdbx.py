@@ -45,6 +45,7 @@ class PdbxReader(FrameReader):
         if rest or models != whole:
             raise FormatError("models of one number of atoms, found others")
         _check_whole(lines, self.n_particles)
+        _check_order(_column(columns, rows, "id"), self.n_particles)
         self._positions = _numbers(columns, rows).reshape(self.n_frames, -1, 3) * NM_PER_ANGSTROM
         first = rows[: self.n_particles]
         self.table = ParticleTable(
@@ -156,6 +157,20 @@ def _check_whole(lines: list[str], n: int) -> None:
     said = next((line.split()[1] for line in lines[:20] if line.startswith(_COUNT)), None)
     if said is not None and (str(n) != said or lines[-1] != "#"):
         raise FormatError(f"{said} atoms a model and an end ('#'), found {n} or no end")
+
+
+def _check_order(ids: list[str], n: int) -> None:
+    """Refuses rows that their numbers say are not in order, model by model."""
+    if not all(word.isdecimal() and len(word) < 18 for word in ids):
+        return  # any words may be names of rows
+    numbers = np.array([int(word) for word in ids], dtype=np.int64).reshape(-1, n or 1)
+    bad = np.argwhere(np.diff(numbers, axis=1) <= 0)
+    if len(bad):
+        model, k = bad[0].tolist()
+        raise FormatError(
+            f"atoms in the order of their numbers (_atom_site.id), found {numbers[model, k + 1]} "
+            f"after {numbers[model, k]}"
+        )
 
 
 def _words(line: str) -> list[str]:
