@@ -111,8 +111,20 @@ def test_any_number_of_threads_gives_the_same_structure(chains):
         outcome = command("finish", "aa.gro", "-p", "topol.top", "-o", f"{threads}.trr", *GOOD,
                           "--steps", 50, "--threads", threads)  # fmt: skip
         assert outcome.code == 0, outcome
+        assert ("NOT to the bit" in outcome.out) == (threads > 1)
     with read_frames("aa.gro", "1.trr") as one, read_frames("aa.gro", "3.trr") as three:
         assert np.abs(one[0].positions - three[0].positions).max() < 1e-5
+
+
+def test_one_thread_gives_the_same_bits_whatever_was_finished_before(chains):
+    """As the summary says of OpenMM: frames alone, and after another."""
+    run = ("finish", "aa.gro", "aa.trr", "-p", "topol.top", *GOOD)
+    for name, frames in (("both.trr", "0:2"), ("last.trr", "1:2")):
+        outcome = command(*run, "--frames", frames, "-o", name)
+        assert outcome.code == 0, outcome
+        assert "to the bit with one thread" in outcome.out
+    with read_frames("aa.gro", "both.trr") as both, read_frames("aa.gro", "last.trr") as last:
+        np.testing.assert_array_equal(both[1].positions, last[0].positions)
 
 
 def test_beads_are_held_where_they_were(chains):

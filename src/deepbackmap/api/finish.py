@@ -81,6 +81,21 @@ class FinishSummary:
         """Force evaluations of the whole system that one frame took."""
         return (self.minimisation + self.dynamics) / self.frames
 
+    @property
+    def repeats(self) -> str:
+        """How far the same command makes the same structures again, and why no farther."""
+        if self.engine.startswith("internal"):
+            return "to the bit, with any threads and workers"
+        if not self.engine.startswith("openmm"):
+            return f"to the bit with as many threads of {self.engine}"
+        if self.engine == "openmm-cpu" and self.threads == 1:
+            return "to the bit with one thread"
+        return (
+            f"NOT to the bit: {self.engine} adds forces up in an order that depends on its threads "
+            "and on the frame before (2e-8 nm after 20 steps, 2e-6 nm after 500, more after more); "
+            "threads 1 on a CPU, or engine internal, repeat to the bit"
+        )
+
     def to_text(self) -> str:
         """Some lines for a person."""
         rows = [
@@ -104,6 +119,7 @@ class FinishSummary:
         if self.held.count:
             rows.append(("beads held", f"rms {self.held.rms:.4f} nm, largest "
                 f"{self.held.largest:.4f} nm"))  # fmt: skip
+        rows.append(("the same again", self.repeats))
         lines = [f"{name:<20} {text}" for name, text in rows]
         lines += [f"  WARNING, new: {name}" for name in self.new]
         lines += judgement.to_lines(self.findings)
@@ -114,7 +130,9 @@ class FinishSummary:
         values = asdict(self)
         values |= {"before": self.before.to_dict(), "after": self.after.to_dict()}
         values["held"]["rms"] = self.held.rms
-        return values | {"evaluations_per_frame": self.evaluations_per_frame}
+        return values | {
+            "evaluations_per_frame": self.evaluations_per_frame, "repeats": self.repeats
+        }  # fmt: skip
 
     def _stereo(self) -> str:
         before, after = self.before.hands, self.after.hands
