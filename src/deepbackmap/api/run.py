@@ -72,12 +72,12 @@ class FrameRun:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses a record that is there.
+        """Refuses a record that is there; of an output that is there its writer has more to say.
 
         Raises:
             InputError: it would be replaced, and is not to be.
         """
-        refuse_existing(self.record, self.force)
+        refuse_existing(self.record, self.force or Path(self.output).exists())
 
     @property
     def record(self) -> Path:
