@@ -110,9 +110,7 @@ def main() -> None:
     if options.one is not None:
         one(options)
         return
-    print(
-        f"{'copies':>6} {'atoms':>9} {'seconds':>9} {'µs/atom':>8} {'of processors':>14} {'peak MiB':>9}"
-    )
+    print("copies     atoms   seconds  µs/atom  of processors  peak MiB")
     for copies in options.copies.split(","):
         repeats = options.repeats if int(copies) < 50 else 1
         arguments = [sys.executable, __file__, "--one", copies, "--repeats", str(repeats)]
