@@ -7,9 +7,9 @@
 Nothing is used but topology, mapping, beads and, without --no-hands, the hands that ``backmap
 --like`` finds in a structure of the reference. The reference data (folders ``sps`` and ``liquids``
 inside the folder that --data or DEEPBACKMAP_DATA names, else ``../shared/data`` beside the
-repository) are published structures. The liquids' files lack their 1-4 pairs, which are listed here from those of the force field, so that GROMACS must be
-installed for them. Every figure compares the first frames with all reference frames; a floor is
-that of ``evaluate`` for so many frames.
+repository) are published structures. The liquids' files lack their 1-4 pairs, which are listed here
+from those of the force field, so that GROMACS must be installed for them. Every figure compares the
+first frames with all reference frames; a floor is that of ``evaluate`` for so many frames.
 """
 
 from __future__ import annotations
