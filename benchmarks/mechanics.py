@@ -175,18 +175,18 @@ def parts(engine: Mechanics, x: np.ndarray, beads: np.ndarray, box: np.ndarray) 
     engine._project(work, 1e-6)
     listing = median(lambda: engine._list(work), 5)
     field, groups = engine._field(0.0), engine._places.groups
-    moved, kinetic = np.zeros((2, len(groups.types)))
+    moved, kinetic = np.zeros(len(groups.types)), np.zeros(2)
     lists = work.lists
     assert lists is not None
     near = median(lambda: steps.forces_of_pairs(lists, field, work.state, False, 0.0), 20)
 
-    def molecules() -> None:
-        steps.molecule_steps(
-            work.tables, groups, work.state, lists.slots, lists.points, engine._quantiles, 0.95, 1,
-            4.7, 0.002, 0.003, 1e-6, moved, kinetic,
+    def step() -> None:
+        steps.advance(
+            work.tables, groups, work.state, lists, field, engine._quantiles, 0.95, 0, 1, 2, 0,
+            np.full(2, 4.7), 0.002, 0.003, (1e-6, 1e-6), np.inf, moved, kinetic,
         )  # fmt: skip
 
-    found = {"list": listing, "pairs": near, "molecules": median(molecules, 20)}
+    found = {"list": listing, "pairs": near, "molecules": median(step, 20) - near}
     energies = np.zeros(len(groups.types) * 7 * 4)
     found["of these bonded"] = median(
         lambda: steps.bonded_all(

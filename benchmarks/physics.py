@@ -4,12 +4,12 @@
     python benchmarks/physics.py --systems octane cumene --frames 10 --steps 100 200
     python benchmarks/physics.py --smoke
 
-Nothing is used but topology, mapping, beads and, with --hands, the hands of the stereocentres. The
-reference data (folders ``sps`` and ``liquids`` inside the folder that --data or DEEPBACKMAP_DATA
-names, else ``../shared/data`` beside the repository) are published structures. The liquids' files
-lack their 1-4 pairs, which are listed here from those of the force field, so that GROMACS must be
-installed for them. Every figure compares the first frames with all reference frames; a floor is
-that of ``evaluate`` for so many frames.
+Nothing is used but topology, mapping, beads and, without --no-hands, the hands that ``backmap
+--like`` finds in a structure of the reference. The reference data (folders ``sps`` and ``liquids``
+inside the folder that --data or DEEPBACKMAP_DATA names, else ``../shared/data`` beside the
+repository) are published structures. The liquids' files lack their 1-4 pairs, which are listed here
+from those of the force field, so that GROMACS must be installed for them. Every figure compares the
+first frames with all reference frames; a floor is that of ``evaluate`` for so many frames.
 """
 
 from __future__ import annotations
@@ -23,12 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
 from quality import data_folder
 
-from deepbackmap.blocks.handedness import Handedness
-from deepbackmap.chemistry.stereo import canonical_ranks, stereocentres
+from deepbackmap.api.hands import find_hands
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Evaluation, Plan, Sample, evaluate_samples, measure
 from deepbackmap.io.topology import read_topology
@@ -38,7 +35,6 @@ from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.tables import bond_distances
 from deepbackmap.system import Structure, Topology
-from deepbackmap.system.whole import make_whole
 
 OCTANE = """
 weights: mass
@@ -73,9 +69,12 @@ class Case:
 
     name: str
     temperature: float
+    file: MappingFile
     mapping: SystemMapping
     reference: list[Structure]
     beads: list[Structure]
+    like: Path
+    """A structure of the reference, whose hands are wanted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +112,10 @@ def run(name: str, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         case = liquid(name, root, Path(scratch)) if name in LIQUIDS else polystyrene(name, root)
     case = replace(case, beads=case.beads[: options.frames])
-    hands = None if options.no_hands else hands_of(case)
+    hands = None
+    if not options.no_hands:
+        found = find_hands(case.mapping, case.file, None, like=case.like, of_beads=True)
+        hands = found.handedness
     few = {"conformations": 128, "pieces": 64} if options.smoke else {}
     for steps in options.steps:
         how = PhysicsSamplingOptions(relaxation=steps, **few)
@@ -155,12 +157,13 @@ MUST = ("inverted", "bonds through", "pairs closer", "g(r)", "re-mapped", "small
 def polystyrene(name: str, root: Path) -> Case:
     """Two beads a monomer."""
     folder, kelvin = root / "sps", POLYSTYRENE[name]
-    mapping = load_mapping("ps-two-bead").resolve(read_topology(folder / "topol.top"))
+    file = load_mapping("ps-two-bead")
+    mapping = file.resolve(read_topology(folder / "topol.top"))
     atoms, beads = (
         frames(folder / f"{kind}.gro", folder / f"test_{kelvin}K_{kind}.xtc")
         for kind in ("aa", "cg")
     )
-    return Case(name, float(kelvin), mapping, atoms, beads)
+    return Case(name, float(kelvin), file, mapping, atoms, beads, folder / "aa.gro")
 
 
 def liquid(name: str, root: Path, scratch: Path) -> Case:
@@ -168,9 +171,10 @@ def liquid(name: str, root: Path, scratch: Path) -> Case:
     molecule, count, text, alias = LIQUIDS[name]
     folder = root / "liquids" / name
     top = with_pairs(folder / f"{molecule}.itp", scratch, molecule, count, alias)
-    mapping = MappingFile.from_text(text, f"mapping of {name}").resolve(top)
+    file = MappingFile.from_text(text, f"mapping of {name}")
+    mapping = file.resolve(top)
     atoms, beads = (frames(folder / f"{kind}.gro", folder / f"{kind}.xtc") for kind in ("aa", "cg"))
-    return Case(name, 350.0, mapping, atoms, beads)
+    return Case(name, 350.0, file, mapping, atoms, beads, folder / "aa.gro")
 
 
 def with_pairs(itp: Path, scratch: Path, molecule: str, count: int, alias: str) -> Topology:
@@ -209,28 +213,6 @@ def frames(structure: Path, trajectory: Path) -> list[Structure]:
     """All frames of a file."""
     with read_frames(structure, trajectory) as source:
         return list(source)
-
-
-def hands_of(case: Case) -> Handedness | None:
-    """The hands of all centres in the first reference frame.
-
-    Centres are atoms with four branches that differ in the bond graph or by the beads that own
-    them: where a bead says which of two like methyl groups is which, molecular dynamics keeps
-    their hand and physics alone cannot know it.
-    """
-    topology, first = case.mapping.topology, case.reference[0]
-    whole = make_whole(first.positions, first.box, topology, source="reference")
-    each = [
-        stereocentres(m, canonical_ranks(m) * beads.n_beads + beads.owner)
-        for m, beads in zip(topology.molecule_types, case.mapping.molecules, strict=True)
-    ]
-    offsets, index = topology.molecule_offsets()[:-1], topology.molecule_type_index()
-    atoms = np.concatenate([each[t] + o for t, o in zip(index, offsets, strict=True)])
-    if not len(atoms):
-        return None
-    a, b, c, d = (whole[atoms[:, k]] for k in (1, 2, 3, 4))
-    sign = np.sign(np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)).astype(np.int64)
-    return Handedness(torch.from_numpy(atoms), torch.from_numpy(sign))
 
 
 if __name__ == "__main__":

@@ -200,3 +200,45 @@ def test_sides_of_double_bonds_come_with_the_hands(tmp_path):
     shown = find_hands(mapped.resolve(system), mapped, None, like=tmp_path / "like.gro")
     assert shown.sides.side.tolist() == [1, 1]
     assert not shown.handedness.any_wrong(frame.positions)
+
+
+ISOPROPYL = """
+weights: mass
+residues:
+  MOL:
+    beads:
+      - {name: L, type: M, atoms: [C3], owns: [C3, C1, H2]}
+      - {name: R, type: M, atoms: [C4]}
+      - {name: X, type: X, atoms: [O5]}
+"""
+"""A carbon with a hydrogen and three others; two of these are alike but for their beads."""
+
+
+def test_a_reference_tells_hands_that_only_beads_make(tmp_path):
+    system = topology(
+        molecule(["C", "H", "C", "C", "O"], [(0, k) for k in range(1, 5)]), counts=[3]
+    )
+    mapped = MappingFile.from_text(ISOPROPYL, "m.yaml")
+    x = np.array([[0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 0.09
+    mirror = x * [1, 1, -1]
+    frame = Structure(np.concatenate([x + 1.0, mirror + 2.0, x + 3.0]), 4.0 * np.eye(3))
+    with open_writer(tmp_path / "like.gro", atom_table(system)) as writer:
+        writer.write(frame)
+    where = (mapped.resolve(system), mapped, None)
+    assert find_hands(*where, like=tmp_path / "like.gro").handedness is None
+    found = find_hands(*where, like=tmp_path / "like.gro", of_beads=True)
+    assert found.centres.atoms[:, 0].tolist() == [0, 5, 10]
+    sign = found.hands.sign
+    assert np.abs(sign).tolist() == [1, 1, 1] and (sign * sign[0]).tolist() == [1, -1, 1]
+    assert not found.handedness.any_wrong(frame.positions)
+    swapped = frame.positions.reshape(3, 5, 3)[:, [0, 1, 3, 2, 4]].reshape(-1, 3)
+    assert found.handedness.any_wrong(swapped)
+    assert find_hands(*where, of_beads=True).handedness is None
+
+
+def test_true_stereocentres_are_not_counted_twice(sources):
+    system, folder, _ = sources
+    plain = find_hands(system, file(), None, like=folder / "like.gro")
+    more = find_hands(system, file(), None, like=folder / "like.gro", of_beads=True)
+    assert np.array_equal(more.centres.atoms, plain.centres.atoms)
+    assert np.array_equal(more.hands.sign, plain.hands.sign)

@@ -51,24 +51,25 @@ def _add(size, number, x, f, atoms, count, values, width, e, cell):
     bonded.add_terms(size, number, x, f, 0, atoms, 0, count, values, 0, width, e, 0, True, cell)
 
 
-def by_kernel(kind, x, atoms, parameters, cell=()):
+def by_kernel(kind, x, atoms, parameters, cell=(), grids=None):
     """Energies (lanes,) and forces (lanes, n, 3) of some terms."""
     state = np.ascontiguousarray(x.transpose(1, 2, 0)).ravel()
-    values = np.ascontiguousarray(bonded.KERNELS[kind].prepare(parameters), dtype=float)
+    values = bonded.KERNELS[kind].prepare(parameters)
     f, e = np.zeros_like(state), np.zeros(LANES)
     places = (3 * LANES * atoms).ravel()
     kernel = bonded.KERNELS[kind]
     lattice = np.asarray(cell, dtype=float).ravel()
     _add(
-        kernel.loop, kernel.number, state, f, places, len(atoms), values.ravel(), values.shape[1],
-        e, lattice,
+        kernel.loop, kernel.number, state, f, places, len(atoms),
+        bonded.with_grids(values, grids), values.shape[1], e, lattice,
     )  # fmt: skip
     return e, f.reshape(x.shape[1], 3, LANES).transpose(2, 0, 1)
 
 
-def by_autograd(kind, x, atoms, parameters):
+def by_autograd(kind, x, atoms, parameters, **grids):
     at = torch.tensor(x, requires_grad=True)
-    energy = terms.FUNCTIONS[kind](at, torch.tensor(atoms), torch.tensor(parameters)).sum(-1)
+    function = functools.partial(terms.FUNCTIONS[kind], **grids)
+    energy = function(at, torch.tensor(atoms), torch.tensor(parameters)).sum(-1)
     energy.sum().backward()
     return energy.detach().numpy(), -at.grad.numpy()
 
@@ -117,6 +118,78 @@ def test_degenerate_geometry_has_finite_forces(kind):
     energies, forces = by_kernel(kind, x, np.arange(count)[None], np.array([row]))
     assert np.isfinite(energies).all()
     assert np.isfinite(forces).all()
+
+
+CURVES = {
+    "bond_table": (2, 0.1, 0.03),
+    "bond_table_nc": (2, 0.2, 0.02),
+    "angle_table": (3, 0.4, 0.17),
+    "dihedral_table": (4, -math.pi, 2 * math.pi / 13),
+}
+"""Atoms, start and spacing: distances and angles beyond both ends occur."""
+
+
+def tabulated(kind, rng):
+    """Five terms of seven atoms with parameters, and three tables."""
+    rows = rng.integers(0, 3, (5, 1)).astype(float)
+    if kind == "cmap":
+        count, parameters, grids = 5, rows, rng.normal(0.0, 1.0, (3, 4, 8, 8))
+    else:
+        count, start, spacing = CURVES[kind]
+        k = rng.uniform(0.5, 1.5, (5, 1))
+        same = np.tile([start, spacing, 14.0], (5, 1))
+        parameters, grids = np.hstack([k, rows, same]), rng.normal(0.0, 1.0, (3, 2, 14))
+    return np.array([rng.permutation(7)[:count] for _ in range(5)]), parameters, grids
+
+
+@pytest.mark.parametrize("kind", [*CURVES, "cmap"])
+@pytest.mark.parametrize("seed", range(4))
+def test_kernels_of_tables_are_the_gradients_of_the_terms_and_their_own(kind, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0.0, 0.2, (LANES, 7, 3))
+    atoms, parameters, grids = tabulated(kind, rng)
+    energies, forces = by_kernel(kind, x, atoms, parameters, grids=grids)
+    expected = by_autograd(kind, x, atoms, parameters, grids=torch.tensor(grids))
+    np.testing.assert_allclose(energies, expected[0], rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(forces, expected[1], rtol=0, atol=1e-9 * np.abs(forces).max())
+    way, step = rng.normal(0.0, 1.0, x.shape), 1e-7
+    up, down = (
+        by_kernel(kind, x + s * step * way, atoms, parameters, grids=grids)[0] for s in (1, -1)
+    )
+    work = (forces * way).sum(axis=(1, 2))
+    np.testing.assert_allclose((down - up) / (2 * step), work, atol=1e-5 * np.abs(forces).max())
+
+
+@pytest.mark.parametrize("kind", [*CURVES, "cmap"])
+def test_tables_have_finite_forces_at_degenerate_geometry_and_none_where_nothing_is(kind):
+    atoms, parameters, grids = tabulated(kind, np.random.default_rng(0))
+    x = np.zeros((LANES, 7, 3))
+    x[1, :, 0] = 0.1 * np.arange(7)
+    x[2, :, 0] = 0.1 * (np.arange(7) % 2)
+    energies, forces = by_kernel(kind, x, atoms, parameters, grids=grids)
+    assert np.isfinite(energies).all() and np.isfinite(forces).all()
+    x[3] = np.nan  # must not be taken for a place in memory
+    energies, forces = by_kernel(kind, x, atoms, parameters, grids=grids)
+    assert np.isfinite(forces[:3]).all()
+
+
+def test_curves_pass_through_their_points():
+    """Two atoms at the distances of the points; halfway it is the cubic's mean."""
+    values = np.array([[[3.0, -1.0, 2.0, 5.0], [0.5, 1.5, -2.0, 4.0]]])
+    row = np.array([[2.0, 0.0, 0.1, 0.2, 4.0]])
+
+    def at(*distances):
+        x = np.zeros((LANES, 2, 3))
+        x[:, 1, 2] = distances
+        return by_kernel("bond_table", x, np.array([[0, 1]]), row, grids=values)
+
+    energies, forces = at(0.1, 0.3, 0.5, 0.7)
+    np.testing.assert_allclose(energies, 2.0 * values[0, 0], atol=1e-12)
+    np.testing.assert_allclose(forces[:, 0, 2], 2.0 * values[0, 1], atol=1e-12)
+    energies, forces = at(0.05, 0.8, 0.2, 0.6)
+    halfway = 0.5 * (3.0 - 1.0) + 0.2 * (0.5 - 1.5) / 8, 0.5 * (2.0 + 5.0) + 0.2 * (-2.0 - 4.0) / 8
+    np.testing.assert_allclose(energies, 2.0 * np.array([2.975, 5.4, *halfway]), atol=1e-12)
+    np.testing.assert_allclose(forces[:2, 0, 2], [1.0, 8.0], atol=1e-12)
 
 
 def test_a_fraction_of_a_multiplicity_is_left_to_automatic_differentiation():

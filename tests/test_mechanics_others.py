@@ -154,6 +154,27 @@ def test_energies_of_whole_boxes_are_those_of_gromacs_in_double_precision(stored
     assert found == pytest.approx(expected, rel=CLOSE)
 
 
+def test_every_kind_of_term_in_one_box_is_that_of_openmm():
+    """Curves and maps among them, which are compiled as the common kinds are."""
+    from test_dynamics_kinds import with_sites
+    from test_forcefield_kinds import BOX, positions, topology
+
+    whole = with_sites(topology(), ())
+    x = make_whole(positions(), BOX, whole)
+    left = dict.fromkeys(table.kind for m in Mechanics(bare_mapping(whole))._tables_for(
+        np.zeros(0, dtype=bool))[1] for table in m)  # fmt: skip
+    assert not {kind for kind in left if KINDS[kind].grids}
+    for term in ("bond", "angle", "proper"):
+        part = only(whole, term)
+        energy, forces = by_openmm(part, x, BOX)
+        engine = Mechanics(bare_mapping(part), rigid=False, cutoff=CUTOFF, epsilon=2.5)
+        none = np.zeros((0, 3))
+        found = engine.forces(x, none, BOX)
+        np.testing.assert_allclose(found, forces, rtol=0, atol=CLOSE * np.abs(forces).max())
+        energies = engine.energies(x, none, BOX)
+        assert sum(e.sum() for e in energies.values()) == pytest.approx(energy, rel=CLOSE)
+
+
 @pytest.mark.skipif(shutil.which("gmx") is None, reason="needs GROMACS")
 def test_forces_of_a_box_are_those_of_gromacs_as_far_as_it_has_digits(tmp_path):
     topology, x, box = polystyrene()

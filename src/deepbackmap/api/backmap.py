@@ -199,7 +199,8 @@ def backmap(
         bead_tolerance: standard deviation of a coordinate of a bead about where it was given, nm;
             0: exactly there; None: found out from the beads.
         like: a structure, of the system or of one of its molecules, whose stereocentres have the
-            hands that are wanted.
+            hands that are wanted; without a model also of centres that only beads make, as of the
+            two methyl groups of an isopropyl group that belong to different beads.
         labels: text file with one label a bead whose last letter says the hand (docs/hands.md).
         moved: .pdb of the beads to write, with how far (in Angstrom) each was moved in the column
             of temperature factors, by which viewers colour.
@@ -268,7 +269,7 @@ def backmap(
         _check_times(source, system.options)
         hands = find_hands(
             system.beads, system.file, system.model.spec, like=like, labels=labels,
-            beads=source[0] if len(source) else None,
+            beads=source[0] if len(source) else None, of_beads=system.path is None,
         )  # fmt: skip
         if system.path is not None:
             refuse_unknown_types(system.model.spec, system.beads, system.path)

@@ -96,6 +96,7 @@ def find_hands(
     like: str | Path | None = None,
     labels: str | Path | None = None,
     beads: Structure | None = None,
+    of_beads: bool = False,
 ) -> FoundHands:
     """Each stereocentre's hand from the first source that knows it.
 
@@ -109,6 +110,8 @@ def find_hands(
         like: structure of the whole system or of one of its molecules.
         labels: text file with one label a bead, whose last letter says the hand.
         beads: a frame of them.
+        of_beads: whether ``like`` also tells the hands of centres that only beads make
+            (``tacticity.find_centres``), for methods that can take them.
 
     Raises:
         InputError: a source does not fit the system.
@@ -116,9 +119,14 @@ def find_hands(
     centres = tacticity.find_centres(system)
     nothing = hands.told(np.zeros(len(centres.atoms), dtype=np.int64), "assumed")
     sources, sides = [nothing], WantedSides.nothing()
+    others: tuple[Centres, Hands] | None = None
     if like is not None:
-        found, sides = _like(system, centres, like)
-        sources.append(found)
+        given = _read(like)
+        sources.append(hands.from_reference(system.topology, centres, *given))
+        sides = hands.sides_from_reference(system.topology, *given)
+        if of_beads:
+            more = tacticity.find_centres(system, of_beads=True)
+            others = more, hands.from_reference(system.topology, more, *given)
     if labels is not None:
         given = hands.read_labels(labels)
         sources.append(hands.from_labels(system, centres, given, MEANING, str(labels)))
@@ -130,17 +138,15 @@ def find_hands(
             sources.append(bead_hands.from_beads(statistics, system, centres, [beads], [pattern]))
         sources.append(hands.from_pattern(centres, spec.handedness))
     sides = sides.before(double_bonds_from_mapping(file, system))
-    return FoundHands(centres, hands.combine(*sources), sides)
+    known = hands.combine(*sources)
+    if others is not None:
+        centres, known = tacticity.joined(centres, others[0]), hands.joined(known, others[1])
+    return FoundHands(centres, known, sides)
 
 
-def _like(system: SystemMapping, centres: Centres, path: str | Path) -> tuple[Hands, WantedSides]:
-    """Hands and sides of double bonds as a structure has them."""
+def _read(path: str | Path) -> tuple[Structure, tuple[str, ...] | None, str]:
+    """The structure of a file, its names, and the file, as ``hands.from_reference`` takes them."""
     with read_frames(path, lone=True) as source:
         if not len(source):
             raise InputError(f"{path}: expected a structure, found none")
-        names = source.table.names if source.table.named else None
-        given = (source[0], names, str(path))
-        return (
-            hands.from_reference(system.topology, centres, *given),
-            hands.sides_from_reference(system.topology, *given),
-        )
+        return source[0], source.table.names if source.table.named else None, str(path)

@@ -58,6 +58,15 @@ def told(sign: Int64[np.ndarray, "c"], word: str) -> Hands:
     return Hands(sign.astype(np.int64), source, np.where(known, 1.0, 0.5))
 
 
+def joined(first: Hands, second: Hands) -> Hands:
+    """Hands of two sets of centres, one after the other."""
+    return Hands(
+        np.concatenate([first.sign, second.sign]),
+        np.concatenate([first.source, second.source]),
+        np.concatenate([first.sure, second.sure]),
+    )
+
+
 def combine(*sources: Hands) -> Hands:
     """Each centre from the first of the sources that knows it.
 

@@ -53,15 +53,19 @@ class KnownHands:
         return cls(centres.atoms, expected_signs(centres, pattern))
 
 
-def find_centres(mapping: SystemMapping) -> Centres:
+def find_centres(mapping: SystemMapping, *, of_beads: bool = False) -> Centres:
     """All stereocentres of a system, in the order of its atoms.
 
     Args:
         mapping: tells which bead owns each atom.
+        of_beads: find instead those atoms that are stereocentres only because beads tell two of
+            their four branches apart, as the two methyl groups of an isopropyl group. Which one
+            belongs to which bead is a hand that molecular dynamics keeps.
     """
     topology = mapping.topology
     per_type = [
-        _of_molecule(m, b) for m, b in zip(topology.molecule_types, mapping.molecules, strict=True)
+        _of_molecule(m, b, of_beads)
+        for m, b in zip(topology.molecule_types, mapping.molecules, strict=True)
     ]
     atoms, kinds, parity = [np.zeros((0, 5), dtype=np.int64)], [], [np.zeros(0, dtype=np.int64)]
     start = 0
@@ -76,7 +80,7 @@ def find_centres(mapping: SystemMapping) -> Centres:
     return Centres(np.concatenate(atoms), tuple(kinds), np.concatenate(parity))
 
 
-def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
+def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping, of_beads: bool) -> Centres:
     if not beads.n_beads:
         return Centres(np.zeros((0, 5), dtype=np.int64), (), np.zeros(0, dtype=np.int64))
     rank = np.empty(beads.n_beads, dtype=np.int64)
@@ -91,8 +95,12 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
         return molecule.atom_types[branch], int(rank[beads.owner[branch]]), branch
 
     ranks = stereo.canonical_ranks(molecule)
+    found = stereo.stereocentres(molecule, ranks)
+    if of_beads:
+        told_apart = stereo.stereocentres(molecule, ranks * beads.n_beads + beads.owner)
+        found = told_apart[~np.isin(told_apart[:, 0], found[:, 0])]
     rows, kinds, parity, in_bead = [], [], [], dict[int, int]()
-    for centre, *branches in stereo.stereocentres(molecule, ranks).tolist():
+    for centre, *branches in found.tolist():
         bead = int(beads.owner[centre])
         number = in_bead.get(bead, 0)
         in_bead[bead] = number + 1
@@ -103,6 +111,15 @@ def _of_molecule(molecule: MoleculeType, beads: MoleculeMapping) -> Centres:
         np.array(rows, dtype=np.int64).reshape(-1, 5),
         tuple(kinds),
         np.array(parity, dtype=np.int64),
+    )
+
+
+def joined(first: Centres, second: Centres) -> Centres:
+    """Two sets of centres, one after the other."""
+    return Centres(
+        np.concatenate([first.atoms, second.atoms]),
+        first.kinds + second.kinds,
+        np.concatenate([first.parity, second.parity]),
     )
 
 

@@ -3,10 +3,14 @@
 Terms of one kind are worked through one after the other, each for ``LANES`` copies of a molecule
 type at once. A kind is one function from an internal coordinate and the term's parameters to its
 energy and slope; ``KERNELS`` says which, and how the columns of ``system.kinds.KINDS``
-become the parameters that it takes. Three loops (distances, angles, dihedrals) choose among these
-functions, so that the geometry is compiled once for all kinds. ``PARTS`` takes kinds apart that are
-sums of others. Kinds that are nowhere here go through ``forcefield.terms`` and automatic
-differentiation: slow, but right.
+become the parameters that it takes. Loops over distances, angles and dihedrals choose among these
+functions, so that the geometry is compiled once for all kinds; maps of two dihedrals have one of
+their own. ``PARTS`` takes kinds apart that are sums of others. Kinds that are nowhere here go
+through ``forcefield.terms`` and automatic differentiation: slow, but right.
+
+Tables of kinds that have them (``BondedTerms.grids``) follow the parameters of all terms: the
+number of points, then the tables one after the other. Each term says how far on from its own
+parameters that is.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from deepbackmap.forcefield.terms import (
 from deepbackmap.mechanics.images import difference
 from deepbackmap.mechanics.lanes import (
     LANES,
+    double4,
     exponential,
+    gather,
     inner,
     load,
     logarithm,
@@ -36,6 +42,7 @@ from deepbackmap.mechanics.lanes import (
     root,
     select,
     store,
+    whole,
 )
 from deepbackmap.quantities import COULOMB
 
@@ -215,6 +222,43 @@ def _harmonic_dihedral(phi, cosine, sine, parameters, p):
     return 0.5 * parameters[p + 1] * d * d, parameters[p + 1] * d
 
 
+@inner
+def _hermite(t):
+    """Weights of both values and both slopes of a cubic between 0 and 1."""
+    far, left = t * t * (3.0 - 2.0 * t), 1.0 - t
+    return 1.0 - far, far, t * left * left, t * t * (t - 1.0)
+
+
+@inner
+def _hermite_slopes(t):
+    """Their derivatives."""
+    far = 6.0 * t * (1.0 - t)
+    return far * -1.0, far, (1.0 - t) * (1.0 - 3.0 * t), t * (3.0 * t - 2.0)
+
+
+@inner
+def _curve(q, parameters, p):
+    # a distance, angle or dihedral; straight beyond the ends as in ``forcefield.terms``
+    k, spacing, last = parameters[p], parameters[p + 3], parameters[p + 4] - 1.0
+    grids = p + int(parameters[p + 5])
+    points = int(parameters[grids])
+    first = grids + 1 + int(parameters[p + 1]) * 2 * points
+    place = (q - parameters[p + 2]) * (1.0 / spacing)
+    inside = select(place > 0.0, place, 0.0)  # what is not a number is no place in memory
+    inside = select(inside < last, inside, last)
+    left = whole(inside)
+    left = select(left < last, left, last - 1.0)
+    t, at = inside - left, left + float(first)
+    y0, y1 = gather(parameters, at), gather(parameters, at + 1.0)
+    d0, d1 = gather(parameters, at + float(points)), gather(parameters, at + float(points + 1))
+    h, g = _hermite(t), _hermite_slopes(t)
+    beyond = place - inside
+    end = select(beyond < 0.0, d0, d1)
+    value = h[0] * y0 + h[1] * y1 + spacing * (h[2] * d0 + h[3] * d1 + beyond * end)
+    slope = (g[1] * (1.0 / spacing)) * (y1 - y0) + g[2] * d0 + g[3] * d1
+    return k * value, k * slope
+
+
 Columns = Float64[np.ndarray, "m p"]
 Prepared = Float64[np.ndarray, "m q"]
 
@@ -247,24 +291,44 @@ def _charges(columns: Columns) -> Prepared:
     return COULOMB * columns
 
 
+def _tabulated(columns: Columns) -> Prepared:
+    # behind its parameters each term has those of the terms that follow, then come the tables
+    count, width = columns.shape
+    ahead = (width + 1) * np.arange(count, 0, -1.0)
+    return np.concatenate([columns, ahead[:, None]], axis=1)
+
+
+def with_grids(
+    values: Prepared, grids: Float64[np.ndarray, "..."] | None
+) -> Float64[np.ndarray, "r"]:
+    """The parameters of all terms of one kind, with their tables behind them.
+
+    Args:
+        values: as ``Kernel.prepare`` makes them.
+        grids: as ``BondedTerms.grids``.
+    """
+    behind = [] if grids is None else [np.array([grids.shape[-1]]), grids.ravel()]
+    return np.concatenate([values.ravel(), *behind]).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """How terms of one kind are worked out."""
 
     loop: int
-    """Atoms of a term, which say what it is a function of."""
+    """Atoms of a term, which say what it is a function of: which loop."""
     number: int
     """Of the function, as its loop knows it."""
     prepare: Callable[[Columns], Prepared | None]
     """From the columns of the topology to what the kernel takes; None if it cannot take them."""
 
 
-DISTANCE, ANGLE, DIHEDRAL = 2, 3, 4
+DISTANCE, ANGLE, DIHEDRAL, MAP = 2, 3, 4, 5
 """Which loop: by the atoms of a term."""
-HARMONIC, RESTRICTED = 0, 1
-LENNARD_JONES, CHARGES, G96, MORSE, CUBIC, FENE = range(2, 8)
-COSINE, QUARTIC = 2, 3
-PERIODIC, POLYNOMIAL = 2, 3
+HARMONIC, RESTRICTED, CURVE = 0, 1, 2
+LENNARD_JONES, CHARGES, G96, MORSE, CUBIC, FENE = range(3, 9)
+COSINE, QUARTIC = 3, 4
+PERIODIC, POLYNOMIAL = 3, 4
 """Which function: numbers are those of one loop."""
 
 KERNELS = {
@@ -274,17 +338,22 @@ KERNELS = {
     "morse": Kernel(DISTANCE, MORSE, _as_they_are),
     "bond_cubic": Kernel(DISTANCE, CUBIC, _as_they_are),
     "fene": Kernel(DISTANCE, FENE, _as_they_are),
+    "bond_table": Kernel(DISTANCE, CURVE, _tabulated),
+    "bond_table_nc": Kernel(DISTANCE, CURVE, _tabulated),
     "lj14": Kernel(DISTANCE, LENNARD_JONES, _powers),
     "lj14_powers": Kernel(DISTANCE, LENNARD_JONES, _as_they_are),
     "coulomb14": Kernel(DISTANCE, CHARGES, _charges),
     "angle": Kernel(ANGLE, HARMONIC, _as_they_are),
     "angle_g96": Kernel(ANGLE, COSINE, _cosines),
     "angle_quartic": Kernel(ANGLE, QUARTIC, _as_they_are),
+    "angle_table": Kernel(ANGLE, CURVE, _tabulated),
     "angle_restricted": Kernel(ANGLE, RESTRICTED, _cosines),
     "proper": Kernel(DIHEDRAL, PERIODIC, _phases),
     "ryckaert_bellemans": Kernel(DIHEDRAL, POLYNOMIAL, _as_they_are),
     "improper": Kernel(DIHEDRAL, HARMONIC, _as_they_are),
+    "dihedral_table": Kernel(DIHEDRAL, CURVE, _tabulated),
     "dihedral_restricted": Kernel(DIHEDRAL, RESTRICTED, _cosines),
+    "cmap": Kernel(MAP, HARMONIC, _tabulated),
 }
 """By kind of term, as in ``forcefield.terms.FUNCTIONS``."""
 PARTS = {"urey_bradley": (("angle", (0, 1, 2), (0, 1)), ("harmonic", (0, 2), (2, 3)))}
@@ -305,6 +374,8 @@ def _of_distance(number, r, parameters, p):
         return _bond_cubic(r, parameters, p)
     if number == FENE:
         return _fene(r, parameters, p)
+    if number == CURVE:
+        return _curve(r, parameters, p)
     return _harmonic(r, parameters, p)
 
 
@@ -316,6 +387,8 @@ def _of_angle(number, theta, cosine, sine, parameters, p):
         return _quartic_angle(theta, cosine, sine, parameters, p)
     if number == RESTRICTED:
         return _restricted(theta, cosine, sine, parameters, p)
+    if number == CURVE:
+        return _curve(theta, parameters, p)
     return _harmonic_angle(theta, cosine, sine, parameters, p)
 
 
@@ -327,6 +400,8 @@ def _of_dihedral(number, phi, cosine, sine, parameters, p):
         return _ryckaert_bellemans(phi, cosine, sine, parameters, p)
     if number == RESTRICTED:
         return _restricted(phi, cosine, sine, parameters, p)
+    if number == CURVE:
+        return _curve(phi, parameters, p)
     return _harmonic_dihedral(phi, cosine, sine, parameters, p)
 
 
@@ -388,39 +463,108 @@ def add_angles(number, x, f, base, atoms, a, count, parameters, p, width, e, at,
 
 
 @inner
+def _dihedral(x, i, j, m, n, cell):
+    """The dihedral of four atoms, its cosine and sine, where it is undefined, and what
+    ``_push_dihedral`` takes."""
+    u, v = difference(x, j, i, cell), difference(x, m, j, cell)
+    w = difference(x, n, m, cell)
+    first, second = cross(u, v), cross(v, w)
+    vv = dot(v, v)
+    axis = root(vv)
+    y, c = axis * dot(u, second), dot(first, second)
+    ff, ss = dot(first, first), dot(second, second)
+    product = root(ff * ss)
+    undefined = product < DIHEDRAL_UNDEFINED
+    safe = select(undefined, 1.0, product)
+    phi = select(undefined, 0.0, arctangent(y, c))
+    cosine, sine = select(undefined, 1.0, c / safe), select(undefined, 0.0, y / safe)
+    ends = axis / (ff + TINY), axis / (ss + TINY), dot(u, v) / (vv + TINY), dot(w, v) / (vv + TINY)
+    return phi, cosine, sine, undefined, first, second, ends
+
+
+@inner
+def _push_dihedral(f, i, j, m, n, slope, undefined, first, second, ends):
+    """Adds the forces of a dihedral with some slope."""
+    slope = select(undefined, 0.0, slope)
+    gi, gn = slope * ends[0] * -1.0, slope * ends[1]
+    start = (gi * first[0], gi * first[1], gi * first[2])
+    end = (gn * second[0], gn * second[1], gn * second[2])
+    uv, wv = ends[2], ends[3]
+    between = (
+        uv * start[0] - wv * end[0],
+        uv * start[1] - wv * end[1],
+        uv * start[2] - wv * end[2],
+    )
+    push(f, i, start, -1.0)
+    push(f, n, end, -1.0)
+    push(f, j, (start[0] + between[0], start[1] + between[1], start[2] + between[2]), 1.0)
+    push(f, m, (end[0] - between[0], end[1] - between[1], end[2] - between[2]), 1.0)
+
+
+@inner
 def add_dihedrals(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
     """Terms of the dihedral of four atoms."""
     for k in range(count):
         i, j = base + atoms[a + 4 * k], base + atoms[a + 4 * k + 1]
         m, n = base + atoms[a + 4 * k + 2], base + atoms[a + 4 * k + 3]
-        u, v = difference(x, j, i, cell), difference(x, m, j, cell)
-        w = difference(x, n, m, cell)
-        first, second = cross(u, v), cross(v, w)
-        vv = dot(v, v)
-        axis = root(vv)
-        y, c = axis * dot(u, second), dot(first, second)
-        ff, ss = dot(first, first), dot(second, second)
-        product = root(ff * ss)
-        undefined = product < DIHEDRAL_UNDEFINED
-        safe = select(undefined, 1.0, product)
-        phi = select(undefined, 0.0, arctangent(y, c))
-        cosine, sine = select(undefined, 1.0, c / safe), select(undefined, 0.0, y / safe)
+        phi, cosine, sine, undefined, first, second, ends = _dihedral(x, i, j, m, n, cell)
         value, slope = _of_dihedral(number, phi, cosine, sine, parameters, p + width * k)
-        slope = select(undefined, 0.0, slope)
-        gi, gn = slope * axis / (ff + TINY), slope * axis / (ss + TINY)
-        gi = gi * -1.0
-        start = (gi * first[0], gi * first[1], gi * first[2])
-        end = (gn * second[0], gn * second[1], gn * second[2])
-        uv, wv = dot(u, v) / (vv + TINY), dot(w, v) / (vv + TINY)
-        between = (
-            uv * start[0] - wv * end[0],
-            uv * start[1] - wv * end[1],
-            uv * start[2] - wv * end[2],
-        )
-        push(f, i, start, -1.0)
-        push(f, n, end, -1.0)
-        push(f, j, (start[0] + between[0], start[1] + between[1], start[2] + between[2]), 1.0)
-        push(f, m, (end[0] - between[0], end[1] - between[1], end[2] - between[2]), 1.0)
+        _push_dihedral(f, i, j, m, n, slope, undefined, first, second, ends)
+        if want:
+            store(e, at, load(e, at) + value)
+
+
+@inner
+def _cell_of_map(phi, points):
+    """Where an angle is in a map: the point before it, the one after, and how far between."""
+    place = (phi + math.pi) * (points * (0.5 / math.pi))
+    place = select(place > 0.0, place, 0.0)  # what is not a number is no place in memory
+    left = whole(place)
+    t = place - left
+    left = select(left < points, left, left - points)
+    right = left + 1.0
+    return left, select(right < points, right, right - points), t
+
+
+@inner
+def _map(phi, psi, parameters, p):
+    """Energy of a map and its slopes along both angles, as ``forcefield.terms.cmap``."""
+    grids = p + int(parameters[p + 1])
+    points = parameters[grids]
+    size, step = points * points, 2.0 * math.pi / points
+    a, b = _cell_of_map(phi, points), _cell_of_map(psi, points)
+    h, k = _hermite(a[2]), _hermite(b[2])
+    g, s = _hermite_slopes(a[2]), _hermite_slopes(b[2])
+    first = float(grids + 1) + parameters[p] * 4.0 * size
+    value, along, across = double4(0.0), double4(0.0), double4(0.0)
+    # derivative c of the grid: bit 1 along the first angle, bit 2 along the second
+    for c in range(4):
+        scale = 1.0
+        for _ in range(c % 2 + c // 2):
+            scale *= step
+        for i in range(2):
+            for j in range(2):
+                m, n = 2 * (c % 2) + i, 2 * (c // 2) + j
+                place = (a[0] if i == 0 else a[1]) * points + (b[0] if j == 0 else b[1])
+                corner = scale * gather(parameters, place + (first + c * size))
+                value = value + h[m] * k[n] * corner
+                along = along + g[m] * k[n] * corner
+                across = across + h[m] * s[n] * corner
+    return value, along * (1.0 / step), across * (1.0 / step)
+
+
+@inner
+def add_maps(x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell):
+    """Terms of two dihedrals that follow each other, of five atoms."""
+    for k in range(count):
+        i, j = base + atoms[a + 5 * k], base + atoms[a + 5 * k + 1]
+        m, n = base + atoms[a + 5 * k + 2], base + atoms[a + 5 * k + 3]
+        o = base + atoms[a + 5 * k + 4]
+        phi, _c, _s, undefined, first, second, ends = _dihedral(x, i, j, m, n, cell)
+        psi, _c, _s, undefined2, first2, second2, ends2 = _dihedral(x, j, m, n, o, cell)
+        value, along, across = _map(phi, psi, parameters, p + width * k)
+        _push_dihedral(f, i, j, m, n, along, undefined, first, second, ends)
+        _push_dihedral(f, j, m, n, o, across, undefined2, first2, second2, ends2)
         if want:
             store(e, at, load(e, at) + value)
 
@@ -437,5 +581,7 @@ def add_terms(size, number, x, f, base, atoms, a, count, parameters, p, width, e
         add_distances(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)
     elif size == ANGLE:
         add_angles(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)
-    else:
+    elif size == DIHEDRAL:
         add_dihedrals(number, x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)
+    else:
+        add_maps(x, f, base, atoms, a, count, parameters, p, width, e, at, want, cell)

@@ -127,22 +127,20 @@ def constraints_of(
     m, h = len(atoms), len(beads)
     diagonal = items.diagonal() * (1.0 + ridge)
     i, j, value = below(items)
-    widths = np.where(np.arange(m + h) < m, 1, 3)
-    order = _order(items.shape[0], i, j)
-    first = np.empty(m + h, dtype=np.int64)
-    first[order] = np.cumsum(widths[order]) - widths[order]
-    axes = np.arange(3)
-    bead_places = first[m:, None] + axes
+    bead_rows = m + np.arange(3 * h).reshape(-1, 3)
     pair, cross, between = i < m, (i >= m) & (j < m), j >= m
     ends = np.concatenate(
         [
-            np.stack([first[i[pair]], first[j[pair]]]),
-            np.stack([bead_places[i[cross] - m].ravel(), np.repeat(first[j[cross]], 3)]),
-            np.stack([bead_places[i[between] - m].ravel(), bead_places[j[between] - m].ravel()]),
+            np.stack([i[pair], j[pair]]),
+            np.stack([bead_rows[i[cross] - m].ravel(), np.repeat(j[cross], 3)]),
+            np.stack([bead_rows[i[between] - m].ravel(), bead_rows[j[between] - m].ravel()]),
         ],
         axis=1,
     )
     n = m + 3 * h
+    places = np.empty(n, dtype=np.int64)
+    places[_order(n, *ends)] = np.arange(n)
+    ends = places[ends]
     high, low = ends.max(axis=0), ends.min(axis=0)
     complete = _fill_in(n, high, low, None)
     found = complete or _fill_in(n, high, low, ROOM)
@@ -155,7 +153,7 @@ def constraints_of(
         atoms=atoms,
         lengths=lengths,
         beads=beads,
-        places=np.concatenate([first[:m], bead_places.ravel()]).astype(np.int64),
+        places=places,
         starts=starts,
         rows=rows,
         targets=_targets(starts, rows),
@@ -163,9 +161,9 @@ def constraints_of(
         pair_factors=value[pair],
         crossings=np.concatenate([j[cross, None], slots[p : p + 3 * c].reshape(-1, 3)], axis=1),
         crossing_factors=value[cross],
-        fixed=np.concatenate([slots[p + 3 * c :], own[first[:m]]]),
+        fixed=np.concatenate([slots[p + 3 * c :], own[places[:m]]]),
         fixed_values=np.concatenate([np.repeat(value[between], 3), diagonal[:m]]),
-        diagonals=own[bead_places.ravel()],
+        diagonals=own[places[m:]],
         diagonal_values=np.repeat(diagonal[m:], 3),
         incomplete=complete is None,
         pivots=np.array([WEAK * diagonal.min(), diagonal.mean()]) if n else np.zeros(2),
@@ -212,7 +210,8 @@ def below(
 
 
 def _order(n: int, i: Int64[np.ndarray, "e"], j: Int64[np.ndarray, "e"]) -> Int64[np.ndarray, "n"]:
-    """Items in the order of elimination (multiple minimum degree, SuperLU's)."""
+    """Rows in the order of elimination (multiple minimum degree, SuperLU's), from pairs of them
+    that meet."""
     if n < 3:
         return np.arange(n, dtype=np.int64)
     counts = np.bincount(i, minlength=n) + np.bincount(j, minlength=n) + 1.0

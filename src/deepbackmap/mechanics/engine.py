@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64, Int64
 from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, ReactionField
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics import pairs, steps
+from deepbackmap.mechanics.columns import ROOM
 from deepbackmap.mechanics.lanes import LANES, WIDTH
 from deepbackmap.mechanics.noise import quantiles
 from deepbackmap.mechanics.solver import TOLERANCE
@@ -405,6 +406,7 @@ class Mechanics:
             extra=np.zeros(0),
             cell=np.zeros(9) if box is None else np.asarray(box, dtype=np.float64).ravel(),
             across=self._across(positions, box),
+            room=np.empty((_available(), int(tables.first[:, ROOM].max(initial=0)))),
         )
         work = _Work(tables, state, left)
         if box is not None:

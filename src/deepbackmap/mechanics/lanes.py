@@ -9,18 +9,22 @@ spread over all elements; ``select`` chooses by a mask.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import operator
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic as _intrinsic
 from numba.extending import lower_builtin, models, register_model
@@ -41,39 +45,127 @@ def intrinsic(function: Callable[..., Any]) -> Any:
     return _intrinsic(inspect.unwrap(function))
 
 
-_ROOM = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()
-
-
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function itself, where tests have wrapped it to check its arguments."""
     return inspect.unwrap(function)
 
 
+class _PartLibrary(JITCodeLibrary):
+    """Code that others link: it is optimised as a part of these.
+
+    Numba by itself optimises each function, and makes machine code of it, before it is linked into
+    those that call it, where all of that is done again.
+    """
+
+    @property
+    def codegen(self) -> Any:
+        """It is asked for nothing else than where code lies that does not lie anywhere."""
+        return SimpleNamespace(set_env=lambda *_: None)
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    @classmethod
+    def _unserialize(cls, codegen: Any, state: Any) -> Any:
+        return JITCodeLibrary._unserialize(codegen, state)  # what was kept is no part
+
+
+class _Compiler(Compiler):  # type: ignore[misc]
+    """Compiles a function that Python calls; what is compiled on the way are parts."""
+
+    library = JITCodeLibrary
+
+    def define_pipelines(self) -> Any:
+        codegen = self.state.targetctx.codegen()
+        self.state.library = self.library(codegen, self.state.func_id.func_qualname)
+        self.state.library.enable_object_caching()
+        return super().define_pipelines()
+
+    def _compile_core(self) -> Any:
+        codegen = self.state.targetctx.codegen()
+        others, codegen._library_class = codegen._library_class, _PartLibrary
+        try:
+            return super()._compile_core()
+        finally:
+            codegen._library_class = others
+
+
+class _PartCompiler(_Compiler):
+    """Compiles a part."""
+
+    library = _PartLibrary
+
+
+LOOPS = dict.fromkeys(
+    ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
+)
+"""Of all that Numba can share among threads, ``prange`` loops alone; each takes long to compile."""
+
+
+def part(function: Callable[..., Any], **options: Any) -> Any:
+    """Compiles a function that is called by compiled ones only, never from Python.
+
+    Args:
+        function: loops over arrays.
+        options: of ``numba.njit``.
+    """
+    return njit(
+        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
+        pipeline_class=_PartCompiler, **options,
+    )(_plain(function))  # fmt: skip
+
+
+def threaded_part(function: Callable[..., Any]) -> Any:
+    """The same of a function whose ``prange`` loops are shared by threads."""
+    return part(function, parallel=LOOPS)
+
+
 def inner(function: Callable[..., Any]) -> Any:
-    """Compiles a function that allocates nothing and is called in inner loops only.
+    """The same of a function that allocates nothing and is called in inner loops.
 
     It neither owns nor counts references to arrays: counting them costs more than short loops do.
     """
-    return njit(_nrt=False)(_plain(function))  # type: ignore[call-overload]
+    return part(function, _nrt=False)
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compiles a function and keeps the outcome between runs."""
-    return _kept(njit(cache=True)(_plain(function)))
+def compiled(
+    function: Callable[..., Any], *, folder: Path = Path(__file__).parent, **options: Any
+) -> Any:
+    """Compiles a function and keeps the outcome between runs until any file of a folder changes.
+
+    Numba itself looks at the function's own file only, not at those of the functions it calls.
+
+    Args:
+        function: plain loops over arrays.
+        folder: with the functions that it calls.
+        options: of ``numba.njit``.
+    """
+    dispatcher = njit(
+        cache=True, error_model="numpy", no_cfunc_wrapper=True, pipeline_class=_Compiler, **options
+    )(_plain(function))
+    key, sources = dispatcher._cache._index_key, _digest(folder)
+    dispatcher._cache._index_key = lambda *args: (*key(*args), sources)
+    return dispatcher
 
 
 def threaded(function: Callable[..., Any]) -> Any:
     """The same of a function whose ``prange`` loops are shared by threads."""
-    return _kept(njit(cache=True, parallel=True)(_plain(function)))
+    return compiled(function, parallel=LOOPS)
 
 
-def _kept(dispatcher: Any) -> Any:
-    """Numba keeps functions until their own file changes; here until any file of the room does."""
-    key = dispatcher._cache._index_key
-    dispatcher._cache._index_key = lambda *args: (*key(*args), _ROOM)
-    return dispatcher
+@functools.cache
+def _digest(folder: Path) -> str:
+    """Of all files of a folder."""
+    sources = (path.read_bytes() for path in sorted(folder.glob("*.py")))
+    return hashlib.sha256(b"".join(sources)).hexdigest()
 
 
 class Lanes(types.Type):
@@ -177,6 +269,25 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, _OF[array.dtype]), emit
 
 
+@intrinsic
+def gather(typingctx: Any, array: Any, places: Any) -> Any:
+    """The vector of elements of an array at places, which are whole numbers."""
+    if array.dtype not in _OF:
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
+        found = ir.Constant(context.get_value_type(sig.return_type), ir.Undefined)
+        for k in range(sig.return_type.count):
+            lane = ir.Constant(ir.IntType(32), k)
+            place = builder.fptosi(builder.extract_element(args[1], lane), ir.IntType(64))
+            one = builder.load(builder.gep(data, [place]))
+            found = builder.insert_element(found, one, lane)
+        return found
+
+    return _OF[array.dtype](array, places), emit
+
+
 def _pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array = sig.args[0]
     data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
@@ -232,10 +343,11 @@ def _one_argument(name: str) -> Any:
     return apply
 
 
-root, magnitude, nearest, exponential, logarithm = (
-    _one_argument(name) for name in ("sqrt", "fabs", "rint", "exp", "log")
+root, magnitude, nearest, whole, exponential, logarithm = (
+    _one_argument(name) for name in ("sqrt", "fabs", "rint", "floor", "exp", "log")
 )
-"""Square roots, absolute values, nearest whole numbers; the last two element by element."""
+"""Square roots, absolute values, nearest and next lower whole numbers; the last two element by
+element."""
 
 
 @intrinsic

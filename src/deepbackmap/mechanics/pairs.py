@@ -27,11 +27,13 @@ from deepbackmap.mechanics.lanes import (
     float8,
     inner,
     load,
+    part,
     root,
     select,
     some,
     store,
     threaded,
+    threaded_part,
 )
 
 IMAGES = 27
@@ -46,7 +48,7 @@ TINY = np.float32(1e-6)
 """nm^2: squared distance below which pairs exert no more force, lest it overflow."""
 
 
-@compiled
+@part
 def _wrapped(x, where, box, inverse, offsets, fractions, lanes):
     """Fractional coordinates in the cell, and what was taken off; whether all are finite."""
     finite = True
@@ -127,7 +129,7 @@ def _sort(atoms, first, stop, fractions):
         gap //= 3
 
 
-@threaded
+@threaded_part
 def _sort_columns(atoms, first, count, fractions):
     for number in prange(len(count)):
         c = np.int64(number)
@@ -384,7 +386,7 @@ def _gather(points, shifts, base, own, moved):
             moved[3 * code + c] = shifts[code, c] - points[4 * base + c]
 
 
-@threaded
+@threaded_part
 def pair_forces(
     atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
     field, scale, charged, far, factor, where, forces, lanes,

@@ -24,18 +24,22 @@ from __future__ import annotations
 import numpy as np
 
 from deepbackmap.mechanics.columns import (
+    AIM,
     BOND_INVERSES,
     BONDS,
     CROSSING_FACTORS,
     CROSSINGS,
     DIAGONAL_VALUES,
     DIAGONALS,
+    FACTOR,
     FIXED,
     FIXED_VALUES,
+    GOAL,
     HELD,
     INCOMPLETE,
     LENGTHS,
     MEAN,
+    MOVE,
     N_ATOMS,
     N_BONDS,
     N_CROSSINGS,
@@ -48,12 +52,16 @@ from deepbackmap.mechanics.columns import (
     PAIRS,
     PIVOTS,
     PLACES,
+    ROOM,
     ROWS,
     SHARE_ATOMS,
     SHARE_INVERSES,
     SHARES,
+    SIDES,
+    START,
     STARTS,
     TARGETS,
+    UNITS,
     WEIGHTS,
 )
 from deepbackmap.mechanics.images import bead_at, bead_of, bead_off, difference
@@ -104,24 +112,16 @@ RELEASED = 1e12
 
 @inner
 def layout(T, t):
-    """Places of a group's arrays in its working memory, and the size of that.
+    """Places of a group's arrays in its working memory, and the size of that (``tables``).
 
     Units along the bonds, the factor, right side and solution, aim, move, start, and where held
     beads are to be; at the end, for conjugate gradients, three vectors and what is added to the
     diagonals of beads.
     """
-    n = 3 * LANES * T.first[t, N_ATOMS]
-    units = np.int64(0)
-    factor = units + 3 * LANES * T.first[t, N_BONDS]
-    sides = factor + LANES * (T.first[t, N_SLOTS] + 1)  # the last stands for what is left out
-    aim = sides + LANES * T.first[t, N_PLACES]
-    move = aim + n
-    start = move + n
-    goal = start + n
-    size = goal + 3 * LANES * T.first[t, N_HELD]
-    if T.first[t, INCOMPLETE]:
-        size += LANES * (3 * T.first[t, N_PLACES] + T.first[t, N_HELD])
-    return units, factor, sides, aim, move, start, goal, size
+    return (
+        T.first[t, UNITS], T.first[t, FACTOR], T.first[t, SIDES], T.first[t, AIM],
+        T.first[t, MOVE], T.first[t, START], T.first[t, GOAL], T.first[t, ROOM],
+    )  # fmt: skip
 
 
 @inner
@@ -489,12 +489,13 @@ def project(T, t, w, places, copies, tolerance, active, released, cell, small):
             not enough start again without.
     """
     _U, _L, _Y, X, _M, S, _G, _ = places
-    going, held, alone = copies, small, False
-    iterations = HELD_ITERATIONS if small else ITERATIONS
+    going = copies
     if small:
         copy_back(T, t, w, X, S, copies)
-    # one call for all: each constant argument would be compiled for anew
-    for _ in range(3):
+    # one call for all, whose arguments are no constants: each would be compiled for anew
+    for stage in range(0 if small else 1, 3):
+        held, alone = stage == 0, stage == 2
+        iterations = HELD_ITERATIONS if held else (BOND_ITERATIONS if alone else ITERATIONS)
         going = approach(
             T, t, w, places, going, iterations, tolerance, active, released, held, alone, cell
         )
@@ -502,9 +503,6 @@ def project(T, t, w, places, copies, tolerance, active, released, cell, small):
             break
         if held:
             copy_back(T, t, w, S, X, going)
-            iterations, held = ITERATIONS, False
-        else:
-            iterations, alone = BOND_ITERATIONS, True
 
 
 @inner

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import get_thread_id, prange
 
 from deepbackmap.mechanics.bonded import add_terms
 from deepbackmap.mechanics.columns import (
@@ -31,11 +31,13 @@ from deepbackmap.mechanics.lanes import (
     double4,
     inner,
     load,
+    part,
     root,
     select,
     some,
     store,
     threaded,
+    threaded_part,
 )
 from deepbackmap.mechanics.noise import hashed, piece
 from deepbackmap.mechanics.pairs import pair_forces
@@ -77,6 +79,9 @@ class State(NamedTuple):
     """Lattice vectors as rows, nine numbers, nm."""
     across: Any
     """1 for each type of which a molecule is bonded to its own image, else 0."""
+    room: Any
+    """Working memory of each thread, for the largest group: to ask for it anew in each step costs a
+    large molecule as much as its constraints."""
 
 
 class Lists(NamedTuple):
@@ -136,16 +141,30 @@ def bonded_forces(T, t, x, f, base, energies, at, want, cell):
 
 
 @inner
-def _draw(names, table, at, step, random):
-    """Three normal numbers for each copy of an atom."""
-    for k in range(LANES):
+def _draw(names, table, at, step, copies, random):
+    """Three normal numbers for each copy of an atom; stand-ins have those of the last."""
+    for k in range(copies):
         bits = hashed(names[at // 3 + k], step)
         for c in range(3):
             random[c * LANES + k] = table[piece(bits, c)]
+    for k in range(copies, LANES):
+        for c in range(3):
+            random[c * LANES + k] = random[c * LANES + copies - 1]
 
 
 @inner
-def _kick_and_drift(T, t, S, base, w, random, X, keep, table, step, warmth, timestep, largest):
+def _stand_in(T, t, f, base, copies):
+    """Gives stand-ins the forces of the last copy, so that they stay where it is."""
+    for k in range(3 * T.first[t, N_ATOMS]):
+        i = base + LANES * k
+        for c in range(copies, LANES):
+            f[i + c] = f[i + copies - 1]
+
+
+@inner
+def _kick_and_drift(
+    T, t, S, base, copies, w, random, X, keep, table, step, warmth, timestep, largest
+):  # fmt: skip
     """Force, half a drift, friction and noise, half a drift; forces are used up."""
     spread = np.sqrt((1.0 - keep * keep) * warmth)
     most = double4(largest * largest)
@@ -158,7 +177,7 @@ def _kick_and_drift(T, t, S, base, w, random, X, keep, table, step, warmth, time
         square = (k0 * k0 + k1 * k1 + k2 * k2) * (timestep * timestep)
         part = select(square > most, root(most / select(square > most, square, 1.0)), 1.0)
         if spread > 0.0:
-            _draw(S.names, table, at, step, random)
+            _draw(S.names, table, at, step, copies, random)
         size = spread * np.sqrt(inverse)
         for c in range(3):
             i = at + c * LANES
@@ -198,7 +217,7 @@ def _finish(T, t, S, base, w, X, S0, per_step, slots, points, constrained, out):
     store(out, LANES, kinetic)
 
 
-@compiled
+@part
 def _molecule_step(
     g,
     T,
@@ -219,11 +238,13 @@ def _molecule_step(
     """One group of ``molecule_steps``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
     places = layout(T, t)
-    _U, _L, _Y, X, _M, S0, goal, size = places
+    _U, _L, _Y, X, _M, S0, goal, _ = places
     cell = S.cell[: 9 * S.across[t]]
-    w = np.empty(size)
+    w = S.room[get_thread_id()]
     out = np.zeros(2 * LANES)
     nowhere, want = np.int64(0), len(out) == 0  # not constants, which would be compiled for anew
+    if G.copies[g] < LANES:
+        _stand_in(T, t, S.f, base, G.copies[g])
     bonded_forces(T, t, S.x, S.f, base, out, nowhere, want, cell)
     bead_forces(T, t, S.x, S.f, S.beads, S.softness, base, beads, warmth, cell)
     if len(S.extra):
@@ -231,8 +252,9 @@ def _molecule_step(
             i = base + LANES * k
             store(S.f, i, load(S.f, i) + load(S.extra, i))
     _kick_and_drift(
-        T, t, S, base, w, np.zeros(3 * LANES), X, keep, table, step, warmth, timestep, largest
-    )
+        T, t, S, base, G.copies[g], w, np.zeros(3 * LANES), X, keep, table, step, warmth, timestep,
+        largest,
+    )  # fmt: skip
     constrained = T.first[t, N_PLACES] > 0
     if constrained:
         set_goal(T, t, S.beads, beads, w, goal)
@@ -248,7 +270,7 @@ def _molecule_step(
     moved[g], kinetic[g] = worst, energy
 
 
-@threaded
+@threaded_part
 def molecule_steps(
     T, G, S, slots, points, table, keep, step, warmth, timestep, largest, tolerance, moved, kinetic
 ):  # fmt: skip
@@ -323,8 +345,8 @@ def advance(
     step = start
     while step < stop:
         # one call for both parts: each constant argument would be compiled for anew
-        for part in range(2 if F.far_every > 1 and step % F.far_every == 0 else 1):
-            forces_of_pairs(P, F, S, part > 0, float(F.far_every) if part > 0 else 1.0)
+        for far in range(2 if F.far_every > 1 and step % F.far_every == 0 else 1):
+            forces_of_pairs(P, F, S, far > 0, float(F.far_every) if far > 0 else 1.0)
         step += 1
         tolerance = tolerances[1] if step == last else tolerances[0]
         molecule_steps(
@@ -341,7 +363,7 @@ def advance(
     return step
 
 
-@compiled
+@part
 def _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off):
     """One group of ``project_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
@@ -350,7 +372,8 @@ def _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off):
     cell = S.cell[: 9 * S.across[t]]
     w = np.empty(size)
     n = 3 * LANES * T.first[t, N_ATOMS]
-    w[X : X + n] = S.x[base : base + n]
+    for k in range(n):
+        w[X + k] = S.x[base + k]
     set_goal(T, t, S.beads, beads, w, goal)
     everyone = double4(0.0) < 1.0
     small = len(at) > 0
@@ -362,7 +385,8 @@ def _project_group(g, T, G, S, tolerance, at, bonds_off, beads_off):
     bond, bead = deviations(T, t, w, X, goal, Y, S.active, beads // 3, False, cell)
     store(bonds_off, g * LANES, bond)
     store(beads_off, g * LANES, bead)
-    S.x[base : base + n] = w[X : X + n]
+    for k in range(n):
+        S.x[base + k] = w[X + k]
 
 
 @threaded
@@ -380,7 +404,7 @@ def project_all(T, G, S, tolerance, at, bonds_off, beads_off):
         _project_group(np.int64(g), T, G, S, tolerance, at, bonds_off, beads_off)
 
 
-@compiled
+@part
 def _tangent_group(g, T, G, S, tolerance):
     """One group of ``tangent_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]
@@ -401,14 +425,14 @@ def tangent_all(T, G, S, tolerance):
         _tangent_group(g, T, G, S, tolerance)
 
 
-@compiled
+@part
 def _thermal_group(g, T, G, S, table, step, warmth):
     """One group of ``thermal_velocities``."""
     t, base = G.types[g], G.bases[g]
     random = np.zeros(3 * LANES)
     for a in range(T.first[t, N_ATOMS]):
         at = base + 3 * LANES * a
-        _draw(S.names, table, at, step, random)
+        _draw(S.names, table, at, step, G.copies[g], random)
         size = np.sqrt(warmth * T.reals[T.first[t, INVERSES] + a])
         for c in range(3):
             store(S.v, at + c * LANES, size * load(random, c * LANES))
@@ -421,7 +445,7 @@ def thermal_velocities(T, G, S, table, step, warmth):
         _thermal_group(g, T, G, S, table, step, warmth)
 
 
-@compiled
+@part
 def _bonded_group(g, T, G, S, warmth, energies, count, want):
     """One group of ``bonded_all``."""
     t, base, beads = G.types[g], G.bases[g], G.beads[g]

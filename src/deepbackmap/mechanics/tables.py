@@ -7,7 +7,7 @@ are fewer copies than a group has room for, the last one stands in for those tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from deepbackmap.forcefield.system import TermTable, molecule_tables
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.mechanics import columns
-from deepbackmap.mechanics.bonded import KERNELS, PARTS
+from deepbackmap.mechanics.bonded import KERNELS, PARTS, with_grids
 from deepbackmap.mechanics.constraints import Constraints, constraints_of
 from deepbackmap.mechanics.lanes import LANES
 from deepbackmap.mechanics.solver import RIDGE
@@ -171,7 +171,7 @@ def tables_of(
         lightest: lighter atoms count as that heavy, u.
     """
     types, packed = mapping.topology.molecule_types, _Packed()
-    first = np.zeros((len(types), columns.PIVOTS + 1), dtype=np.int64)
+    first = np.zeros((len(types), columns.ROOM + 1), dtype=np.int64)
     left = []
     for t, (molecule, beads) in enumerate(zip(types, mapping.molecules, strict=True)):
         masses = np.maximum(molecule.masses, lightest)
@@ -188,12 +188,25 @@ def tables_of(
             ),
             **_share_columns(packed, beads, masses),
         }  # fmt: skip
+        found |= _layout(found)
         for name, value in found.items():
             first[t, vars(columns)[name]] = value
     together = (np.concatenate([np.zeros(0, d), *parts]).astype(d) for d, parts in (
         (np.int64, packed.integers), (np.float64, packed.reals)
     ))  # fmt: skip
     return Tables(first, *together), left
+
+
+def _layout(found: Mapping[str, int]) -> dict[str, int]:
+    """Where the arrays of a group begin in its working memory, and the size of that."""
+    n, held, places = 3 * found["N_ATOMS"], found["N_HELD"], found["N_PLACES"]
+    more = found["INCOMPLETE"] * (3 * places + held)
+    sizes = {
+        "UNITS": 3 * found["N_BONDS"], "FACTOR": found["N_SLOTS"] + 1,  # for what is left out
+        "SIDES": places, "AIM": n, "MOVE": n, "START": n, "GOAL": 3 * held + more, "ROOM": 0,
+    }  # fmt: skip
+    ends = LANES * np.cumsum([0, *sizes.values()])
+    return {name: int(end) for name, end in zip(sizes, ends, strict=False)}
 
 
 def _term_rows(
@@ -209,8 +222,9 @@ def _term_rows(
             left += [] if held else [table]  # at its length a bond has neither force nor energy
             continue
         atoms = 3 * LANES * table.index.numpy()
+        reals = with_grids(values, None if table.grids is None else table.grids.numpy())
         rows.append(
-            [kernel.number, packed.integer(atoms), len(atoms), packed.real(values),
+            [kernel.number, packed.integer(atoms), len(atoms), packed.real(reals),
              values.shape[1], names.index(table.term), int(held), kernel.loop]
         )  # fmt: skip
     return rows, left

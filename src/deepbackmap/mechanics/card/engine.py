@@ -310,7 +310,8 @@ class CardMechanics(Mechanics):
                 atoms = atoms.reshape(-1, atoms.shape[-1])
                 owners = np.repeat(copies, len(table.index))
                 given = table.parameters.double().numpy()
-                kernel = KERNELS.get(table.kind)
+                # tables are differentiated here
+                kernel = KERNELS.get(table.kind) if table.grids is None else None
                 values = None if kernel is None else kernel.prepare(given)
                 if values is not None:
                     row = (atoms, np.tile(values, (len(copies), 1)), owners)
