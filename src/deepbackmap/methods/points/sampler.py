@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from deepbackmap.blocks.handedness import Handedness, split_by_hands
-from deepbackmap.blocks.index import build_bead_frames, build_blocks, whole_beads
+from deepbackmap.blocks.index import build_bead_frames, build_blocks, near_beads, whole_beads
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
@@ -170,16 +170,19 @@ class PointSampler:
     def _look(self, beads: Structure, frame: int) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""
         spec, tables = self.spec, self.tables
+        reach = spec.bead_cutoff
         frames = mirrored_frames(
             build_bead_frames(
                 beads.positions, beads.box, self.blocks, self._split,
-                cutoff=spec.bead_cutoff, plane=True,
+                cutoff=reach if self.options.sweeps else None, plane=True,  # colours need them all
             ),
             tables.hand,
         )  # fmt: skip
-        means = self.generator.means(tables, frames.rotation[0])
-        cutoff = self.points.cutoff + MARGIN
-        pairs = find_pairs(tables, self.blocks, frames, means, cutoff, len(spec.atom_types))
+        pairs = find_pairs(
+            tables, self.blocks, near_beads(beads.positions, beads.box, reach), frames.whole[0],
+            self.generator.means(tables, frames.rotation[0]), self.points.cutoff + MARGIN,
+            len(spec.atom_types),
+        )  # fmt: skip
         turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
         return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn)
 
