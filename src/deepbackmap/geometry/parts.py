@@ -8,7 +8,10 @@ the box was cut.
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from typing import NamedTuple
 
@@ -25,8 +28,18 @@ from deepbackmap.geometry.cell import (
     sorted_pairs,
 )
 
-PART = 6000
+PART = 8000
 """Particles of a part, about: its halo is as large again where the reach is 1.3 nm."""
+
+
+def give_back() -> None:
+    """Returns what was freed to the system.
+
+    The C library keeps it between what is still in use: after the parts of a large box that is
+    several times as much as the box itself. Where it is not glibc, nothing is done.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Cells(NamedTuple):
@@ -81,6 +94,7 @@ def neighbours_by_parts(
         own = cells.members[number]
         if len(own):
             yield own, _of_part(positions, box, cutoff, _around(cells, place, margins))
+            give_back()
 
 
 def _cells(
@@ -89,7 +103,7 @@ def _cells(
     """Cells that are about as long in each direction."""
     heights = cell_heights(box)
     edge = (cell_volume(box) * most / len(positions)) ** (1.0 / 3.0)
-    a, b, c = (max(1, round(float(h) / edge)) for h in heights)
+    a, b, c = (math.ceil(h / edge) for h in heights.tolist())
     fractions = positions @ np.linalg.inv(box)
     wraps = np.floor(fractions)
     fractions -= wraps

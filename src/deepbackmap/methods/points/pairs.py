@@ -58,6 +58,8 @@ IMAGE = 0.01
 
 FAR = 10.0
 """nm, of pairs that are only padding."""
+PAD = {"other": (0, 1), "step": (0, 1), "kind": (0, 1), "steps": (0, 0, 0, 1)}
+"""Where a last entry is added, as ``torch.nn.functional.pad`` wants it."""
 
 
 def find_pairs(
@@ -86,25 +88,38 @@ def find_pairs(
     atoms_of = blocks.owned[blocks.bead_kind]  # nb m, local
     atoms_of = torch.where(atoms_of >= 0, atoms_of + blocks.bead_first_atom[:, None], n)
     parts = [
-        _pairs_of(rows, atoms_of, tables, whole, mean, cutoff, atom_types)
+        _joined(
+            [
+                _pairs_of(rows, atoms_of, tables, whole, mean, cutoff, atom_types)
+                for rows in _chunks(part, chunk, device)
+            ]
+        )
         for part in near
-        for rows in _chunks(part, chunk, device)
     ]
+    atoms, found = _joined(parts)
     start, count = torch.zeros(2, n + 1, dtype=torch.int64, device=device)
+    start[atoms], count[atoms] = found.start, found.count
+    last = {"other": n, "step": len(found.steps), "kind": 0, "steps": FAR}
+    ends = {k: torch.nn.functional.pad(getattr(found, k), PAD[k], value=v) for k, v in last.items()}
+    return AtomPairs(**ends, start=start, count=count)
+
+
+def _joined(
+    parts: list[tuple[Int64[Tensor, "r"], AtomPairs]],
+) -> tuple[Int64[Tensor, "r"], AtomPairs]:
+    """Pairs of some parts as those of one; the parts are used up.
+
+    Many small pieces that live long, among large ones that do not, would leave memory full of
+    holes: chunks are joined part by part.
+    """
     first = steps = 0
-    for atoms, found in parts:
-        start[atoms], count[atoms] = found.start + first, found.count
+    for _, found in parts:
+        found.start.add_(first)
         found.step.add_(steps)
         first, steps = first + len(found.other), steps + len(found.steps)
-    last = AtomPairs(
-        torch.tensor([n], dtype=torch.int32, device=device),
-        torch.tensor([steps], dtype=torch.int32, device=device),
-        torch.zeros(1, dtype=torch.uint8, device=device),
-        torch.full((1, 3), FAR, device=device), start, count,
-    )  # fmt: skip
-    every = [found for _, found in parts] + [last]
-    joined = (torch.cat([getattr(f, k) for f in every]) for k in ("other", "step", "kind", "steps"))
-    return AtomPairs(*joined, start, count)
+    atoms = torch.cat([a for a, _ in parts])
+    names = AtomPairs.__dataclass_fields__
+    return atoms, AtomPairs(*(torch.cat([getattr(f, k) for _, f in parts]) for k in names))
 
 
 def _chunks(part: NearBeads, chunk: int, device: torch.device) -> Iterator[NearBeads]:

@@ -24,6 +24,7 @@ from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.geometry.frame_noise import Turn, turn_of
+from deepbackmap.geometry.parts import PART, give_back
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
@@ -165,6 +166,9 @@ class PointSampler:
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, report)
         relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
+        del at, states
+        if len(whole) > PART:
+            give_back()
         return (whole[self.tables.atom_owner[:-1]] + relative.double()).cpu().numpy()
 
     def _look(self, beads: Structure, frame: int) -> _Frame:
