@@ -17,7 +17,7 @@ from deepbackmap.mapping import map_positions
 from deepbackmap.mechanics import bonded, noise, settle
 from deepbackmap.mechanics.card import engine as card
 from deepbackmap.mechanics.card import held, pairs
-from deepbackmap.mechanics.card.engine import CardMechanics, open_mechanics
+from deepbackmap.mechanics.card.engine import CardMechanics
 from deepbackmap.mechanics.card.terms import Listed, evaluate
 from deepbackmap.mechanics.engine import Langevin, LostError, Mechanics
 from deepbackmap.mechanics.settle import Settler

@@ -58,8 +58,9 @@ class Seen:
         relative = torch.as_tensor(structure.positions - centres[owner], dtype=torch.float32)
         self.relative = torch.cat([relative, torch.zeros(1, 3)])
         self.pairs = find_pairs(
-            self.tables, blocks(), self.frames, self.relative, POINTS.cutoff, len(TYPES)
-        )
+            self.tables, blocks(), self.frames.near(), self.frames.whole[0], self.relative,
+            POINTS.cutoff, len(TYPES),
+        )  # fmt: skip
 
     def densities(self, bead_type, pairs=None, rows=slice(None)):
         table = self.tables.types[bead_type]
@@ -288,11 +289,13 @@ def test_pairs_are_those_of_all_images(chunk, box):
     seen = Seen(atoms(box=box))
     n = seen.tables.n_atoms
     pairs = find_pairs(
-        seen.tables, blocks(), seen.frames, seen.relative, POINTS.cutoff, len(TYPES), chunk
-    )
-    atom, column = torch.nonzero(pairs.other < n, as_tuple=True)
-    other = pairs.other[atom, column].long()
-    vector = pairs.between[atom, column] + seen.relative[other] - seen.relative[atom]
+        seen.tables, blocks(), seen.frames.near(), seen.frames.whole[0], seen.relative,
+        POINTS.cutoff, len(TYPES), chunk,
+    )  # fmt: skip
+    others, between, kinds = pairs.of(torch.arange(n + 1), int(pairs.count.max()) + 1)
+    atom, column = torch.nonzero(others < n, as_tuple=True)
+    other = others[atom, column].long()
+    vector = between[atom, column] + seen.relative[other] - seen.relative[atom]
     got = sorted(
         zip(atom.tolist(), other.tolist(), vector.norm(dim=-1).tolist(), strict=True)
     )  # fmt: skip
@@ -304,7 +307,7 @@ def test_pairs_are_those_of_all_images(chunk, box):
     assert len(foreign) > 10
     assert any(any(e[3]) for e in foreign)
     # classes: the type, shifted in another molecule
-    kind, molecule = pairs.kind[atom, column].long(), seen.tables.atom_molecule
+    kind, molecule = kinds[atom, column].long(), seen.tables.atom_molecule
     assert torch.equal(kind % len(TYPES), seen.tables.atom_class[other])
     assert bool((kind >= len(TYPES))[molecule[atom] != molecule[other]].all())
     own = [e for e in expected if e[0] // 50 == e[1] // 50 and any(e[3])]
@@ -315,8 +318,8 @@ def test_pairs_are_those_of_all_images(chunk, box):
     }
     assert shifted == {(i, j, i // 50 != j // 50 or any(image)) for i, j, _, image in expected}
     # the row behind the last atom, and what is behind the last pair, are nobody's
-    assert bool((pairs.other[n] == n).all())
-    assert float(pairs.between[pairs.other == n].min()) > 1.0
+    assert bool((others[n] == n).all())
+    assert float(between[others == n].min()) > 1.0
 
 
 # --- densities ------------------------------------------------------------------------------------
@@ -361,16 +364,16 @@ def test_an_empty_slot_has_no_densities():
     assert bool((seen.tables.types["A"].own == seen.tables.n_atoms).any())
 
 
+class Wider(AtomPairs):
+    """Tables of neighbours with more padding."""
+
+    def of(self, atoms, width):
+        return super().of(atoms, width + 5)
+
+
 def test_padding_changes_nothing():
     seen = Seen(atoms())
-    n, more = seen.tables.n_atoms, 5
-    rows = n + 1
-    wider = AtomPairs(
-        torch.cat([seen.pairs.other, torch.full((rows, more), n, dtype=torch.int32)], 1),
-        torch.cat([seen.pairs.between, torch.full((rows, more, 3), 10.0)], 1),
-        torch.cat([seen.pairs.kind, torch.zeros(rows, more, dtype=torch.uint8)], 1),
-        (seen.pairs.count + more) * (seen.pairs.count > 0),  # padding is gone through as well
-    )
+    wider = Wider(*vars(seen.pairs).values())
     for t in seen.tables.types:
         torch.testing.assert_close(seen.densities(t, wider), seen.densities(t), atol=1e-6, rtol=0)
         # nor do the other blocks of a batch

@@ -38,7 +38,6 @@ from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.methods import find_options
 from deepbackmap.methods.base import Model
 from deepbackmap.methods.options import SamplingOptions, SettlingOptions, correlation_time
-from deepbackmap.methods.physics.method import no_model
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model
 from deepbackmap.system import Structure
@@ -473,4 +472,6 @@ def _without_model(
             f"temperature: expected a positive number below 100000 K, found {temperature}"
         )
     require_energies(lean.full)
+    from deepbackmap.methods.physics.method import no_model
+
     return no_model(lean.topology, system, file.to_text(), temperature)

@@ -6,6 +6,7 @@ once a frame, in the vectors between neighbouring beads, and nowhere after.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from deepbackmap.blocks.plan import BlockPlan
-from deepbackmap.geometry.cell import minimum_image, neighbour_pairs
+from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.geometry.frames import axis_frame, plane_frame
+from deepbackmap.geometry.parts import neighbours_by_parts
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.system import Structure
 
@@ -109,6 +111,53 @@ class BeadFrames:
         """The same frames on another device."""
         return BeadFrames(*(getattr(self, n).to(device) for n in self.__dataclass_fields__))
 
+    def near(self, frame: int = 0) -> list[NearBeads]:
+        """Neighbours of all beads of a frame, in one part."""
+        own = torch.arange(self.neighbours.shape[1], device=self.neighbours.device)
+        return [NearBeads(own, self.neighbours[frame], self.vectors[frame])]
+
+
+@dataclass(frozen=True)
+class NearBeads:
+    """Neighbours of some beads of a frame."""
+
+    beads: Int64[Tensor, "p"]
+    neighbours: Int64[Tensor, "p k"]
+    """As in ``BeadFrames``, with ``vectors``."""
+    vectors: Float[Tensor, "p k 3"]
+
+
+def near_beads(
+    positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], cutoff: float
+) -> Iterator[NearBeads]:
+    """Neighbours of the beads of a frame within ``cutoff`` nm, a part of the box at a time."""
+    for own, pairs in neighbours_by_parts(positions, box, cutoff):
+        order = np.lexsort((pairs.j, pairs.distances, pairs.i))
+        i = np.searchsorted(own, pairs.i[order])
+        counts = np.bincount(i, minlength=len(own))
+        width = int(counts.max(initial=0)) + 1
+        table = np.full((len(own), width), -1, dtype=np.int64)
+        steps = np.zeros((len(own), width, 3), dtype=np.float32)
+        column = 1 + np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
+        table[:, 0] = own
+        table[i, column] = pairs.j[order]
+        steps[i, column] = pairs.vectors[order]
+        yield NearBeads(*(torch.from_numpy(a) for a in (own, table, steps)))
+
+
+def _all_near(
+    positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], cutoff: float
+) -> tuple[Int64[Tensor, "nb k"], Float[Tensor, "nb k 3"]]:
+    """The same of all beads in one table."""
+    parts = list(near_beads(positions, box, cutoff))
+    width = max(p.neighbours.shape[1] for p in parts)
+    table = torch.full((len(positions), width), -1)
+    steps = torch.zeros(len(positions), width, 3)
+    for part in parts:
+        columns = slice(part.neighbours.shape[1])
+        table[part.beads, columns], steps[part.beads, columns] = part.neighbours, part.vectors
+    return table, steps
+
 
 def whole_beads(
     positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], mapping: SystemMapping
@@ -159,28 +208,21 @@ def build_bead_frames(
     blocks: Blocks,
     mapping: SystemMapping,
     *,
-    cutoff: float,
+    cutoff: float | None,
     plane: bool,
 ) -> BeadFrames:
     """Neighbours within ``cutoff`` nm and local axes of the beads of one frame.
 
     Args:
+        cutoff: None: no neighbours; ``near_beads`` gives them part by part.
         plane: fix the angle about z by the third bead of ``BlockPlan.axis``; otherwise the
             minimal rotation, with the angle left free (II C 1).
     """
     n = len(positions)
     whole = whole_beads(positions, box, mapping)
-    i, j, _, vectors, distances = neighbour_pairs(positions, box, cutoff)
-    order = np.lexsort((j, distances, i))
-    i, j, vectors = i[order], j[order], vectors[order]
-    counts = np.bincount(i, minlength=n)
-    width = int(counts.max(initial=0)) + 1
-    table = np.full((n, width), -1, dtype=np.int64)
-    steps = np.zeros((n, width, 3), dtype=np.float32)
-    column = 1 + np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table[:, 0] = np.arange(n)
-    table[i, column] = j
-    steps[i, column] = vectors
+    table, steps = torch.full((n, 0), -1), torch.zeros(n, 0, 3)
+    if cutoff is not None:
+        table, steps = _all_near(positions, box, cutoff)
     axis = blocks.axis[blocks.bead_kind].cpu().numpy()
     first = blocks.bead_first_bead.cpu().numpy()
     start, end, third = (np.where(axis[:, c] >= 0, axis[:, c] + first, -1) for c in range(3))
@@ -189,8 +231,8 @@ def build_bead_frames(
     z_t, x_t = torch.from_numpy(z), torch.from_numpy(x)
     rotation = plane_frame(z_t, x_t) if plane else axis_frame(z_t)
     return BeadFrames(
-        neighbours=torch.from_numpy(table)[None],
-        vectors=torch.from_numpy(steps)[None],
+        neighbours=table[None],
+        vectors=steps[None],
         rotation=rotation.to(torch.float32)[None],
         whole=torch.from_numpy(whole).to(torch.float32)[None],
     ).to(blocks.device)

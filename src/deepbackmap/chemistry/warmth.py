@@ -14,13 +14,11 @@ Source: equipartition; the counting is that of valence coordinates, Decius, J. C
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.optimize import least_squares
 
 from deepbackmap.chemistry.rings import find_rings
 from deepbackmap.system import MoleculeType, Topology
@@ -31,8 +29,10 @@ LINEAR = math.radians(175.0)
 INDEPENDENT = 0.1
 """Share of the stiffest direction's stiffness (its square root) below which a direction is left
 to other terms: the angles of flat surroundings resist leaving the plane in second order only."""
-STARTS = 4
+STARTS = 12
 """Arrangements of the arms from which the least strained one is looked for."""
+TRIES, AT_REST = 300, 1e-13
+"""Most steps of that search, and the part by which a cost no longer falls at its end."""
 
 
 @dataclass(frozen=True)
@@ -111,34 +111,84 @@ def _about_a_centre(
         return (2.0 if angles[0][2] > LINEAR else 1.0), 0.0
     first, second = (np.array([a[k] for a in angles], dtype=np.int64) for k in (0, 1))
     theta0, root = np.array([a[2] for a in angles]), np.sqrt([a[3] for a in angles])
-
-    def strained(flat: Float64[np.ndarray, " c"]) -> Float64[np.ndarray, " a"]:
-        directions = flat.reshape(arms, 3)
-        return root * (_angles_between(directions, first, second) - theta0)
-
-    found = [least_squares(strained, start.ravel()) for start in _starts(arms)]
-    best = min(found, key=lambda f: float(f.cost))
-    stiffness = np.linalg.svd(best.jac / _lengths(best.x, arms), compute_uv=False)
+    cost, slopes = _at_rest(_starts(arms), first, second, theta0, root)
+    best = int(np.argmin(cost))
+    stiffness = np.linalg.svd(slopes[best], compute_uv=False)
     rank = int(np.count_nonzero(stiffness > INDEPENDENT * stiffness[0]))
-    return float(rank), float(best.cost)
+    return float(rank), float(cost[best])
 
 
-def _starts(arms: int) -> Sequence[Float64[np.ndarray, "a 3"]]:
+def _starts(arms: int) -> Float64[np.ndarray, "s a 3"]:
     """Directions that are spread out, the same ones each time."""
-    rng = np.random.default_rng(0)
-    drawn = rng.normal(size=(STARTS, arms, 3))
-    return list(drawn / np.linalg.norm(drawn, axis=2, keepdims=True))
+    drawn = np.random.default_rng(0).normal(size=(STARTS, arms, 3))
+    return drawn / np.linalg.norm(drawn, axis=2, keepdims=True)
 
 
-def _lengths(flat: Float64[np.ndarray, " c"], arms: int) -> Float64[np.ndarray, " c"]:
-    """Inverse lengths of the arms that the search ended with, one a coordinate."""
-    return np.repeat(1.0 / np.linalg.norm(flat.reshape(arms, 3), axis=1), 3)
-
-
-def _angles_between(
-    directions: Float64[np.ndarray, "a 3"],
+def _at_rest(
+    arms: Float64[np.ndarray, "s a 3"],
     first: Int64[np.ndarray, " m"],
     second: Int64[np.ndarray, " m"],
-) -> Float64[np.ndarray, " m"]:
-    a, b = directions[first], directions[second]
-    return np.arctan2(np.linalg.norm(np.cross(a, b, axis=1), axis=1), np.einsum("ij,ij->i", a, b))
+    theta0: Float64[np.ndarray, " m"],
+    root: Float64[np.ndarray, " m"],
+) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "s m c"]]:
+    """The least angle energy that each start leads to, and how its angles change with the arms.
+
+    Levenberg-Marquardt (Marquardt, J. SIAM 11, 431, 1963) from all starts at once, arms put back
+    to a length of one after each step. Written here since scipy's, one start after another and
+    with differences for slopes, took as long as a frame.
+
+    Args:
+        arms: unit vectors of each start.
+        first: arm of each angle.
+        second: the other one.
+        theta0: equilibrium, rad.
+        root: of the stiffness.
+
+    Returns:
+        Energies (kJ/mol), and slopes of ``root * theta``.
+    """
+    damping = np.full(len(arms), 1e-3)
+    off, slopes = _strained(arms, first, second, theta0, root)
+    cost = 0.5 * (off**2).sum(axis=1)
+    for _ in range(TRIES):
+        normal = slopes.transpose(0, 2, 1) @ slopes
+        scale = damping * np.trace(normal, axis1=1, axis2=2) / normal.shape[1]
+        normal = normal + (scale + 1e-300)[:, None, None] * np.eye(normal.shape[1])
+        push = (slopes.transpose(0, 2, 1) @ off[..., None])[..., 0]
+        moved = arms - np.linalg.solve(normal, push[..., None])[..., 0].reshape(arms.shape)
+        moved /= np.linalg.norm(moved, axis=2, keepdims=True)
+        new_off, new_slopes = _strained(moved, first, second, theta0, root)
+        new = 0.5 * (new_off**2).sum(axis=1)
+        better = new < cost
+        rest = cost - new <= AT_REST * (1.0 + cost)
+        arms, off, slopes = (
+            np.where(better.reshape(-1, *[1] * (a.ndim - 1)), b, a)
+            for a, b in ((arms, moved), (off, new_off), (slopes, new_slopes))
+        )
+        cost = np.where(better, new, cost)
+        damping = np.clip(np.where(better, 0.2 * damping, 10.0 * damping), 1e-12, 1e12)
+        if (rest & (better | (damping > 1e3))).all():
+            break
+    return cost, slopes
+
+
+def _strained(
+    arms: Float64[np.ndarray, "s a 3"],
+    first: Int64[np.ndarray, " m"],
+    second: Int64[np.ndarray, " m"],
+    theta0: Float64[np.ndarray, " m"],
+    root: Float64[np.ndarray, " m"],
+) -> tuple[Float64[np.ndarray, "s m"], Float64[np.ndarray, "s m c"]]:
+    """How far angles between unit vectors are from equilibrium, and their slopes, both times
+    ``root``."""
+    a, b = arms[:, first], arms[:, second]
+    cos = np.einsum("smc,smc->sm", a, b)[..., None]
+    across_a, across_b = b - cos * a, a - cos * b
+    sin = np.linalg.norm(across_a, axis=2, keepdims=True)
+    theta = np.arctan2(sin, cos)[..., 0]
+    slopes = np.zeros((*theta.shape, *arms.shape[1:]))
+    rows, safe = np.arange(len(first)), np.maximum(sin, 1e-12)
+    slopes[:, rows, first] -= across_a / safe
+    slopes[:, rows, second] -= across_b / safe
+    slopes *= root[:, None, None]
+    return root * (theta - theta0), slopes.reshape(*theta.shape, -1)

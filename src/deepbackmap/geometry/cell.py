@@ -6,16 +6,30 @@ is rectangular, reduced or in GROMACS' lower triangular form.
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from vesin import NeighborList
+
+# vesin imports ase where that is installed, for a function that nobody here calls
+_HIDDEN = "ase" not in sys.modules
+if _HIDDEN:
+    sys.modules["ase"] = None  # type: ignore[assignment]
+try:
+    from vesin import NeighborList as NeighborList
+finally:
+    if _HIDDEN:
+        del sys.modules["ase"]
 
 _TIE = 1e-9
 """How much more than half a lattice vector a vector must reach before it is folded back, as a
 fraction of that lattice vector; without it two images of equal length would swap for ever."""
+
+
+WIDER = 1.0 + 1e-9
+"""Times a cut-off: how far pairs are looked for, so that rounding loses none that is within it."""
 
 
 class NeighbourPairs(NamedTuple):
@@ -166,13 +180,30 @@ def neighbour_pairs(
         nothing = np.zeros(0, dtype=np.int64)
         empty = np.zeros((0, 3))
         return NeighbourPairs(nothing, nothing, empty.astype(np.int64), empty, np.zeros(0))
-    search = NeighborList(cutoff=float(cutoff), full_list=True)
-    found = search.compute(points=positions, box=box, periodic=True, quantities="ijSD")
-    i, j, shifts = (part.astype(np.int64) for part in found[:3])
+    search = NeighborList(cutoff=float(cutoff) * WIDER, full_list=True)
+    found = search.compute(points=positions, box=box, periodic=True, quantities="ijS")
+    return sorted_pairs(positions, box, cutoff, *(part.astype(np.int64) for part in found))
+
+
+def sorted_pairs(
+    positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"],
+    cutoff: float,
+    i: Int64[np.ndarray, "p"],
+    j: Int64[np.ndarray, "p"],
+    shifts: Int64[np.ndarray, "p 3"],
+) -> NeighbourPairs:
+    """Pairs nearer than a cut-off in their order, with their vectors: the same bits however they
+    were found."""
     order = _pair_order(i, j, shifts, len(positions))
-    vectors = found[3][order]
+    i, j, shifts = i[order], j[order], shifts[order]
+    # written out: a matrix product may round by the number of its rows
+    images = shifts[:, :1] * box[0] + shifts[:, 1:2] * box[1] + shifts[:, 2:] * box[2]
+    vectors = positions[j] - positions[i] + images
     distances = np.sqrt(np.einsum("nk,nk->n", vectors, vectors))
-    return NeighbourPairs(i[order], j[order], shifts[order], vectors, distances)
+    if not (within := distances < cutoff).all():
+        i, j, shifts, vectors, distances = (a[within] for a in (i, j, shifts, vectors, distances))
+    return NeighbourPairs(i, j, shifts, vectors, distances)
 
 
 def _pair_order(

@@ -50,7 +50,6 @@ from deepbackmap.io.formats.pdb import PdbReader, PdbWriter
 from deepbackmap.io.formats.pdbx import PdbxReader, PdbxWriter
 from deepbackmap.io.formats.xdr import TrrReader, TrrWriter, XtcReader, XtcWriter
 from deepbackmap.io.tables import ParticleTable, atom_table
-from deepbackmap.io.topology.lammps_writer import lammps_files
 from deepbackmap.system import Structure, Topology
 
 __all__ = ["FrameSource", "ParticleTable", "TrajectoryWriter", "atom_table", "open_writer",
@@ -463,6 +462,8 @@ def open_writer(
         )
     make, companions = WRITERS[path.suffix.lower()], {}
     if topology is not None and path.suffix.lower() == ".data":
+        from deepbackmap.io.topology.lammps_writer import lammps_files
+
         files = lammps_files(topology, path.stem)
         make = partial(SystemWriter, files.text)
         companions = {path.with_suffix(end): text for end, text in files.companions.items()}

@@ -8,14 +8,15 @@ bonded to; a force field of united atoms has none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import networkx as nx
+from typing import TYPE_CHECKING, Any
 
 from deepbackmap.errors import InputError
 from deepbackmap.mapping.assemble import ResolvedBead
 from deepbackmap.system import MoleculeType
 from deepbackmap.system.elements import element_symbols
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class CgsmilesMolecule:
         Of equivalent ways the one that begins with the lowest atom is taken, so that a chain whose
         ends are alike is read in the order of its atoms.
         """
+        import networkx as nx  # here, and below: few mappings need it
+
         graph, light = _heavy_graph(molecule)
         wanted: nx.Graph[Any] = nx.Graph()
         for k, atom in enumerate(self.atoms):
@@ -176,6 +179,8 @@ def _lone(atoms: Any, node: Any) -> bool:
 
 def _heavy_graph(molecule: MoleculeType) -> tuple[nx.Graph[Any], dict[int, list[int]]]:
     """Heavy atoms with elements and bonds, and the hydrogens of each."""
+    import networkx as nx
+
     elements = element_symbols(molecule.masses)
     graph: nx.Graph[Any] = nx.Graph()
     bonded: dict[int, list[int]] = {k: [] for k in range(molecule.n_atoms)}

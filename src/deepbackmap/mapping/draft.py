@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 
 from deepbackmap.errors import InputError
 from deepbackmap.system import MoleculeType, Topology
 from deepbackmap.system.elements import element_symbols
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 WAYS = ("residue", "graph")
 _FEWEST_MONOMERS = 3
@@ -103,6 +105,8 @@ def _try_cut(
 
 def _connected(length: int, bonds: Counter[tuple[int, int, int]]) -> bool:
     """Whether the atoms of a monomer hang together."""
+    import networkx as nx  # here, and below: mappings are drafted now and then
+
     graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(length))
     graph.add_edges_from((p, q) for p, q, step in bonds if not step)
@@ -262,6 +266,8 @@ def split(molecule: MoleculeType, atoms: list[int], size: int) -> list[list[int]
         Positions in ``atoms``, group by group in the order of their first atoms; hydrogens go with
         the atom that they are bonded to.
     """
+    import networkx as nx
+
     place = {a: k for k, a in enumerate(atoms)}
     pairs = [(place[i], place[j]) for i, j in molecule.bonds.tolist() if i in place and j in place]
     heavy = [k for k, a in enumerate(atoms) if molecule.heavy[a]]
@@ -286,6 +292,8 @@ def split(molecule: MoleculeType, atoms: list[int], size: int) -> list[list[int]
 
 def _pieces(tree: Any, size: int) -> list[list[int]]:
     """A tree of heavy atoms in connected pieces of about a size, the ends first."""
+    import networkx as nx
+
     root = min(tree)
     size = -(-len(tree) // max(1, round(len(tree) / size)))  # alike, as far as they can be
     order = list(nx.dfs_postorder_nodes(tree, root))

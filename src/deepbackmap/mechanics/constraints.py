@@ -15,16 +15,18 @@ Comput. 31, 148, 1977).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 from jaxtyping import Bool, Float64, Int32, Int64
-from scipy.sparse.linalg import splu
 
 from deepbackmap.mapping import MoleculeMapping
 from deepbackmap.mechanics.lanes import compiled
 from deepbackmap.system import MoleculeType
 from deepbackmap.system.kinds import HELD
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 DENSE, MOST = 1000, 30_000_000
 """Multiplications up to which a factor is worked out in full, a row and in all. Chains take 10 to
@@ -180,6 +182,8 @@ def items_of(
 
     What a constraint does to an atom is a number (a sign or a weight) along its direction.
     """
+    import scipy.sparse  # here, and below: once a molecule type
+
     m, n = len(atoms), len(masses)
     number = np.full(mapping.n_beads, -1)
     number[beads] = np.arange(len(beads))
@@ -202,6 +206,8 @@ def below(
     items: scipy.sparse.sparray,
 ) -> tuple[Int64[np.ndarray, "e"], Int64[np.ndarray, "e"], Float64[np.ndarray, "e"]]:
     """Row, column and value of what is below the diagonal."""
+    import scipy.sparse
+
     found = scipy.sparse.tril(items, -1, format="coo")
     size = np.sqrt(items.diagonal())
     i, j = found.row.astype(np.int64), found.col.astype(np.int64)
@@ -212,6 +218,9 @@ def below(
 def _order(n: int, i: Int64[np.ndarray, "e"], j: Int64[np.ndarray, "e"]) -> Int64[np.ndarray, "n"]:
     """Rows in the order of elimination (multiple minimum degree, SuperLU's), from pairs of them
     that meet."""
+    import scipy.sparse
+    from scipy.sparse.linalg import splu
+
     if n < 3:
         return np.arange(n, dtype=np.int64)
     counts = np.bincount(i, minlength=n) + np.bincount(j, minlength=n) + 1.0

@@ -557,6 +557,7 @@ class Mechanics:
 
     def _list(self, work: _Work) -> steps.Lists:
         """Lists pairs anew."""
+        work.lists = None  # let go before the next ones are made
         state, box = work.state, work.box
         inverse = np.linalg.inv(box)
         heights = 1.0 / np.linalg.norm(inverse, axis=0)

@@ -9,8 +9,8 @@ the same bits everywhere.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float64
-from scipy.special import ndtri
 
 from deepbackmap.mechanics.lanes import inner
 
@@ -25,7 +25,8 @@ _CHUNK, _MASK = np.uint64(BITS), np.uint64((1 << BITS) - 1)
 def quantiles() -> Float64[np.ndarray, "q"]:
     """The middle quantiles of 2^14 equal parts, scaled to a variance of one."""
     count = 1 << BITS
-    found = ndtri((np.arange(count) + 0.5) / count)
+    middles = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    found = torch.special.ndtri(middles).numpy()
     # to 40 bits, beyond what libraries differ by
     return np.round(found / np.sqrt((found**2).mean()) * 2.0**40) / 2.0**40
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,9 +34,10 @@ from jaxtyping import Float64, Int64
 from deepbackmap.chemistry.warmth import AngleFreedom
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.mechanics.card.engine import open_mechanics
-from deepbackmap.mechanics.engine import Langevin, Observation
+from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
 from deepbackmap.quantities import BOLTZMANN
+
+Seen = TypeVar("Seen")
 
 LOOK = 20
 """Steps between two looks at whether beads fit exactly."""
@@ -122,6 +124,28 @@ class Settled:
     """Energies that still changed in the end."""
     strained: Int64[np.ndarray, "s"] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Molecules with beads that are held exactly where their bonds do not let them be."""
+
+
+def open_mechanics(
+    mapping: SystemMapping,
+    *,
+    rigid: bool = True,
+    threads: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Mechanics:
+    """The engine for a device: compiled loops on processors, tensors on a card.
+
+    Args:
+        mapping: topology and beads.
+        rigid: hold all bonds at their lengths.
+        threads: of processors.
+        device: to work on.
+    """
+    if torch.device(device).type == "cpu":
+        return Mechanics(mapping, rigid=rigid, threads=threads)
+    from deepbackmap.mechanics.card.engine import CardMechanics
+
+    return CardMechanics(mapping, rigid=rigid, device=device)
 
 
 class Settler:
@@ -269,8 +293,8 @@ class _Run:
         """Whether angles come down to the temperature with beads held exactly."""
         limit, last = self._of.fits_below, math.inf
         for _ in range(LOOKS):
-            found = self._advance(LOOK)
-            warmth = self._of.warmth(found[-1].energies, self._options.temperature)
+            energies = self._advance(LOOK, lambda seen: seen.energies)[-1]
+            warmth = self._of.warmth(energies, self._options.temperature)
             if warmth <= limit:
                 return True
             if not warmth - 1.0 < FALLS * (last - 1.0):
@@ -282,8 +306,8 @@ class _Run:
         """Widths that make the beads most likely."""
         self.hold(dict.fromkeys(self._widths, FIRST_WIDTH))
         for _ in range(ESTIMATES):
-            found = self._advance(LEARN)
-            square = np.mean([self._squares(o) for o in found[len(found) // 2 :]], axis=0)
+            found = self._advance(LEARN, self._squares)
+            square = np.mean(found[len(found) // 2 :], axis=0)
             self.hold(
                 {
                     t: next_width(self._widths[t], float(square[where].mean()))
@@ -297,14 +321,14 @@ class _Run:
         options = self._options
         warm = np.minimum(1.0, np.arange(steps + 1) / max(1.0, WARMING * steps))
         part = options.cold_start + (1.0 - options.cold_start) * warm
-        self._advance(steps, part)
+        self._advance(steps, part=part)
 
     def until_settled(self) -> None:
         """Steps until no energy drifts, or ``MOST``, twice that where beads are wide."""
         most = MOST * (2 if max(self._widths.values(), default=0.0) > ROUGH else 1)
-        before = self._means(self._advance(WINDOW))
+        before = self._means()
         for done in range(2 * WINDOW, most + 1, WINDOW):
-            after = self._means(self._advance(WINDOW))
+            after = self._means()
             self._drifting = tuple(k for k in after if drifts(after[k] - before[k]))
             if done >= FEWEST and not self._drifting:
                 return
@@ -322,9 +346,19 @@ class _Run:
         )  # fmt: skip
 
     def _advance(
-        self, steps: int, part: Float64[np.ndarray, "k"] | None = None
-    ) -> tuple[Observation, ...]:
-        options = self._options
+        self,
+        steps: int,
+        look: Callable[[Observation], Seen] | None = None,
+        part: Float64[np.ndarray, "k"] | None = None,
+    ) -> list[Seen]:
+        """Steps, and what is made of each observation: nothing else of it is kept."""
+        options, found = self._options, list[Seen]()
+
+        def observe(seen: Observation) -> bool:
+            assert look is not None
+            found.append(look(seen))
+            return False
+
         temperature = options.temperature if part is None else options.temperature * part
         made = self._of.mechanics.run(
             self._positions, self._beads, self._box,
@@ -333,11 +367,11 @@ class _Run:
                 friction=options.friction, first_step=self._done,
             ),
             self._names, self._per_bead(), velocities=self._velocities,
-            every=EVERY if part is None else 0,
+            every=EVERY if look is not None else 0, observe=observe,
         )  # fmt: skip
         self._positions, self._velocities = made.positions, made.velocities
         self._done += steps
-        return made.observed
+        return found
 
     def _per_bead(self) -> Float64[np.ndarray, "nb"]:
         widths = np.zeros(len(self._beads))
@@ -350,13 +384,14 @@ class _Run:
         off = minimum_image(mapped - self._beads, self._box)
         return np.einsum("ij,ij->i", off, off) / 3.0
 
-    @staticmethod
-    def _means(seen: tuple[Observation, ...]) -> dict[str, Float64[np.ndarray, "m"]]:
-        """Watched energies of each molecule, over some observations."""
-        return {
-            name: np.mean([np.sum([o.energies[k] for k in parts], axis=0) for o in seen], axis=0)
-            for name, parts in WATCHED.items()
-        }
+    def _means(self) -> dict[str, Float64[np.ndarray, "m"]]:
+        """Watched energies of each molecule, over a window of steps."""
+
+        def watched(seen: Observation) -> list[Float64[np.ndarray, "m"]]:
+            return [np.sum([seen.energies[k] for k in parts], axis=0) for parts in WATCHED.values()]
+
+        means = np.mean(self._advance(WINDOW, watched), axis=0)
+        return dict(zip(WATCHED, means, strict=True))
 
 
 def next_width(width: float, square: float) -> float:

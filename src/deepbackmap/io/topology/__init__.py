@@ -12,7 +12,6 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.topology.base import TopologyFormat, TopologyOptions
 from deepbackmap.io.topology.foreign import FOREIGN
 from deepbackmap.io.topology.gromacs import read_gromacs
-from deepbackmap.io.topology.lammps import read_lammps, read_lammps_script
 from deepbackmap.system import Topology
 
 __all__ = ["FORMATS", "TopologyFormat", "TopologyOptions", "options_given", "read_topology",
@@ -22,13 +21,11 @@ _HEAD = 4096
 """Bytes from which a format is recognised."""
 
 
-def _by_openmm(name: str) -> Callable[[Path, TopologyOptions], Topology]:
-    """A reader that needs OpenMM, which is imported when such a file is read."""
+def _by(module: str, name: str) -> Callable[[Path, TopologyOptions], Topology]:
+    """A reader whose module is imported when such a file is read."""
 
     def read(path: Path, options: TopologyOptions) -> Topology:
-        found: Topology = getattr(import_module("deepbackmap.io.topology.openmm"), name)(
-            path, options
-        )
+        found: Topology = getattr(import_module(f"{__name__}.{module}"), name)(path, options)
         return found
 
     return read
@@ -57,19 +54,19 @@ FORMATS: tuple[TopologyFormat, ...] = (
         "an Amber topology",
         (".prmtop", ".parm7"),
         lambda head: head.lstrip().startswith("%VERSION"),
-        _by_openmm("read_amber"),
+        _by("openmm", "read_amber"),
     ),
     TopologyFormat(
         "a CHARMM or X-PLOR psf",
         (".psf",),
         lambda head: head.startswith("PSF"),
-        _by_openmm("read_charmm"),
+        _by("openmm", "read_charmm"),
     ),
     TopologyFormat(
         "an OpenMM System",
         (),
         lambda head: "<System" in head and "openmm" in head,
-        _by_openmm("read_system"),
+        _by("openmm", "read_system"),
     ),
     TopologyFormat(
         "a GROMACS run input",
@@ -78,8 +75,15 @@ FORMATS: tuple[TopologyFormat, ...] = (
         None,
         "give the .top file it was made from",
     ),
-    TopologyFormat("a LAMMPS data file", (".data", ".lmp"), _is_lammps, read_lammps),
-    TopologyFormat("a LAMMPS input script", (".in",), _is_lammps_script, read_lammps_script),
+    TopologyFormat(
+        "a LAMMPS data file", (".data", ".lmp"), _is_lammps, _by("lammps", "read_lammps")
+    ),
+    TopologyFormat(
+        "a LAMMPS input script",
+        (".in",),
+        _is_lammps_script,
+        _by("lammps", "read_lammps_script"),
+    ),
     TopologyFormat("a GROMACS topology", (".top", ".itp"), _is_gromacs, read_gromacs),
     *FOREIGN,
 )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.interpolate import CubicSpline
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.gromacs_lines import Line, Lines, Problems, integer, number
@@ -451,6 +450,7 @@ def surface(values: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "4 n n"]:
     Slopes are those of the periodic cubic splines through the values, per rad (Mackerell et al.,
     J. Comput. Chem. 25, 1400 (2004), which GROMACS follows).
     """
+    from scipy.interpolate import CubicSpline  # few topologies have such tables
 
     def slope(of: np.ndarray, axis: int) -> np.ndarray:
         n = of.shape[axis]

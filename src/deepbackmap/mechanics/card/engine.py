@@ -53,26 +53,6 @@ MOST_ROUNDS = 24
 """Of SHAKE, before molecules are brought onto their constraints by Newton's method instead."""
 
 
-def open_mechanics(
-    mapping: SystemMapping,
-    *,
-    rigid: bool = True,
-    threads: int | None = None,
-    device: torch.device | str = "cpu",
-) -> Mechanics:
-    """The engine for a device: compiled loops on processors, tensors on a card.
-
-    Args:
-        mapping: topology and beads.
-        rigid: hold all bonds at their lengths.
-        threads: of processors.
-        device: to work on.
-    """
-    if torch.device(device).type == "cpu":
-        return Mechanics(mapping, rigid=rigid, threads=threads)
-    return CardMechanics(mapping, rigid=rigid, device=device)
-
-
 @dataclass(eq=False)
 class _State:
     """What changes in steps; tensors are filled in place."""

@@ -58,17 +58,16 @@ def densities(
     summed = positions.new_zeros(b * s, table.shape[1], width)
     for rows in order.split(ATOMS_AT_ONCE if positions.device.type == "cpu" else len(flat) or 1):
         found = flat[rows]
-        w = int(count[rows[0]])
-        other = pairs.other[found, :w]
-        n = len(found)
+        other, between, kind = pairs.of(found, int(count[rows[0]]))
+        n, w = other.shape
         vector = positions.index_select(0, other.reshape(-1)).view(n, w, 3)
-        vector = vector - mine[rows][:, None] + pairs.between[found, :w]
+        vector = vector - mine[rows][:, None] + between
         squared = vector.square().sum(-1, keepdim=True)
         inverse = squared.clamp_min(1e-8).rsqrt()
         place = (squared * inverse).mul_((len(table) - 1) / cutoff).clamp_max_(len(table) - 1)
         radial = table.index_select(0, place.to(torch.int32).reshape(-1)).view(n, w, -1)
         four = torch.cat([torch.ones_like(inverse), vector * inverse], dim=-1)
-        member = classes.index_select(0, pairs.kind[found, :w].reshape(-1).to(torch.int32))
+        member = classes.index_select(0, kind.reshape(-1).to(torch.int32))
         weighted = (four[..., None] * member.view(n, w, 1, -1)).flatten(2)  # n w 4c
         summed[rows] = radial.transpose(1, 2) @ weighted
     summed = summed.view(b, s, -1, 4, 2 * atom_types)

@@ -146,7 +146,9 @@ class PointFrames:
         self.scenes = []
         for frames in self._frames:
             means = host.means(self._host, frames.rotation[0])
-            pairs = find_pairs(self._host, self._blocks, frames, means, cutoff, types)
+            pairs = find_pairs(
+                self._host, self._blocks, frames.near(), frames.whole[0], means, cutoff, types
+            )
             self.scenes.append(make_scene(frames.to(self.device), pairs.to(self.device)))
 
     def fit(self, generator: PointGenerator) -> None:

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
-from deepbackmap.blocks.index import BeadFrames, Blocks
+from deepbackmap.blocks.index import Blocks, NearBeads
 from deepbackmap.methods.points.slots import PointTables
 
 
 @dataclass(frozen=True)
 class AtomPairs:
-    """Neighbours of atoms by where their blocks' means are: fixed by the beads alone."""
+    """Neighbours of atoms by where their blocks' means are: fixed by the beads alone.
 
-    other: Int32[Tensor, "na1 w"]
-    """Padded with the index behind the last atom, as the last row is."""
-    between: Float[Tensor, "na1 w 3"]
-    """From the bead of the one to the bead of the other, nm; far away where there is none."""
-    kind: UInt8[Tensor, "na1 w"]
+    Neighbours stand one atom after another; a last entry is padding.
+    """
+
+    other: Int32[Tensor, "p1"]
+    """Index of the neighbour; behind the last atom for padding."""
+    step: Int32[Tensor, "p1"]
+    """Row of ``steps``."""
+    kind: UInt8[Tensor, "p1"]
     """Class of the other: its type, shifted by the number of types in another molecule."""
+    steps: Float[Tensor, "u1 3"]
+    """From the bead of the one to the bead of the other, nm; far away for padding."""
+    start: Int64[Tensor, "na1"]
+    """First entry of each atom; the last row is of none."""
     count: Int64[Tensor, "na1"]
-    """Neighbours of each atom; they come before the padding."""
 
     def to(self, device: torch.device) -> AtomPairs:
         """The same pairs on another device."""
         return AtomPairs(*(getattr(self, n).to(device) for n in self.__dataclass_fields__))
+
+    def of(
+        self, atoms: Int64[Tensor, "n"], width: int
+    ) -> tuple[Int32[Tensor, "n w"], Float[Tensor, "n w 3"], UInt8[Tensor, "n w"]]:
+        """Neighbours of some atoms in a table with padding: which, the vector between the beads
+        (nm), and the class."""
+        column = torch.arange(width, device=self.start.device)
+        there = column < self.count[atoms][:, None]
+        at = torch.where(there, self.start[atoms][:, None] + column, len(self.other) - 1)
+        flat = at.reshape(-1)
+        other, step, kind = (a.index_select(0, flat) for a in (self.other, self.step, self.kind))
+        between = self.steps.index_select(0, step)
+        return other.view(at.shape), between.view(*at.shape, 3), kind.view(at.shape)
 
 
 MARGIN = 0.05
@@ -38,12 +58,15 @@ IMAGE = 0.01
 
 FAR = 10.0
 """nm, of pairs that are only padding."""
+PAD = {"other": (0, 1), "step": (0, 1), "kind": (0, 1), "steps": (0, 0, 0, 1)}
+"""Where a last entry is added, as ``torch.nn.functional.pad`` wants it."""
 
 
 def find_pairs(
     tables: PointTables,
     blocks: Blocks,
-    frames: BeadFrames,
+    near: Iterable[NearBeads],
+    whole: Float[Tensor, "nb 3"],
     mean: Float[Tensor, "na1 3"],
     cutoff: float,
     atom_types: int,
@@ -54,7 +77,8 @@ def find_pairs(
     Args:
         tables: the blocks' slots.
         blocks: of the same system.
-        frames: of one frame.
+        near: who is near whom among the beads, part by part; let go when its atoms are done.
+        whole: the beads, molecules whole, nm.
         mean: mean positions relative to the atoms' beads, laboratory axes, with a last row.
         cutoff: with a margin for how far atoms are from their means.
         atom_types: how many there are.
@@ -64,60 +88,82 @@ def find_pairs(
     atoms_of = blocks.owned[blocks.bead_kind]  # nb m, local
     atoms_of = torch.where(atoms_of >= 0, atoms_of + blocks.bead_first_atom[:, None], n)
     parts = [
-        _pairs_of(part, atoms_of, tables, frames, mean, cutoff, atom_types)
-        for part in torch.arange(tables.n_beads, device=device).split(chunk)
+        _joined(
+            [
+                _pairs_of(rows, atoms_of, tables, whole, mean, cutoff, atom_types)
+                for rows in _chunks(part, chunk, device)
+            ]
+        )
+        for part in near
     ]
-    width = max([p.other.shape[1] for _, p in parts], default=1)
-    other = torch.full((n + 1, width), n, dtype=torch.int32, device=device)
-    between = torch.full((n + 1, width, 3), FAR, device=device)
-    kind = torch.zeros(n + 1, width, dtype=torch.uint8, device=device)
-    count = torch.zeros(n + 1, dtype=torch.int64, device=device)
-    for rows, found in parts:
-        w = found.other.shape[1]
-        other[rows, :w], between[rows, :w], kind[rows, :w] = found.other, found.between, found.kind
-        count[rows] = found.count
-    return AtomPairs(other, between, kind, count)
+    atoms, found = _joined(parts)
+    start, count = torch.zeros(2, n + 1, dtype=torch.int64, device=device)
+    start[atoms], count[atoms] = found.start, found.count
+    last = {"other": n, "step": len(found.steps), "kind": 0, "steps": FAR}
+    ends = {k: torch.nn.functional.pad(getattr(found, k), PAD[k], value=v) for k, v in last.items()}
+    return AtomPairs(**ends, start=start, count=count)
+
+
+def _joined(
+    parts: list[tuple[Int64[Tensor, "r"], AtomPairs]],
+) -> tuple[Int64[Tensor, "r"], AtomPairs]:
+    """Pairs of some parts as those of one; the parts are used up.
+
+    Many small pieces that live long, among large ones that do not, would leave memory full of
+    holes: chunks are joined part by part.
+    """
+    first = steps = 0
+    for _, found in parts:
+        found.start.add_(first)
+        found.step.add_(steps)
+        first, steps = first + len(found.other), steps + len(found.steps)
+    atoms = torch.cat([a for a, _ in parts])
+    names = AtomPairs.__dataclass_fields__
+    return atoms, AtomPairs(*(torch.cat([getattr(f, k) for _, f in parts]) for k in names))
+
+
+def _chunks(part: NearBeads, chunk: int, device: torch.device) -> Iterator[NearBeads]:
+    for rows in zip(*(a.to(device).split(chunk) for a in vars(part).values()), strict=True):
+        yield NearBeads(*rows)
 
 
 def _pairs_of(
-    part: Int64[Tensor, "b"],
+    part: NearBeads,
     atoms_of: Int64[Tensor, "nb m"],
     tables: PointTables,
-    frames: BeadFrames,
+    whole: Float[Tensor, "nb 3"],
     mean: Float[Tensor, "na1 3"],
     cutoff: float,
     atom_types: int,
 ) -> tuple[Int64[Tensor, "r"], AtomPairs]:
-    """The pairs of the atoms of some beads, and which atoms these are."""
+    """The pairs of the atoms of some beads, without padding, and which atoms these are."""
     n = tables.n_atoms
-    near, step = frames.neighbours[0, part], frames.vectors[0, part]  # B K
+    near, step = part.neighbours, part.vectors  # B K
     there = near >= 0
     there[:, 0] = False  # the block itself
     candidates = torch.where(there[..., None], atoms_of[near.clamp_min(0)], n)
     b, k, m = candidates.shape
     place = (step[:, :, None] + mean[candidates]).reshape(b, k * m, 3)
     candidates = candidates.reshape(b, k * m)
-    mine = atoms_of[part]
+    mine = atoms_of[part.beads]
     close = torch.cdist(mean[mine], place, compute_mode="donot_use_mm_for_euclid_dist") < cutoff
     close &= (mine < n)[..., None] & (candidates < n)[:, None]
     bead, slot, place_at = torch.nonzero(close, as_tuple=True)
-    counts = close.sum(-1).reshape(-1)
-    row = bead * m + slot
-    width = max(int(counts.max()), 1)
-    column = torch.arange(len(row), device=mean.device) - (counts.cumsum(0) - counts)[row]
     found = candidates[bead, place_at]
-    other = torch.full((b * m, width), n, dtype=torch.int32, device=mean.device)
-    between = torch.full((b * m, width, 3), FAR, device=mean.device)
-    kind = torch.zeros(b * m, width, dtype=torch.uint8, device=mean.device)
-    other[row, column] = found.to(torch.int32)
-    near_at = torch.div(place_at, m, rounding_mode="floor")
-    between[row, column] = step[bead, near_at]
+    at = torch.div(place_at, m, rounding_mode="floor")
     # the image of a chain that is longer than the box is another chain
-    apart = frames.whole[0, near.clamp_min(0)] - frames.whole[0, part][:, None]
+    apart = whole[near.clamp_min(0)] - whole[part.beads][:, None]
     image = (step - apart).abs().amax(-1) > IMAGE
     foreign = tables.atom_molecule[found] != tables.atom_molecule[mine[bead, slot]]
-    foreign |= image[bead, near_at]
-    kind[row, column] = (tables.atom_class[found] + atom_types * foreign).to(torch.uint8)
-    valid = (mine < n).reshape(-1)
-    pairs = AtomPairs(other[valid], between[valid], kind[valid], counts[valid])
+    foreign |= image[bead, at]
+    used = torch.zeros(b * k, dtype=torch.bool, device=mean.device)
+    used[bead * k + at] = True
+    row = used.cumsum(0) - 1
+    valid = mine.reshape(-1) < n
+    count = close.sum(-1).reshape(-1)[valid]
+    pairs = AtomPairs(
+        found.to(torch.int32), row[bead * k + at].to(torch.int32),
+        (tables.atom_class[found] + atom_types * foreign).to(torch.uint8),
+        step.reshape(-1, 3)[used], count.cumsum(0) - count, count,
+    )  # fmt: skip
     return mine.reshape(-1)[valid], pairs

@@ -18,12 +18,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from deepbackmap.blocks.handedness import Handedness, split_by_hands
-from deepbackmap.blocks.index import build_bead_frames, build_blocks, whole_beads
+from deepbackmap.blocks.index import build_bead_frames, build_blocks, near_beads, whole_beads
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.geometry.frame_noise import Turn, turn_of
+from deepbackmap.geometry.parts import PART, give_back
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
@@ -165,21 +166,27 @@ class PointSampler:
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, report)
         relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
+        del at, states
+        if len(whole) > PART:
+            give_back()
         return (whole[self.tables.atom_owner[:-1]] + relative.double()).cpu().numpy()
 
     def _look(self, beads: Structure, frame: int) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""
         spec, tables = self.spec, self.tables
+        reach = spec.bead_cutoff
         frames = mirrored_frames(
             build_bead_frames(
                 beads.positions, beads.box, self.blocks, self._split,
-                cutoff=spec.bead_cutoff, plane=True,
+                cutoff=reach if self.options.sweeps else None, plane=True,  # colours need them all
             ),
             tables.hand,
         )  # fmt: skip
-        means = self.generator.means(tables, frames.rotation[0])
-        cutoff = self.points.cutoff + MARGIN
-        pairs = find_pairs(tables, self.blocks, frames, means, cutoff, len(spec.atom_types))
+        pairs = find_pairs(
+            tables, self.blocks, near_beads(beads.positions, beads.box, reach), frames.whole[0],
+            self.generator.means(tables, frames.rotation[0]), self.points.cutoff + MARGIN,
+            len(spec.atom_types),
+        )  # fmt: skip
         turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
         return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn)
 
