@@ -40,6 +40,16 @@ STYLES = {
     "dihedral nharmonic": ("dihedral", "nharmonic", "8 1 2 3 4 5 6 7 8", "2 1 -1"),
     "improper harmonic": ("improper", "harmonic", "12 35.0", "10 0"),
     "improper cvff": ("improper", "cvff", "12 -1 2", "10 1 1"),
+    "improper umbrella": ("improper", "umbrella", "12 35.0", "10 0"),
+    "improper umbrella flat": ("improper", "umbrella", "12 0.0", "10 0"),
+    "angle cross": ("angle", "cross", "20 15 -10 1.5 1.45 110", "10 0 5 1.45 1.5 108"),
+    "angle cosine/squared/restricted": ("angle", "cosine/squared/restricted", "20 110", "15 105"),
+    "dihedral cosine/squared/restricted": (
+        "dihedral",
+        "cosine/squared/restricted",
+        "2 110",
+        "1.5 -60",
+    ),
 }
 TERMS = {"bond": "ebond", "angle": "eangle", "dihedral": "edihed", "improper": "eimp"}
 
@@ -93,6 +103,87 @@ def test_a_style_has_the_energy_that_lammps_gives_it(tmp_path, name):
     compared(kind, found, expected)
 
 
+CLASS2 = {
+    # what is said of a type: the style itself, then its couplings
+    "angle": ({"": "108 40 15 -5", "bb": "20 1.5 1.45", "ba": "15 -10 1.5 1.45"},
+              {"": "112 45 -10 3", "bb": "0 1.5 1.45", "ba": "0 12 1.45 1.5"}),
+    "dihedral": ({"": "1.2 0 0.4 30 -0.5 10", "mbt": "3 -2 1 1.45", "ebt": "1 2 3 -3 2 -1 1.5 1.4",
+                  "at": "2 -1 0.5 1 3 -0.7 110 108", "aat": "-6 110 108", "bb13": "12 1.5 1.4"},
+                 {"": "0 0 0.4 0 0 0", "mbt": "0 0 0 1.45", "ebt": "0 0 0 -3 2 -1 1.5 1.4",
+                  "at": "0 0 0 0 0 0 110 108", "aat": "0 110 108", "bb13": "0 1.5 1.4"}),
+    "improper": ({"": "12 5", "aa": "4 -3 2 110 105 112"},),
+}  # fmt: skip
+SECTIONS = {"bb": "BondBond", "ba": "BondAngle", "mbt": "MiddleBondTorsion",
+            "ebt": "EndBondTorsion", "at": "AngleTorsion", "aat": "AngleAngleTorsion",
+            "bb13": "BondBond13", "aa": "AngleAngle"}  # fmt: skip
+
+
+def class2_case(folder, kind, only=None, hybrid=False):
+    """A data file whose terms of one kind are class2, all couplings or one of them."""
+    types = [{w: row if only in (None, w) else " ".join("0" for _ in row.split())
+              for w, row in words.items()} for words in CLASS2[kind]]  # fmt: skip
+    mark = "class2 " * hybrid
+    rows = {k: mark + words[""] for k, words in enumerate(types, 1)}
+    style = "hybrid class2" if hybrid else "class2"
+    if hybrid and len(rows) > 1:
+        rows[2] = COEFFICIENTS[kind][0] + " " + COEFFICIENTS[kind][1][2]
+        style += f" {COEFFICIENTS[kind][0]}"
+    changed = {**COEFFICIENTS, kind: (style, rows)}
+    sections = ""
+    for word in list(types[0])[1:]:
+        said = [f"{k} skip" if hybrid and k == 2 else f"{k} {mark}{words[word]}"
+                for k, words in enumerate(types, 1)]  # fmt: skip
+        sections += f"\n{SECTIONS[word]} Coeffs\n\n" + "\n".join(said) + "\n"
+    text = data_text(changed).replace("\nAtoms # full", f"{sections}\nAtoms # full")
+    (folder / "a.data").write_text(text)
+    (folder / "in.lmp").write_text(script(coefficients=changed.items()))
+    return script(coefficients=changed.items())
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "only"), [(k, w) for k, types in CLASS2.items() for w in (None, *types[0])]
+)
+def test_class2_and_each_of_its_couplings_have_the_energy_of_lammps(tmp_path, kind, only, hybrid):
+    text = class2_case(tmp_path, kind, only, hybrid)
+    found = ours(tmp_path, inputs=[tmp_path / "in.lmp"])
+    expected = theirs(tmp_path, text)
+    assert abs(expected[TERMS[kind]]) > 0.1
+    compared(kind, found, expected)
+
+
+def test_couplings_may_stand_in_an_input(tmp_path):
+    changed = {k: v for k, v in COEFFICIENTS.items() if k != "angle"}
+    (tmp_path / "a.data").write_text(data_text(changed))
+    before = script(coefficients=[("angle", ("class2", {}))])
+    after = "".join(
+        f"angle_coeff {k} {word} {row}\n".replace("  ", " ")
+        for k, words in enumerate(CLASS2["angle"], 1)
+        for word, row in words.items()
+    )
+    (tmp_path / "in.lmp").write_text(before + "read_data a.data\n" + after)
+    found = ours(tmp_path, inputs=[tmp_path / "in.lmp"])
+    compared("angle", found, theirs(tmp_path, before, after))
+    assert {"angle_quartic", "bond_bond", "bond_bend"} <= set(
+        read_topology(tmp_path / "in.lmp").molecule_types[0].terms
+    )
+
+
+def test_a_coupling_that_is_missing_or_cannot_be_is_named(tmp_path):
+    class2_case(tmp_path, "angle")
+    text = (tmp_path / "a.data").read_text()
+    (tmp_path / "a.data").write_text(text.replace("BondAngle Coeffs", "Nothing Coeffs"))
+    with pytest.raises(
+        InputError, match=r"expected coefficients ba of angle type 1 \(style class2"
+    ):
+        require_energies(read_topology(tmp_path / "a.data"))
+    (tmp_path / "a.data").write_text(text.replace("1 15 -10 1.5 1.45", "1 15 -10 1.5"))
+    with pytest.raises(
+        InputError, match="expected coefficients ba of angle_style class2, found 15"
+    ):
+        read_topology(tmp_path / "a.data")
+
+
 @pytest.mark.parametrize(
     ("kind", "style", "row"),
     [
@@ -115,11 +206,11 @@ def test_coefficients_that_cannot_be_are_one_sentence(tmp_path, kind, style, row
 
 
 def test_what_is_not_known_inside_of_a_hybrid_is_named(tmp_path):
-    rows = {1: "harmonic 60 112", 2: "class2 108 40 15 -5"}
-    changed = {**COEFFICIENTS, "angle": ("hybrid harmonic class2", rows)}
+    rows = {1: "harmonic 60 112", 2: "gaussian 300 2 1 10 100 1 12 120"}
+    changed = {**COEFFICIENTS, "angle": ("hybrid harmonic gaussian", rows)}
     (tmp_path / "a.data").write_text(data_text(changed))
     topology = read_topology(tmp_path / "a.data")
-    with pytest.raises(InputError, match=r"angle type 2 \(style class2\) is not known \(and 5"):
+    with pytest.raises(InputError, match=r"angle type 2 \(style gaussian\) is not known \(and 5"):
         require_energies(topology)
     assert len(topology.molecule_types[0].terms["angle"].atoms) == 3
 

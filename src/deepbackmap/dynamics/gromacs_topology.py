@@ -213,6 +213,11 @@ def _terms(kind: str, listed: BondedTerms) -> Iterator[str]:
             f"expected terms that GROMACS reads from a topology alone, found {len(listed.atoms)} "
             f"tabulated ones ({kind}): use the engine openmm"
         )
+    if not KINDS[kind].gromacs:
+        raise InputError(
+            f"expected terms that GROMACS has a function type for, found {len(listed.atoms)} of "
+            f"{kind}, {KINDS[kind].energy}: use the engine openmm or internal"
+        )
     section, function = KINDS[kind].gromacs[0]
     yield f"[ {section} ]"
     parameters = listed.parameters.copy()

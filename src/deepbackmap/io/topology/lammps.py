@@ -18,6 +18,7 @@ from deepbackmap.io.topology.assemble import FlatSystem, assemble
 from deepbackmap.io.topology.base import TopologyOptions
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
 from deepbackmap.io.topology.lammps_lines import (
+    CLASS2,
     COLUMNS,
     EXCLUSION,
     LISTS,
@@ -32,7 +33,15 @@ from deepbackmap.io.topology.lammps_lines import (
     real_number,
     whole_number,
 )
-from deepbackmap.io.topology.lammps_styles import LISTED, STYLES, UNITS, WEIGHT, Made, Units
+from deepbackmap.io.topology.lammps_styles import (
+    COUPLINGS,
+    LISTED,
+    STYLES,
+    UNITS,
+    WEIGHT,
+    Made,
+    Units,
+)
 from deepbackmap.io.topology.lammps_tables import made_of_table
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
@@ -382,11 +391,37 @@ def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list
                 return None
             return made_of_table(found, kind, row.where, words, units, name)
         values = [] if style == "zero" else [real_number(row.where, w) for w in words]
-        return [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
+        made = [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
     except (IndexError, ValueError, ArithmeticError):
         raise InputError(
             f"{row.where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"
         ) from None
+    if style != "class2" or kind == "bond":
+        return made
+    coupled = _couplings(found, units, kind, number, values)
+    return None if coupled is None else made + coupled
+
+
+def _couplings(
+    found: LammpsInput, units: Units, kind: str, number: int, values: Sequence[float]
+) -> list[Made] | None:
+    """What a type of style ``class2`` has besides; None: LAMMPS would miss coefficients."""
+    made: list[Made] = []
+    for word in (word for of_kind, word, _ in CLASS2.values() if of_kind == kind):
+        row = found.couplings.get((kind, word), {}).get(number)
+        if row is None:
+            found.refuse(f"expected coefficients {word} of {kind} type {number} (style class2), "
+                         f"found none", str(found.path))  # fmt: skip
+            return None
+        numbers = [real_number(row.where, w) for w in row.words]
+        try:
+            made += COUPLINGS[kind, word](numbers + list(values[:1]) * (word == "ba"), units)
+        except (IndexError, ValueError):
+            raise InputError(
+                f"{row.where}: expected coefficients {word} of {kind}_style class2, found "
+                f"{' '.join(row.words)}"
+            ) from None
+    return made
 
 
 # --- pairs
