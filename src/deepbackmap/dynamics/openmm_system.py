@@ -13,12 +13,13 @@ from jaxtyping import Float64, Int64
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.dynamics.containers import EngineError, Interactions
 from deepbackmap.dynamics.dispersion import dispersion_coefficient
-from deepbackmap.forcefield.nonbonded import ReactionField
+from deepbackmap.forcefield.nonbonded import MINIMUM_DISTANCE, ReactionField
 from deepbackmap.forcefield.terms import FENE_LAST, LEAST_SINE
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.kinds import HELD, KINDS, SITES, SPRINGS
+from deepbackmap.system.pair_forms import COLUMNS as PAIR_COLUMNS
 from deepbackmap.system.topology import require_energies
 
 GROUPS = {
@@ -452,7 +453,7 @@ def _nonbonded(topology: Topology, interactions: Interactions) -> list[tuple[str
     excluded = expand_exclusions(topology)
     charges = topology.charges()
     charged = bool(charges.any())
-    rule = sigma_epsilon(topology)
+    rule = sigma_epsilon(topology) if topology.pair_forms is None else None
     bare = charged and interactions.reaction_field_epsilon is None
     parts: list[tuple[str, mm.Force]] = []
     if rule is None:
@@ -494,13 +495,25 @@ def _fast_force(
     return force
 
 
+_OTHER_PAIRS = (
+    "((c12(a1,a2)*s+c9(a1,a2))*s-c6(a1,a2))*s^2+a(a1,a2)*exp(-b(a1,a2)*r); "
+    f"s=max(r-shift(a1,a2), {MINIMUM_DISTANCE})^-3"
+)
+"""``system.pair_forms.COLUMNS``."""
+
+
 def _table_force(
     topology: Topology, interactions: Interactions, excluded: Int64[np.ndarray, "m 2"]
 ) -> mm.CustomNonbondedForce:
-    """Lennard-Jones from the table of the topology, for any combination of parameters."""
+    """Pairs from the tables of the topology, for any combination of parameters and any form."""
     n = len(topology.type_names)
-    force = mm.CustomNonbondedForce("(c12(a1,a2)*s-c6(a1,a2))*s; s=r^-6")
-    for name, values in (("c6", topology.c6), ("c12", topology.c12)):
+    if topology.pair_forms is None:
+        formula, tables = "(c12(a1,a2)*s-c6(a1,a2))*s; s=r^-6", [topology.c6, topology.c12]
+        names = ("c6", "c12")
+    else:
+        formula, tables, names = _OTHER_PAIRS, [*topology.pair_forms.columns], PAIR_COLUMNS
+    force = mm.CustomNonbondedForce(formula)
+    for name, values in zip(names, tables, strict=True):
         function = mm.Discrete2DFunction(n, n, values.ravel(order="F").tolist())
         force.addTabulatedFunction(name, function)
     force.addPerParticleParameter("a")

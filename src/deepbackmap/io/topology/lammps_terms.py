@@ -16,7 +16,7 @@ from deepbackmap.io.topology.lammps_tables import table_text
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.kinds import KINDS, SITES
-from deepbackmap.system.topology import listed_problems, require_energies
+from deepbackmap.system.topology import listed_problems, require_energies, require_lennard_jones
 
 KCAL = 4.184
 """kJ."""
@@ -94,6 +94,7 @@ def lammps_terms(topology: Topology, tables: str) -> LammpsTerms:
         InputError: terms without energies or without a style, all of them at once.
     """
     require_energies(topology)
+    require_lennard_jones(topology, "LAMMPS files that are converted")
     made = LammpsTerms()
     problems: list[str] = []
     used = list(dict.fromkeys(t for t, n in topology.blocks if n))
