@@ -17,7 +17,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.system import Structure
 from deepbackmap.system.kinds import KINDS
 from deepbackmap.system.whole import make_whole
-from test_forcefield_kinds import BOX, positions, stored, topology, with_couplings
+from test_forcefield_kinds import BOX, STORED, positions, stored, topology, with_couplings
 
 INTERACTIONS = Interactions(cutoff=1.0, reaction_field_epsilon=2.5)
 PLACED_BY_OPENMM = ("site2", "site3", "site3_out")
@@ -44,8 +44,9 @@ def test_every_kind_has_a_force():
     assert known == set(FORMULAS) | set(OWN) | {"cmap"}
 
 
-def test_openmm_computes_every_kind():
-    system = topology()
+@pytest.mark.parametrize("rule", STORED["energies"])
+def test_openmm_computes_every_kind(rule):
+    system = topology(rule)
     x = make_whole(positions(), BOX, system)
     built, made = context(with_sites(system, PLACED_BY_OPENMM))
     made.setPositions(x)
@@ -54,7 +55,7 @@ def test_openmm_computes_every_kind():
         state = made.getState(getEnergy=True, groups={GROUPS[name]})
         found[name] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     found["coulomb"] += found.pop("excluded") + built.charge_energy
-    assert sum(found.values()) == pytest.approx(stored("", "Potential"), rel=1e-8)
+    assert sum(found.values()) == pytest.approx(stored(rule, "Potential"), rel=1e-8)
     field = ForceField.from_topology(system, cutoff=1.0, reaction_field_epsilon=2.5)
     assert found == pytest.approx(field.energies_by_term(Structure(x, BOX)), rel=1e-8)
 

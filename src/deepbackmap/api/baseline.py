@@ -37,10 +37,12 @@ from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.mapping.order import bead_order
 from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.whole import bond_trees, make_whole
 
 METHODS = ("backward", "template")
@@ -178,8 +180,9 @@ def baseline(
     everything = read_topology(topology)
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
-    _refuse_sites(atoms, file.kept(atoms))
-    system = file.resolve(atoms)
+    kept = file.kept(atoms)
+    lean, full = _without_sites(atoms, kept), file.resolve(atoms)
+    system = lean_mapping(full, lean)
     alone = atoms.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
         match = check_beads(system, source.table, str(beads), by_order=by_order)
@@ -194,13 +197,13 @@ def baseline(
             place, name = _backward(system, file, modifiers, kick_size, seed)
             handedness: Any = {}
         else:
-            found = find_templates(file, system, templates, templates_from, structure)
+            found = find_templates(file, full, templates, templates_from, structure, kept=kept)
             options = TemplateOptions(temperature=temperature, seed=seed)
             placer = TemplatePlacer(system, found, options)
             place, name = _template(placer), f"templates {Path(found.source).name}"
             handedness = found.handedness
-        runner = _engine(atoms, engine) if minimise else None
-        judge = Judge(atoms, system, hands=KnownHands.by_pattern(system, handedness))
+        runner = _engine(lean.topology, engine) if minimise else None
+        judge = Judge(lean.topology, system, hands=KnownHands.by_pattern(system, handedness))
         figures = Figures()
         started, evaluations = time.perf_counter(), 0
         with (
@@ -219,7 +222,7 @@ def baseline(
                 found_here = judge.frame(made, frame, number)
                 judgement.refuse(where, verdict(found_here), keep_defects=keep_defects)
                 figures = figures + found_here
-                writer.write(made)
+                writer.write(lean.fill(made))
                 bar.update()
             seconds = time.perf_counter() - started
             summary = BaselineSummary(
@@ -234,7 +237,7 @@ def baseline(
                 engine=None if runner is None else runner.name,
                 force_evaluations=round(evaluations / len(source)),
                 source=name,
-                accepted=(*left_out, *match.notes),
+                accepted=(*left_out, *lean.notes(), *match.notes),
             )
             inputs = {"beads": beads, "trajectory": trajectory, "topology": topology,
                       "mapping": mapping_words(mapping), "modifiers": modifiers,
@@ -292,6 +295,8 @@ def find_templates(
     templates: str | Path | None = None,
     templates_from: str | Path | None = None,
     structure: str | Path | None = None,
+    *,
+    kept: Sequence[str] = (),
 ) -> TemplateSet:
     """The templates of a run: of a file, learned, or packaged with the mapping of that name.
 
@@ -301,7 +306,7 @@ def find_templates(
     if templates is not None:
         return read_templates(templates)
     if structure is not None:
-        return _learn(system, structure, templates_from, None, 400)
+        return _learn(system, structure, templates_from, None, 400, kept)
     packaged = packaged_templates()
     name = file.source.split(";")[0]  # what is dropped or kept stands behind it
     if name not in packaged:
@@ -318,15 +323,12 @@ def packaged_templates() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.npz"))}
 
 
-def _refuse_sites(topology: Topology, kept: Sequence[str]) -> None:
-    """These placements know nothing of virtual sites."""
-    for molecule, _, count in topology.runs():
-        if count and molecule.sites and molecule.name not in kept:
-            raise InputError(
-                f"{topology.source}: expected molecules without virtual sites, found "
-                f"{molecule.name}; 'backmap --model none' constructs them, --keep takes over those "
-                "that are there"
-            )
+def _without_sites(topology: Topology, kept: Sequence[str]) -> Lean:
+    """The system without virtual sites; with all of them where only kept molecules have any."""
+    sited = {m.name for m, _, count in topology.runs() if count and m.sites}
+    if sited <= set(kept):
+        return Lean(topology, topology, np.ones(topology.n_atoms, dtype=bool))
+    return without_sites(topology)
 
 
 def _check_options(
@@ -418,17 +420,22 @@ def _learn(
     trajectory: str | Path | None,
     temperature: float | None,
     most: int,
+    kept: Sequence[str] = (),
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
     with read_frames(structure, trajectory, lone=True) as source:
-        system = _part_of(system, source.table)
+        full = _part_of(system, source.table)
+        check_atoms(full.topology, source.table, str(structure))
+        lean = _without_sites(full.topology, kept)
+        system = lean_mapping(full, lean)
         topology, centres = system.topology, tacticity.find_centres(system)
         trees, signs = bond_trees(topology), []
-        check_atoms(topology, source.table, str(structure))
         whole = []
         for number, frame in zip(source.frames.tolist(), source, strict=True):
             where = f"{source.path} frame {number}"
-            positions = make_whole(frame.positions, frame.box, topology, trees=trees, source=where)
+            positions = make_whole(
+                lean.strip(frame).positions, frame.box, topology, trees=trees, source=where
+            )
             whole.append(Structure(positions, frame.box, frame.time))
             signs.append(tacticity.signs(whole[-1], centres))
         provenance: dict[str, Any] = {"frames": len(whole), "source": Path(source.path).name}
