@@ -190,6 +190,48 @@ def test_openmm_reads_the_mmcif_that_is_written(tmp_path):
     assert np.abs(box - TRICLINIC).max() < 1e-5
 
 
+def bonded_table(names, resids, bonds, molecules=None):
+    n = len(names)
+    return ParticleTable(
+        names=tuple(names),
+        resnames=("MOL",) * n,
+        resids=np.array(resids),
+        molecules=np.array(molecules or [1] * n),
+        bonds=np.array(bonds),
+    )
+
+
+def bonds_by_openmm(path, table):
+    app = pytest.importorskip("openmm.app")
+    with open_writer(path, table) as writer:
+        writer.write(Structure(np.random.default_rng(1).random((table.n, 3)), np.eye(3) * 3.0))
+    with read_frames(path) as source:
+        assert source.table.names == table.names and len(source) == 1
+    topology = app.PDBxFile(str(path)).topology
+    return sorted(tuple(sorted((b[0].index, b[1].index))) for b in topology.bonds())
+
+
+ALONG = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+def test_openmm_reads_the_bonds_of_mmcif(tmp_path):
+    """Two residues that are bonded, in two molecules; the second residue lacks a bond."""
+    names, resids = ["A", "B'", "C"] * 4, [1] * 3 + [2] * 3 + [1] * 3 + [2] * 3
+    bonds = [(0, 1), (1, 2), (2, 3), (3, 4), (6, 7), (7, 8), (8, 9), (9, 10), (10, 11)]
+    table = bonded_table(names, resids, bonds, [1] * 6 + [2] * 6)
+    assert bonds_by_openmm(tmp_path / "x.cif", table) == bonds
+    text = (tmp_path / "x.cif").read_text()
+    assert "MOL A B' sing" in text  # all four residues have this one, and three of them B'-C
+    assert text.count("covale") == 2 + 3 + 2 + 3
+
+
+def test_bonds_of_atoms_that_names_do_not_tell_apart_are_left_out(tmp_path):
+    assert bonds_by_openmm(tmp_path / "x.cif", bonded_table("ABCDEF", [1] * 6, ALONG)) == ALONG
+    assert bonds_by_openmm(tmp_path / "y.cif", bonded_table("ABCABC", [1] * 6, ALONG)) == []
+    numbered = bonded_table("ABCABC", [1] * 3 + [2] * 3, ALONG)
+    assert bonds_by_openmm(tmp_path / "z.cif", numbered) == ALONG
+
+
 def test_pdb_has_elements_and_bonds(tmp_path):
     table, structure = random_system(10)
     with open_writer(tmp_path / "x.pdb", table) as writer:
