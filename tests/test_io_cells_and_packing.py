@@ -288,6 +288,66 @@ def test_frames_and_names_through_mdanalysis(lone):
     )
 
 
+def moving():
+    """Frames of the chain in a skewed cell that grows, with times."""
+    return [Structure(CHAIN + 0.3 + 0.1 * k, TRICLINIC * (1.0 + 0.01 * k), 2.0 * k)
+            for k in range(3)]  # fmt: skip
+
+
+def same_frames(path, frames):
+    with read_frames("aa.gro", path) as source:
+        assert len(source) == len(frames)
+        for found, expected in zip(source, frames, strict=True):
+            assert np.abs(found.positions - expected.positions).max() < 6e-4
+            assert np.abs(found.box - expected.box).max() < 2e-5
+            assert found.time == pytest.approx(expected.time)
+
+
+def test_h5md_of_mdanalysis(lone):
+    pytest.importorskip("h5py", reason="h5py is absent")
+    frames = moving()
+    universe = mda.Universe("aa.gro")
+    units = {"lengthunit": "angstrom", "timeunit": "ps"}
+    with (
+        mda.Writer("t.h5md", n_atoms=4, **units) as writer,
+        mda.Writer("bare.h5md", n_atoms=4) as bare,
+    ):
+        for frame in frames:
+            universe.atoms.positions = frame.positions * 10.0
+            universe.dimensions = mda.lib.mdamath.triclinic_box(*(frame.box * 10.0))
+            universe.trajectory.ts.data["step"] = 0
+            universe.trajectory.ts.time = frame.time
+            writer.write(universe.atoms)
+            bare.write(universe.atoms)
+    same_frames("t.h5md", frames)
+    done = command(
+        "map", "aa.gro", "t.h5md", "-p", "one.top", "--mapping", "map.yaml", "-o", "b.xtc"
+    )
+    assert done.code == 0, done
+    assert "expected an H5MD file that says its units (attributes 'unit'), found none" in refused(
+        "map", "aa.gro", "bare.h5md", "-p", "one.top", "--mapping", "map.yaml", "-o", "c.xtc"
+    )
+
+
+@pytest.mark.skipif(shutil.which("gmx") is None, reason="GROMACS is absent")
+def test_tng_of_gromacs(lone):
+    import subprocess
+
+    pytest.importorskip("pytng", reason="pytng is absent")
+    with read_frames("aa.gro", lone=True) as source:
+        frames, table = moving(), source.table
+    with open_writer("t.trr", table) as writer:
+        for frame in frames:
+            writer.write(frame)
+    made = ["gmx", "trjconv", "-f", "t.trr", "-s", "aa.gro", "-o", "t.tng"]
+    subprocess.run(made, check=True, capture_output=True, input=b"0\n")
+    same_frames("t.tng", frames)
+    done = command(
+        "map", "aa.gro", "t.tng", "-p", "one.top", "--mapping", "map.yaml", "-o", "b.xtc"
+    )
+    assert done.code == 0, done
+
+
 @pytest.mark.skipif(shutil.which("gmx") is None, reason="GROMACS is absent")
 def test_names_of_a_run_input(lone):
     import subprocess
