@@ -188,6 +188,31 @@ def test_openmm_says_which_engine_has_other_sites(tmp_path, monkeypatch):
     assert "use the engine gromacs or internal" in said
 
 
+def test_energies_of_shared_charges_are_held_against_none(tmp_path, monkeypatch):
+    top, gro, _ = write_sited(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = refused(
+        "md",
+        "--start",
+        f"a={gro}",
+        "-p",
+        top,
+        "--reference",
+        gro,
+        "-o",
+        "runs",
+        "--temperature",
+        300,
+        "--time",
+        1,
+        "--pressure",
+        "none",
+        "--engine",
+        "internal",
+    )
+    assert "expected an engine with virtual sites where energies are held against" in said
+
+
 def test_structures_come_back_without_sites_only_when_stripped(tmp_path):
     top, gro, _ = write_sited(tmp_path)
     lean, frame = without_sites(read_topology(top)), read(gro)
