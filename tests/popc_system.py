@@ -1,9 +1,10 @@
-"""A small bilayer of POPC: CHARMM27's own residue from GROMACS' share, beads in the manner of Martini 3.
+"""A small bilayer of POPC: CHARMM27's own residue, beads in the manner of Martini 3.
 
-The topology is written from ``lipids.rtp`` (atoms, charges, bonds, impropers) with all angles, dihedrals
-and 1-4 pairs that the bonds make, their numbers from ``charmm27.ff``: Urey-Bradley angles, dihedrals of
-type 9, harmonic impropers, no correction map. The mapping is a file of Backward's kind with Martini's
-twelve beads and a thirteenth, a virtual site of the coarse-grained model between both linkers.
+The topology is written from GROMACS' ``lipids.rtp`` (atoms, charges, bonds, impropers) with all
+angles, dihedrals and 1-4 pairs that the bonds make, their numbers from ``charmm27.ff``:
+Urey-Bradley angles, dihedrals of type 9, harmonic impropers, no correction map. The mapping is a
+file of Backward's kind with Martini's twelve beads and a thirteenth, a virtual site of the
+coarse-grained model between both linkers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CARBONS = {
     "C4B": ("C314", "C315", "C316"),
 }
 SITE = "VGL"
-"""The virtual site of the coarse-grained model: the mean of both linkers, owner of the carbon between."""
+"""The coarse-grained model's virtual site: the mean of both linkers, owner of the carbon between."""
 PLACES = {
     # place across and height over the middle, nm
     "NC3": (0.0, 2.30), "PO4": (0.0, 1.95), "GL1": (-0.13, 1.62), "GL2": (0.2, 1.60),
@@ -99,8 +100,9 @@ def _topology(
     text = '#include "charmm27.ff/forcefield.itp"\n[ moleculetype ]\nPOPC 3\n[ atoms ]\n'
     for k, (name, kind, charge, *_) in enumerate(rows["atoms"], 1):
         text += f"{k} {kind} 1 POPC {name} {k} {charge}\n"
+    ends = sorted({(min(t[0], t[3]), max(t[0], t[3])) for t in turns})
     sections = (
-        ("bonds", bonds, 1), ("pairs", sorted({(min(t[0], t[3]), max(t[0], t[3])) for t in turns}), 1),
+        ("bonds", bonds, 1), ("pairs", ends, 1),
         ("angles", angles, 5), ("dihedrals", turns, 9), ("dihedrals", impropers, 2),
     )  # fmt: skip
     for section, listed, function in sections:

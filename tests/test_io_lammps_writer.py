@@ -21,9 +21,8 @@ from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table
 from deepbackmap.system import Structure
 from deepbackmap.system.kinds import KINDS
-from test_forcefield_kinds import BOX, positions
+from test_forcefield_kinds import BOX, positions, with_couplings
 from test_forcefield_kinds import topology as all_kinds
-from test_forcefield_kinds import with_couplings
 from test_io_lammps import data_text, library, places, script
 
 ROOT = Path(__file__).resolve().parents[1]

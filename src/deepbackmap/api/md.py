@@ -270,7 +270,8 @@ def md(
     if reference is not None and runner.name == "internal" and atoms.virtual().any():
         raise InputError(
             f"{topology}: expected an engine with virtual sites where energies are held against a "
-            f"reference's, found {runner.name}, whose atoms carry their charges: use gromacs or openmm"
+            f"reference's, found {runner.name}, whose atoms carry their charges: use gromacs or "
+            "openmm"
         )
     options = _dynamics(runner, temperature, time, pressure, seed)
     judge = Judge(atoms)
