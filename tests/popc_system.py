@@ -37,7 +37,7 @@ CARBONS = {
     "C4B": ("C314", "C315", "C316"),
 }
 SITE = "VGL"
-"""The coarse-grained model's virtual site: the mean of both linkers, owner of the carbon between."""
+"""The virtual site of the coarse-grained model: the mean of both linkers, owner of one carbon."""
 PLACES = {
     # place across and height over the middle, nm
     "NC3": (0.0, 2.30), "PO4": (0.0, 1.95), "GL1": (-0.13, 1.62), "GL2": (0.2, 1.60),
