@@ -17,7 +17,7 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.system import Structure
 from deepbackmap.system.kinds import KINDS
 from deepbackmap.system.whole import make_whole
-from test_forcefield_kinds import BOX, positions, stored, topology
+from test_forcefield_kinds import BOX, STORED, positions, stored, topology, with_couplings
 
 INTERACTIONS = Interactions(cutoff=1.0, reaction_field_epsilon=2.5)
 PLACED_BY_OPENMM = ("site2", "site3", "site3_out")
@@ -44,8 +44,9 @@ def test_every_kind_has_a_force():
     assert known == set(FORMULAS) | set(OWN) | {"cmap"}
 
 
-def test_openmm_computes_every_kind():
-    system = topology()
+@pytest.mark.parametrize("rule", STORED["energies"])
+def test_openmm_computes_every_kind(rule):
+    system = topology(rule)
     x = make_whole(positions(), BOX, system)
     built, made = context(with_sites(system, PLACED_BY_OPENMM))
     made.setPositions(x)
@@ -54,20 +55,24 @@ def test_openmm_computes_every_kind():
         state = made.getState(getEnergy=True, groups={GROUPS[name]})
         found[name] = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
     found["coulomb"] += found.pop("excluded") + built.charge_energy
-    assert sum(found.values()) == pytest.approx(stored("", "Potential"), rel=1e-8)
+    assert sum(found.values()) == pytest.approx(stored(rule, "Potential"), rel=1e-8)
     field = ForceField.from_topology(system, cutoff=1.0, reaction_field_epsilon=2.5)
     assert found == pytest.approx(field.energies_by_term(Structure(x, BOX)), rel=1e-8)
 
 
 def test_openmm_has_our_forces():
-    system = with_sites(topology(), ())
+    system = with_sites(with_couplings(topology()), ())
     x = make_whole(positions(), BOX, system)
     # without sites there are atoms without mass, on which forces act all the same
-    _, made = context(system)
+    built, made = context(system)
     made.setPositions(x)
     forces = made.getState(getForces=True).getForces(asNumpy=True)
     theirs = forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
     field = ForceField.from_topology(system, cutoff=1.0, reaction_field_epsilon=2.5)
+    energy = made.getState(getEnergy=True).getPotentialEnergy()
+    total = field.energies_by_term(Structure(x, BOX))
+    parts = energy.value_in_unit(unit.kilojoule_per_mole) + built.charge_energy
+    assert parts == pytest.approx(sum(total.values()), rel=1e-8)
     at = torch.tensor(x, requires_grad=True)
     torch.stack(list(field.energies(at, torch.tensor(BOX)).values())).sum().backward()
     np.testing.assert_allclose(theirs, -at.grad.numpy(), rtol=1e-6, atol=1e-5)
@@ -129,3 +134,9 @@ def test_what_is_written_for_gromacs_means_the_same(tmp_path, rule):
 def test_tables_cannot_be_written():
     with pytest.raises(InputError, match="found 1 tabulated ones"):
         topology_text(topology())
+
+
+def test_what_gromacs_has_no_function_for_cannot_be_written():
+    system = with_couplings(without_tables(topology()))
+    with pytest.raises(InputError, match=r"found 1 of bond_bend, \(k ij .* use the engine openmm"):
+        topology_text(system)

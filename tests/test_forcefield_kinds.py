@@ -6,6 +6,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from deepbackmap.forcefield import ForceField, energies_per_molecule, terms
 from deepbackmap.io.topology import read_topology
-from deepbackmap.system import Structure
+from deepbackmap.system import BondedTerms, Structure
 from deepbackmap.system.kinds import CHEMICAL, KINDS, SITES
 from deepbackmap.system.sites import PLACES, place_sites
 
@@ -48,6 +49,26 @@ NAMES = {
     "bending_torsion": "CBT Dih.",
     "cmap": "CMAP Dih.",
 }
+
+
+COUPLED = {
+    # kinds that LAMMPS has and GROMACS has not, with atoms around atom 2 and plausible numbers
+    "bond_bend": ([1, 2, 3], [1.9, 0.15, 0.14, 90.0, -60.0]),
+    "bond_torsion": ([1, 2, 3, 4], [0.15, 0.14, 0.15, *range(-40, 50, 10)]),
+    "angle_torsion": ([1, 2, 3, 4], [1.9, 2.0, *range(-9, 12, 4), -25.0]),
+    "bond_bond_13": ([1, 2, 3, 4], [0.15, 0.14, 900.0]),
+    "angle_angle": ([1, 2, 3, 9], [1.9, 2.0, 1.8, 20.0, -15.0, 10.0]),
+    "out_of_plane": ([1, 2, 3, 9], [0.1, 60.0]),
+    "umbrella": ([2, 1, 3, 9], [0.6, 40.0]),
+}
+
+
+def with_couplings(system):
+    """The first molecule type with one term of each of these kinds as well."""
+    first, *others = system.molecule_types
+    more = {k: BondedTerms(np.array([a]), np.array([p])) for k, (a, p) in COUPLED.items()}
+    first = replace(first, terms={**first.terms, **more})
+    return replace(system, molecule_types=(first, *others))
 
 
 def topology(rule=""):
@@ -124,7 +145,9 @@ def test_molecules_bonded_to_their_own_images():
 def test_the_system_uses_every_kind():
     found = topology()
     used = {kind for m in found.molecule_types for kind in m.terms} | set(found.intermolecular)
-    assert used == set(KINDS) - {"constraint", "lj14"}
+    known = {name for name, kind in KINDS.items() if kind.gromacs}
+    assert used == known - {"constraint", "lj14"}
+    assert set(KINDS) - known == set(COUPLED)
     assert {kind for m in found.molecule_types for kind in m.sites} == set(SITES)
     assert set(terms.FUNCTIONS) == {name for name, kind in KINDS.items() if kind.counted}
     assert set(PLACES) == set(SITES) - {"site_mean"}
@@ -167,7 +190,7 @@ def test_sites_of_a_molecule_without_a_box_follow_its_motion():
 
 def rows(kind):
     """Terms of one kind of the chain, with plausible numbers where it has none."""
-    found = topology().molecule_types[0].terms
+    found = with_couplings(topology()).molecule_types[0].terms
     if kind in found:
         grids = found[kind].grids
         table = {} if grids is None else {"grids": torch.tensor(grids)}
@@ -234,7 +257,35 @@ def test_hand_values():
     assert value("angle_restricted", three, math.pi / 3, 8.0) == pytest.approx(1.0)
     assert value("dihedral_restricted", four, math.pi / 3, 8.0) == pytest.approx(1.0)
     assert value("bending_torsion", four, 2.0, 1.5, 1, 1, 1, 1) == pytest.approx(3.0)
+    # rij 0.2, rjk 0.3, rkl 0.4, both angles and the dihedral at right angles
+    right = math.pi / 2
+    assert value("bond_bend", three, right - 1, 0.1, 0.2, 30, 70) == pytest.approx(3 + 7)
+    waves = (0.1, 0.1, 0.1, 1.0, 20.0, 1.0, 1.0, -30.0, 1.0, 1.0, 40.0, 1.0)
+    assert value("bond_torsion", four, *waves) == pytest.approx(-(2.0 - 6.0 + 12.0))
+    rest = (right - 1, right - 2)
+    assert value("angle_torsion", four, *rest, 1, 2, 3, 4, 5, 6, 7) == pytest.approx(-(2 + 10))
+    assert value("bond_bond_13", four, 0.1, 0.1, 50.0) == pytest.approx(50 * 0.1 * 0.3)
     assert value("lj14_powers", two, 0.4**6, 0.4**12) == pytest.approx(64 * 63)
+
+
+def test_hand_values_around_one_atom():
+    x = torch.tensor([[0.2, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 0.4]]).double()
+
+    def value(kind, index, *parameters):
+        row = torch.tensor([parameters], dtype=torch.float64)
+        return float(terms.FUNCTIONS[kind](x, torch.tensor([index]), row))
+
+    right = math.pi / 2
+    rest = (right - 1, right - 2, right - 3)
+    assert value("angle_angle", [0, 1, 2, 3], *rest, 10, 20, 30) == pytest.approx(30 + 40 + 180)
+    assert value("out_of_plane", [0, 1, 2, 3], right - 2, 5.0) == pytest.approx(2.5 * 4)
+    assert value("out_of_plane", [2, 1, 0, 3], 2 - right, 5.0) == pytest.approx(2.5 * 4)
+    assert value("umbrella", [1, 0, 2, 3], 0.0, 5.0) == pytest.approx(5.0)
+    assert value("umbrella", [1, 0, 2, 3], math.pi / 3, 6.0) == pytest.approx(3 * 0.25 / 0.75)
+    x[3] = torch.tensor([0.2, 0.3, 0.0])  # in the plane of the others, between them
+    assert value("umbrella", [1, 0, 2, 3], 0.0, 5.0) == pytest.approx(10.0)
+    x[3] = -x[3]  # and away from them
+    assert value("umbrella", [1, 0, 2, 3], 0.0, 5.0) == pytest.approx(0.0)
 
 
 def test_a_correction_map_passes_through_its_points_and_is_smooth_across_the_seam():

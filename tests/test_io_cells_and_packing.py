@@ -190,6 +190,48 @@ def test_openmm_reads_the_mmcif_that_is_written(tmp_path):
     assert np.abs(box - TRICLINIC).max() < 1e-5
 
 
+def bonded_table(names, resids, bonds, molecules=None):
+    n = len(names)
+    return ParticleTable(
+        names=tuple(names),
+        resnames=("MOL",) * n,
+        resids=np.array(resids),
+        molecules=np.array(molecules or [1] * n),
+        bonds=np.array(bonds),
+    )
+
+
+def bonds_by_openmm(path, table):
+    app = pytest.importorskip("openmm.app")
+    with open_writer(path, table) as writer:
+        writer.write(Structure(np.random.default_rng(1).random((table.n, 3)), np.eye(3) * 3.0))
+    with read_frames(path) as source:
+        assert source.table.names == table.names and len(source) == 1
+    topology = app.PDBxFile(str(path)).topology
+    return sorted(tuple(sorted((b[0].index, b[1].index))) for b in topology.bonds())
+
+
+ALONG = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+
+
+def test_openmm_reads_the_bonds_of_mmcif(tmp_path):
+    """Two residues that are bonded, in two molecules; the second residue lacks a bond."""
+    names, resids = ["A", "B'", "C"] * 4, [1] * 3 + [2] * 3 + [1] * 3 + [2] * 3
+    bonds = [(0, 1), (1, 2), (2, 3), (3, 4), (6, 7), (7, 8), (8, 9), (9, 10), (10, 11)]
+    table = bonded_table(names, resids, bonds, [1] * 6 + [2] * 6)
+    assert bonds_by_openmm(tmp_path / "x.cif", table) == bonds
+    text = (tmp_path / "x.cif").read_text()
+    assert "MOL A B' sing" in text  # all four residues have this one, and three of them B'-C
+    assert text.count("covale") == 2 + 3 + 2 + 3
+
+
+def test_bonds_of_atoms_that_names_do_not_tell_apart_are_left_out(tmp_path):
+    assert bonds_by_openmm(tmp_path / "x.cif", bonded_table("ABCDEF", [1] * 6, ALONG)) == ALONG
+    assert bonds_by_openmm(tmp_path / "y.cif", bonded_table("ABCABC", [1] * 6, ALONG)) == []
+    numbered = bonded_table("ABCABC", [1] * 3 + [2] * 3, ALONG)
+    assert bonds_by_openmm(tmp_path / "z.cif", numbered) == ALONG
+
+
 def test_pdb_has_elements_and_bonds(tmp_path):
     table, structure = random_system(10)
     with open_writer(tmp_path / "x.pdb", table) as writer:
@@ -244,6 +286,66 @@ def test_frames_and_names_through_mdanalysis(lone):
     assert "a file that MDAnalysis can read" in refused(
         "map", "bad.psf", "t.nc", "-p", "one.top", "--mapping", "map.yaml", "-o", "d.xtc"
     )
+
+
+def moving():
+    """Frames of the chain in a skewed cell that grows, with times."""
+    return [Structure(CHAIN + 0.3 + 0.1 * k, TRICLINIC * (1.0 + 0.01 * k), 2.0 * k)
+            for k in range(3)]  # fmt: skip
+
+
+def same_frames(path, frames):
+    with read_frames("aa.gro", path) as source:
+        assert len(source) == len(frames)
+        for found, expected in zip(source, frames, strict=True):
+            assert np.abs(found.positions - expected.positions).max() < 6e-4
+            assert np.abs(found.box - expected.box).max() < 2e-5
+            assert found.time == pytest.approx(expected.time)
+
+
+def test_h5md_of_mdanalysis(lone):
+    pytest.importorskip("h5py", reason="h5py is absent")
+    frames = moving()
+    universe = mda.Universe("aa.gro")
+    units = {"lengthunit": "angstrom", "timeunit": "ps"}
+    with (
+        mda.Writer("t.h5md", n_atoms=4, **units) as writer,
+        mda.Writer("bare.h5md", n_atoms=4) as bare,
+    ):
+        for frame in frames:
+            universe.atoms.positions = frame.positions * 10.0
+            universe.dimensions = mda.lib.mdamath.triclinic_box(*(frame.box * 10.0))
+            universe.trajectory.ts.data["step"] = 0
+            universe.trajectory.ts.time = frame.time
+            writer.write(universe.atoms)
+            bare.write(universe.atoms)
+    same_frames("t.h5md", frames)
+    done = command(
+        "map", "aa.gro", "t.h5md", "-p", "one.top", "--mapping", "map.yaml", "-o", "b.xtc"
+    )
+    assert done.code == 0, done
+    assert "expected an H5MD file that says its units (attributes 'unit'), found none" in refused(
+        "map", "aa.gro", "bare.h5md", "-p", "one.top", "--mapping", "map.yaml", "-o", "c.xtc"
+    )
+
+
+@pytest.mark.skipif(shutil.which("gmx") is None, reason="GROMACS is absent")
+def test_tng_of_gromacs(lone):
+    import subprocess
+
+    pytest.importorskip("pytng", reason="pytng is absent")
+    with read_frames("aa.gro", lone=True) as source:
+        frames, table = moving(), source.table
+    with open_writer("t.trr", table) as writer:
+        for frame in frames:
+            writer.write(frame)
+    made = ["gmx", "trjconv", "-f", "t.trr", "-s", "aa.gro", "-o", "t.tng"]
+    subprocess.run(made, check=True, capture_output=True, input=b"0\n")
+    same_frames("t.tng", frames)
+    done = command(
+        "map", "aa.gro", "t.tng", "-p", "one.top", "--mapping", "map.yaml", "-o", "b.xtc"
+    )
+    assert done.code == 0, done
 
 
 @pytest.mark.skipif(shutil.which("gmx") is None, reason="GROMACS is absent")

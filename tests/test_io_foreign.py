@@ -18,6 +18,14 @@ TEXTS = {
     "residues or parameters of CHARMM": "* top\n*\n36 1\nMASS  -1 H 1.008\n",
     "coordinates of Amber": "x\n    2\n" + "".join(f"{v:12.7f}" for v in range(6)) + "\n",
     "a topology of GROMOS": "TITLE\nx\nEND\nPHYSICALCONSTANTS\n",
+    "a GROMOS structure": "TITLE\nx\nEND\nPOSITION\n    1 MOL   C1  1  0.1 0.1 0.1\nEND\n",
+    "parameters or residues of Amber": "remark\nMASS\nc3 12.01\n\nBOND\n",
+    "a system of moltemplate": 'import "oplsaa.lt"\nMol {\n  write("Data Atoms") {\n',
+    "a restart file of LAMMPS": "LammpS RestartT\n",
+    "a FIELD file of DL_POLY": "x\nUNITS kcal\nMOLECULES 1\nwater\nNUMMOLS 10\n",
+    "parameters of a run": "; run\nintegrator = md\n",
+    "a mapping": "weights: mass\nresidues:\n  A: {}\n",
+    "a trajectory": "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n",
     "an Interchange of OpenFF": '{"collections": {}}\n',
 }
 

@@ -1,12 +1,23 @@
 """Every style of LAMMPS that we know: energies by term equal those of LAMMPS' own library."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
+import openmm
 import pytest
 
+from deepbackmap.dynamics.containers import Interactions
+from deepbackmap.dynamics.gromacs_topology import topology_text
+from deepbackmap.dynamics.internal_engine import InternalEngine
+from deepbackmap.dynamics.openmm_system import GROUPS, Recipe, build_system
 from deepbackmap.errors import InputError
-from deepbackmap.forcefield import ForceField
+from deepbackmap.forcefield import ForceField, energies_per_molecule
+from deepbackmap.forcefield.pairs import PairEnergies
 from deepbackmap.io.topology import read_topology
+from deepbackmap.io.topology.lammps_writer import lammps_files
 from deepbackmap.system import Structure
+from deepbackmap.system.pair_forms import PairForms
 from deepbackmap.system.topology import require_energies
 from test_io_lammps import BOX, COEFFICIENTS, data_text, library, places, script
 
@@ -40,6 +51,16 @@ STYLES = {
     "dihedral nharmonic": ("dihedral", "nharmonic", "8 1 2 3 4 5 6 7 8", "2 1 -1"),
     "improper harmonic": ("improper", "harmonic", "12 35.0", "10 0"),
     "improper cvff": ("improper", "cvff", "12 -1 2", "10 1 1"),
+    "improper umbrella": ("improper", "umbrella", "12 35.0", "10 0"),
+    "improper umbrella flat": ("improper", "umbrella", "12 0.0", "10 0"),
+    "angle cross": ("angle", "cross", "20 15 -10 1.5 1.45 110", "10 0 5 1.45 1.5 108"),
+    "angle cosine/squared/restricted": ("angle", "cosine/squared/restricted", "20 110", "15 105"),
+    "dihedral cosine/squared/restricted": (
+        "dihedral",
+        "cosine/squared/restricted",
+        "2 110",
+        "1.5 -60",
+    ),
 }
 TERMS = {"bond": "ebond", "angle": "eangle", "dihedral": "edihed", "improper": "eimp"}
 
@@ -93,6 +114,87 @@ def test_a_style_has_the_energy_that_lammps_gives_it(tmp_path, name):
     compared(kind, found, expected)
 
 
+CLASS2 = {
+    # what is said of a type: the style itself, then its couplings
+    "angle": ({"": "108 40 15 -5", "bb": "20 1.5 1.45", "ba": "15 -10 1.5 1.45"},
+              {"": "112 45 -10 3", "bb": "0 1.5 1.45", "ba": "0 12 1.45 1.5"}),
+    "dihedral": ({"": "1.2 0 0.4 30 -0.5 10", "mbt": "3 -2 1 1.45", "ebt": "1 2 3 -3 2 -1 1.5 1.4",
+                  "at": "2 -1 0.5 1 3 -0.7 110 108", "aat": "-6 110 108", "bb13": "12 1.5 1.4"},
+                 {"": "0 0 0.4 0 0 0", "mbt": "0 0 0 1.45", "ebt": "0 0 0 -3 2 -1 1.5 1.4",
+                  "at": "0 0 0 0 0 0 110 108", "aat": "0 110 108", "bb13": "0 1.5 1.4"}),
+    "improper": ({"": "12 5", "aa": "4 -3 2 110 105 112"},),
+}  # fmt: skip
+SECTIONS = {"bb": "BondBond", "ba": "BondAngle", "mbt": "MiddleBondTorsion",
+            "ebt": "EndBondTorsion", "at": "AngleTorsion", "aat": "AngleAngleTorsion",
+            "bb13": "BondBond13", "aa": "AngleAngle"}  # fmt: skip
+
+
+def class2_case(folder, kind, only=None, hybrid=False):
+    """A data file whose terms of one kind are class2, all couplings or one of them."""
+    types = [{w: row if only in (None, w) else " ".join("0" for _ in row.split())
+              for w, row in words.items()} for words in CLASS2[kind]]  # fmt: skip
+    mark = "class2 " * hybrid
+    rows = {k: mark + words[""] for k, words in enumerate(types, 1)}
+    style = "hybrid class2" if hybrid else "class2"
+    if hybrid and len(rows) > 1:
+        rows[2] = COEFFICIENTS[kind][0] + " " + COEFFICIENTS[kind][1][2]
+        style += f" {COEFFICIENTS[kind][0]}"
+    changed = {**COEFFICIENTS, kind: (style, rows)}
+    sections = ""
+    for word in list(types[0])[1:]:
+        said = [f"{k} skip" if hybrid and k == 2 else f"{k} {mark}{words[word]}"
+                for k, words in enumerate(types, 1)]  # fmt: skip
+        sections += f"\n{SECTIONS[word]} Coeffs\n\n" + "\n".join(said) + "\n"
+    text = data_text(changed).replace("\nAtoms # full", f"{sections}\nAtoms # full")
+    (folder / "a.data").write_text(text)
+    (folder / "in.lmp").write_text(script(coefficients=changed.items()))
+    return script(coefficients=changed.items())
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "only"), [(k, w) for k, types in CLASS2.items() for w in (None, *types[0])]
+)
+def test_class2_and_each_of_its_couplings_have_the_energy_of_lammps(tmp_path, kind, only, hybrid):
+    text = class2_case(tmp_path, kind, only, hybrid)
+    found = ours(tmp_path, inputs=[tmp_path / "in.lmp"])
+    expected = theirs(tmp_path, text)
+    assert abs(expected[TERMS[kind]]) > 0.1
+    compared(kind, found, expected)
+
+
+def test_couplings_may_stand_in_an_input(tmp_path):
+    changed = {k: v for k, v in COEFFICIENTS.items() if k != "angle"}
+    (tmp_path / "a.data").write_text(data_text(changed))
+    before = script(coefficients=[("angle", ("class2", {}))])
+    after = "".join(
+        f"angle_coeff {k} {word} {row}\n".replace("  ", " ")
+        for k, words in enumerate(CLASS2["angle"], 1)
+        for word, row in words.items()
+    )
+    (tmp_path / "in.lmp").write_text(before + "read_data a.data\n" + after)
+    found = ours(tmp_path, inputs=[tmp_path / "in.lmp"])
+    compared("angle", found, theirs(tmp_path, before, after))
+    assert {"angle_quartic", "bond_bond", "bond_bend"} <= set(
+        read_topology(tmp_path / "in.lmp").molecule_types[0].terms
+    )
+
+
+def test_a_coupling_that_is_missing_or_cannot_be_is_named(tmp_path):
+    class2_case(tmp_path, "angle")
+    text = (tmp_path / "a.data").read_text()
+    (tmp_path / "a.data").write_text(text.replace("BondAngle Coeffs", "Nothing Coeffs"))
+    with pytest.raises(
+        InputError, match=r"expected coefficients ba of angle type 1 \(style class2"
+    ):
+        require_energies(read_topology(tmp_path / "a.data"))
+    (tmp_path / "a.data").write_text(text.replace("1 15 -10 1.5 1.45", "1 15 -10 1.5"))
+    with pytest.raises(
+        InputError, match="expected coefficients ba of angle_style class2, found 15"
+    ):
+        read_topology(tmp_path / "a.data")
+
+
 @pytest.mark.parametrize(
     ("kind", "style", "row"),
     [
@@ -115,11 +217,11 @@ def test_coefficients_that_cannot_be_are_one_sentence(tmp_path, kind, style, row
 
 
 def test_what_is_not_known_inside_of_a_hybrid_is_named(tmp_path):
-    rows = {1: "harmonic 60 112", 2: "class2 108 40 15 -5"}
-    changed = {**COEFFICIENTS, "angle": ("hybrid harmonic class2", rows)}
+    rows = {1: "harmonic 60 112", 2: "gaussian 300 2 1 10 100 1 12 120"}
+    changed = {**COEFFICIENTS, "angle": ("hybrid harmonic gaussian", rows)}
     (tmp_path / "a.data").write_text(data_text(changed))
     topology = read_topology(tmp_path / "a.data")
-    with pytest.raises(InputError, match=r"angle type 2 \(style class2\) is not known \(and 5"):
+    with pytest.raises(InputError, match=r"angle type 2 \(style gaussian\) is not known \(and 5"):
         require_energies(topology)
     assert len(topology.molecule_types[0].terms["angle"].atoms) == 3
 
@@ -238,6 +340,142 @@ def test_pairs_are_mixed_as_lammps_does(tmp_path, style, mix):
         assert expected["ecoul"] == 0.0
 
 
+OTHER_PAIRS = {
+    # style, coefficients of the pairs of types; what is not given is mixed
+    "buck": ("buck 10.0", {"1 1": "8000 0.30 400", "2 2": "9000 0.28 350", "3 3": "7000 0.29 0",
+             "1 2": "8500 0.29 370", "1 3": "7500 0.30 100", "2 3": "7900 0.28 150"}),
+    "buck/coul/cut": ("buck/coul/cut 10.0", {"* *": "8000 0.30 400"}),
+    "lj/class2": ("lj/class2 10.0", {"1 1": "0.11 3.8", "2 2": "0.09 4.0", "3 3": "0.2 3.5"}),
+    "lj/class2/coul/cut": ("lj/class2/coul/cut 10.0",
+                           {"1 1": "0.11 3.8", "2 2": "0.09 4.0", "3 3": "0.2 3.5",
+                            "1 3": "0.3 3.9"}),
+    "lj96/cut": ("lj96/cut 10.0", {"1 1": "0.11 3.3", "2 2": "0.09 3.5", "3 3": "0.2 3.0"}),
+    # LAMMPS adds the shift to the cut-off
+    "lj/expand": ("lj/expand 10.0", {f"{i} {j}": f"0.1{i} 3.{j} {0.1 * i + 0.2 * j:.1f} "
+                                     f"{10 - 0.1 * i - 0.2 * j:.1f}"
+                                     for i in (1, 2, 3) for j in range(i, 4)}),
+    "hybrid": ("hybrid lj/cut 10.0 lj/class2 10.0",
+               {"1 1": "lj/cut 0.11 3.3", "2 2": "lj/class2 0.09 4.0", "3 3": "lj/cut 0.2 3.0",
+                "1 2": "lj/class2 0.1 3.9", "2 3": "lj/cut 0.1 3.4"}),
+    "hybrid/overlay": ("hybrid/overlay buck 10.0 coul/cut 10.0",
+                       {"* * ": "buck 8000 0.30 400", "* *": "coul/cut"}),
+}  # fmt: skip
+
+
+def other_case(folder, name):
+    style, rows = OTHER_PAIRS[name]
+    bare = {k: v for k, v in COEFFICIENTS.items() if k != "pair"}
+    (folder / "a.data").write_text(data_text(bare))
+    before = script("lj 0 0 1 coul 0 0 1").replace(
+        "pair_style lj/cut/coul/cut 10.0", f"pair_style {style}"
+    )
+    after = "".join(f"pair_coeff {types} {row}\n" for types, row in rows.items())
+    if name == "lj96/cut":
+        before += "pair_modify mix arithmetic\n"
+    (folder / "in.lmp").write_text(before + "read_data a.data\n" + after)
+    return before, after
+
+
+@pytest.mark.parametrize("name", OTHER_PAIRS)
+def test_pairs_that_are_not_lennard_jones(tmp_path, name):
+    before, after = other_case(tmp_path, name)
+    topology = read_topology(tmp_path / "in.lmp")
+    field = ForceField.from_topology(topology, cutoff=1.0, reaction_field_epsilon=None)
+    structure = Structure(places().round(6) / 10.0, np.diag([BOX / 10.0] * 3))
+    found = field.energies_by_term(structure)
+    expected = theirs(tmp_path, before, after)
+    assert abs(expected["evdwl"]) > 0.1
+    assert found["lj"] == pytest.approx(expected["evdwl"], rel=1e-5)
+    if "coul" in OTHER_PAIRS[name][0]:
+        assert found["coulomb"] + found["coulomb14"] == pytest.approx(expected["ecoul"], rel=1e-5)
+    shared = energies_per_molecule(field, structure)
+    assert sum(shared[f"lj {k}"].sum() for k in ("intra", "inter")) == pytest.approx(found["lj"])
+    assert PairEnergies(field)(structure) == {}
+
+
+@pytest.mark.parametrize("name", ["buck", "lj/class2", "lj/expand"])
+def test_openmm_has_the_energies_of_such_pairs(tmp_path, name):
+    other_case(tmp_path, name)
+    topology = read_topology(tmp_path / "in.lmp")
+    box = np.diag([BOX / 10.0] * 3)
+    interactions = Interactions(cutoff=1.0, reaction_field_epsilon=None)
+    built = build_system(topology, interactions, Recipe(constrain=False), None, box)
+    integrator = openmm.VerletIntegrator(0.001)
+    made = openmm.Context(built.system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    made.setPositions(places().round(6) / 10.0)
+    state = made.getState(getEnergy=True, groups={GROUPS["lj"]})
+    field = ForceField.from_topology(topology, cutoff=1.0, reaction_field_epsilon=None)
+    expected = field.energies_by_term(Structure(places().round(6) / 10.0, box))["lj"]
+    energy = state.getPotentialEnergy().value_in_unit(openmm.unit.kilojoule_per_mole)
+    assert energy == pytest.approx(expected, rel=1e-6)
+
+
+def test_such_pairs_stand_as_lennard_jones_with_the_same_minimum(tmp_path):
+    r = np.linspace(0.2, 1.0, 8001)
+    for name in ("buck", "lj/class2", "lj/expand", "lj96/cut"):
+        other_case(tmp_path, name)
+        topology = read_topology(tmp_path / "in.lmp")
+        assert "taken as Lennard-Jones with the same minimum" in topology.notices[0]
+        stand_in = topology.c12 / r[:, None, None] ** 12 - topology.c6 / r[:, None, None] ** 6
+        true = topology.pair_forms.energies(r)
+        for i, j in np.argwhere(topology.c6 > 0.0).tolist():
+            well = (
+                r > 0.25 if name == "buck" else r > 0.0
+            )  # what lies inside of its wall is no well
+            assert stand_in[:, i, j].min() == pytest.approx(true[well, i, j].min(), rel=1e-3)
+            assert r[stand_in[:, i, j].argmin()] == pytest.approx(
+                r[well][true[well, i, j].argmin()], abs=1e-3
+            )
+
+
+def test_pairs_that_only_repel_have_the_size_at_which_they_touch():
+    columns = np.zeros((6, 1, 1))
+    columns[3], columns[4] = 1e5, 30.0
+    c6, c12 = PairForms(columns).lennard_jones()
+    assert c6 == 0.0
+    touch = math.log(1e5 / 2.5) / 30.0
+    assert float(c12[0, 0]) == pytest.approx(2.5 * touch**12, rel=0.05)
+
+
+@pytest.mark.parametrize("engine", ["gromacs", "internal", "lammps"])
+def test_what_cannot_have_such_pairs_says_so(tmp_path, engine):
+    other_case(tmp_path, "buck")
+    topology = replace(read_topology(tmp_path / "in.lmp"), origin=None)
+    with pytest.raises(InputError, match="expected pairs of atoms that are Lennard-Jones for"):
+        if engine == "gromacs":
+            topology_text(topology)
+        elif engine == "lammps":
+            lammps_files(topology, "a")
+        else:
+            InternalEngine(topology, Interactions(), threads=1, mapping=None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("pair_coeff 1 2 8500 0.29 370\n", "", "types 1 and 2, whose styles are not mixed"),
+        ("1 1 8000 0.30 400", "1 1 8000 0.30", "expected A, rho and C of a pair of types"),
+        ("lj 0 0 1", "lj 0 0 0.5", "factor 0.5 of special_bonds is not known for pairs that are"),
+    ],
+)
+def test_mistakes_of_such_pairs_are_named(tmp_path, old, new, message):
+    other_case(tmp_path, "buck")
+    text = (tmp_path / "in.lmp").read_text()
+    assert old in text
+    (tmp_path / "in.lmp").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        require_energies(read_topology(tmp_path / "in.lmp"))
+
+
+def test_the_sum_of_two_forms_is_named(tmp_path):
+    other_case(tmp_path, "hybrid/overlay")
+    text = (tmp_path / "in.lmp").read_text().replace("coul/cut 10.0", "lj/class2 10.0")
+    text = text.replace("pair_coeff * * coul/cut", "pair_coeff * * lj/class2 0.1 3.8")
+    (tmp_path / "in.lmp").write_text(text)
+    with pytest.raises(InputError, match="the sum of two pair styles is not known"):
+        require_energies(read_topology(tmp_path / "in.lmp"))
+
+
 def test_dihedrals_weigh_pairs_with_parameters_of_their_own(tmp_path):
     rows = {1: "1.2 3 0 0.5", 2: "0.8 2 180 1.0"}
     changed = {**COEFFICIENTS, "dihedral": ("charmm", rows)}
@@ -303,7 +541,7 @@ def test_a_script_is_a_topology(tmp_path):
         ("read_data b.data add append", "found read_data add: let LAMMPS write what it has made"),
         ("bond_coeff 1 $(v_k) 1.5", r"the variable in bond_coeff 1 \$\(v_k\) 1.5 is not known"),
         ("set type 1 charge 0.5", "the command set changes types or charges"),
-        ("pair_style buck/coul/cut 10.0", "the energy of pair_style buck/coul/cut is not known"),
+        ("pair_style born/coul/long 10.0", "the energy of pair_style born/coul/long is not known"),
         ("pair_style hybrid/overlay lj/cut 9.0 tersoff", "pair_style hybrid/overlay tersoff is"),
         ("pair_style lj/cut/soft 2 0.5 9.0", "the energy of pair_style lj/cut/soft is not known"),
         ("special_bonds charmm dihedral yes", "special_bonds dihedral is not known"),

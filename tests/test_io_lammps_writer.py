@@ -21,7 +21,7 @@ from deepbackmap.mapping import load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table
 from deepbackmap.system import Structure
 from deepbackmap.system.kinds import KINDS
-from test_forcefield_kinds import BOX, positions
+from test_forcefield_kinds import BOX, positions, with_couplings
 from test_forcefield_kinds import topology as all_kinds
 from test_io_lammps import data_text, library, places, script
 
@@ -80,7 +80,7 @@ def same(found, expected):
 def convertible():
     """The system of all kinds without those that LAMMPS has no style for."""
     known = {*lammps_terms.STYLES, *lammps_terms.TABLES, *lammps_terms.PAIR_KINDS}
-    system = all_kinds()
+    system = with_couplings(all_kinds())
     molecules = []
     for m in system.molecule_types:
         terms = {k: v for k, v in m.terms.items() if k in known}

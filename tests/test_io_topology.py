@@ -647,6 +647,13 @@ def test_molecules_of_the_topology_builder_as_published(tmp_path, name, file, ma
     assert re.search(missing, message)
 
 
+def test_a_molecule_alone_is_told_what_to_stand_in(tmp_path):
+    path = tmp_path / "mol.itp"
+    path.write_text("[ moleculetype ]\nMOL 3\n[ atoms ]\n1 C 1 MOL C1 1 0 12\n")
+    with pytest.raises(InputError, match=r'found molecule MOL alone: write a \.top .*"mol\.itp"'):
+        read_topology(path)
+
+
 def test_all_mistakes_are_named_at_once(read):
     with pytest.raises(InputError) as raised:
         read(

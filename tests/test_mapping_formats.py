@@ -236,6 +236,19 @@ def test_several_files_of_several_programs(tmp_path):
         load_mapping(paths["a.xml"]).resolve(system)
 
 
+def test_hands_may_stand_in_a_file_of_their_own(tmp_path):
+    (tmp_path / "but.map").write_text(BACKWARD)
+    (tmp_path / "hands.yaml").write_text("stereo:\n  - {molecules: BUT, centres: {C2: R}}\n")
+    found = load_mapping([tmp_path / "but.map", tmp_path / "hands.yaml"])
+    assert len(found.stereo) == 1
+    assert MappingFile.from_text(found.to_text()).stereo == found.stereo
+    one = found.resolve(topology((butane(), 1))).molecules[0]
+    assert one.owner.tolist() == resolved(BACKWARD, butane()).molecules[0].owner.tolist()
+    alone = load_mapping(tmp_path / "hands.yaml")
+    with pytest.raises(InputError, match="expected a mapping of molecule BUT, found none"):
+        alone.resolve(topology((butane(), 1)))
+
+
 def test_errors_name_the_file_of_the_residue(tmp_path):
     (tmp_path / "one.yaml").write_text(BUTANE)
     (tmp_path / "two.yaml").write_text(

@@ -147,13 +147,22 @@ def test_without_a_model_sites_are_constructed(tmp_path, monkeypatch):
     assert out == pytest.approx(2.5 * across, abs=1e-5)  # 3out
 
 
-def test_baselines_say_what_places_sites(tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["backward", "template"])
+def test_baselines_construct_sites(tmp_path, monkeypatch, method):
     top, gro, mapping = write_sited(tmp_path)
     monkeypatch.chdir(tmp_path)
     command("map", gro, "-p", top, "--mapping", mapping, "-o", "cg.gro")
-    said = refused("baseline", "cg.gro", "-p", top, "--mapping", mapping, "--method", "backward",
-                   "-o", "out.gro")  # fmt: skip
-    assert "found MOL; 'backmap --model none' constructs them" in said
+    more = ["--structure", gro, "--seed", 1] if method == "template" else ["--kick", 0.05]
+    done = command("baseline", "cg.gro", "-p", top, "--mapping", mapping, "--method", method,
+                   *more, "--engine", "openmm-cpu", "--keep-defects", "-o", "out.gro")  # fmt: skip
+    assert done.code == 0, done
+    assert "60 virtual sites are constructed from the atoms" in done.out
+    assert in_place("out.gro", top).max() < 2e-3
+    assert command("map", "out.gro", "-p", top, "--mapping", mapping, "-o", "again.gro").code == 0
+    off = read("again.gro").positions - read("cg.gro").positions
+    off -= 2.6 * np.rint(off / 2.6)
+    assert np.sqrt((off**2).sum(axis=1).mean()) < 0.25  # minimised without holding beads
+    assert np.abs(read("out.gro").positions - read(gro).positions).max() > 0.01
 
 
 @pytest.mark.parametrize("engine", ["internal", "openmm-cpu", "gromacs"])
@@ -177,6 +186,31 @@ def test_openmm_says_which_engine_has_other_sites(tmp_path, monkeypatch):
     said = refused("finish", gro, "-p", top, "-o", "x.gro", "--temperature", 300,
                    "--engine", "openmm-cpu")  # fmt: skip
     assert "use the engine gromacs or internal" in said
+
+
+def test_energies_of_shared_charges_are_held_against_none(tmp_path, monkeypatch):
+    top, gro, _ = write_sited(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = refused(
+        "md",
+        "--start",
+        f"a={gro}",
+        "-p",
+        top,
+        "--reference",
+        gro,
+        "-o",
+        "runs",
+        "--temperature",
+        300,
+        "--time",
+        1,
+        "--pressure",
+        "none",
+        "--engine",
+        "internal",
+    )
+    assert "expected an engine with virtual sites where energies are held against" in said
 
 
 def test_structures_come_back_without_sites_only_when_stripped(tmp_path):

@@ -45,9 +45,11 @@ from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
+from deepbackmap.mapping.lean import lean_mapping
 from deepbackmap.mapping.match import check_atoms, check_beads
 from deepbackmap.mapping.selection import refuse_absent
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.lean import Lean, without_sites
 from deepbackmap.system.whole import bond_trees, make_whole
 
 METHODS = ("backward", "template")
@@ -250,13 +252,14 @@ class BaselineSummary:
 class _Totals:
     """What many frames come to; their structures are let go."""
 
-    def __init__(self, **known: Any) -> None:
+    def __init__(self, lean: Lean, **known: Any) -> None:
         """Begins with no frame.
 
         Args:
+            lean: constructs the virtual sites of structures.
             **known: what the summary says that no frame decides.
         """
-        self._known, self._started = known, time.perf_counter()
+        self._lean, self._known, self._started = lean, known, time.perf_counter()
         self._figures, self._frames, self._evaluations = Figures(), 0, 0
         self._engine: str | None = None
         self._doubts: dict[str, Finding] = {}
@@ -267,7 +270,7 @@ class _Totals:
         self._frames, self._evaluations = self._frames + 1, self._evaluations + done.evaluations
         self._engine = done.engine
         self._doubts |= {f.sentence: f for f in done.doubts}
-        return done.structure
+        return self._lean.fill(done.structure)
 
     def summary(self) -> BaselineSummary:
         """Of all frames so far."""
@@ -362,13 +365,14 @@ def baseline(
     everything = read_topology(topology)
     refuse_absent(everything, drop=drop, keep=keep)
     atoms, left_out = file.without_dropped(everything)
-    _refuse_sites(atoms, file.kept(atoms))
-    system = file.resolve(atoms)
+    kept = file.kept(atoms)
+    lean, full = _without_sites(atoms, kept), file.resolve(atoms)
+    system = lean_mapping(full, lean)
     placement: Placement
     if method == "backward":
         placement = _backward(system, file, modifiers, kick_size, seed)
     else:
-        found = find_templates(file, system, templates, templates_from, structure)
+        found = find_templates(file, full, templates, templates_from, structure, kept=kept)
         placement = FromTemplates(
             system, found, TemplateOptions(temperature=temperature, seed=seed)
         )
@@ -394,8 +398,8 @@ def baseline(
         )
         jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
         totals = _Totals(
-            atoms=atoms.n_atoms, method=method, seed=seed, source=placement.words,
-            accepted=(*left_out, *match.notes),
+            lean, atoms=atoms.n_atoms, method=method, seed=seed, source=placement.words,
+            accepted=(*left_out, *lean.notes(), *match.notes),
         )  # fmt: skip
         bar = FrameBar(len(source), 1, "frame", progress)
         return run.write(task, jobs, totals, writer, bar, minimisation=[asdict(m) for m in steps])
@@ -440,6 +444,8 @@ def find_templates(
     templates: str | Path | None = None,
     templates_from: str | Path | None = None,
     structure: str | Path | None = None,
+    *,
+    kept: Sequence[str] = (),
 ) -> TemplateSet:
     """The templates of a run: of a file, learned, or packaged with the mapping of that name.
 
@@ -449,7 +455,7 @@ def find_templates(
     if templates is not None:
         return read_templates(templates)
     if structure is not None:
-        return _learn(system, structure, templates_from, None, 400)
+        return _learn(system, structure, templates_from, None, 400, kept)
     packaged = packaged_templates()
     name = file.source.split(";")[0]  # what is dropped or kept stands behind it
     if name not in packaged:
@@ -466,15 +472,12 @@ def packaged_templates() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.npz"))}
 
 
-def _refuse_sites(topology: Topology, kept: Sequence[str]) -> None:
-    """These placements know nothing of virtual sites."""
-    for molecule, _, count in topology.runs():
-        if count and molecule.sites and molecule.name not in kept:
-            raise InputError(
-                f"{topology.source}: expected molecules without virtual sites, found "
-                f"{molecule.name}; 'backmap --model none' constructs them, --keep takes over those "
-                "that are there"
-            )
+def _without_sites(topology: Topology, kept: Sequence[str]) -> Lean:
+    """The system without virtual sites; with all of them where only kept molecules have any."""
+    sited = {m.name for m, _, count in topology.runs() if count and m.sites}
+    if sited <= set(kept):
+        return Lean(topology, topology, np.ones(topology.n_atoms, dtype=bool))
+    return without_sites(topology)
 
 
 def _check_options(
@@ -548,17 +551,22 @@ def _learn(
     trajectory: str | Path | None,
     temperature: float | None,
     most: int,
+    kept: Sequence[str] = (),
 ) -> TemplateSet:
     """Templates of some frames, with the handedness of their stereocentres."""
     with read_frames(structure, trajectory, lone=True) as source:
-        system = _part_of(system, source.table)
+        full = _part_of(system, source.table)
+        check_atoms(full.topology, source.table, str(structure))
+        lean = _without_sites(full.topology, kept)
+        system = lean_mapping(full, lean)
         topology, centres = system.topology, tacticity.find_centres(system)
         trees, signs = bond_trees(topology), []
-        check_atoms(topology, source.table, str(structure))
         whole = []
         for number, frame in zip(source.frames.tolist(), source, strict=True):
             where = f"{source.path} frame {number}"
-            positions = make_whole(frame.positions, frame.box, topology, trees=trees, source=where)
+            positions = make_whole(
+                lean.strip(frame).positions, frame.box, topology, trees=trees, source=where
+            )
             whole.append(Structure(positions, frame.box, frame.time))
             signs.append(tacticity.signs(whole[-1], centres))
         provenance: dict[str, Any] = {"frames": len(whole), "source": Path(source.path).name}

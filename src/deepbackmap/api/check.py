@@ -36,6 +36,11 @@ from deepbackmap.system.topology import require_energies
 
 _STUB = ", or put this under 'residues':"
 """Ends a message that has an entry below it."""
+NO_EWALD = (
+    "Coulomb interactions are cut off, with a reaction field in finish, md and evaluate: sums over "
+    "images (PME, PPPM) that a simulation was set up with are not followed"
+)
+"""Said of topologies with charges."""
 PARTS = ("topology", "mapping", "beads", "model")
 """What is looked at, in that order."""
 
@@ -200,6 +205,8 @@ def _topology(report: CheckReport, path: str | Path | None, *, needed: bool) -> 
         sites = int(found.virtual().sum())
         if sites:
             report.add("topology", "note", f"{sites} virtual sites, constructed from the atoms")
+        if found.charges().any():
+            report.add("topology", "note", NO_EWALD)
         energies = CheckReport()
         with energies.catching("topology"):
             require_energies(found)

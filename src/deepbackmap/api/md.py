@@ -267,6 +267,12 @@ def md(
     from deepbackmap.dynamics.engines import open_engine
 
     runner = open_engine(atoms, atom_table(atoms), name=engine, threads=threads)
+    if reference is not None and runner.name == "internal" and atoms.virtual().any():
+        raise InputError(
+            f"{topology}: expected an engine with virtual sites where energies are held against a "
+            f"reference's, found {runner.name}, whose atoms carry their charges: use gromacs or "
+            "openmm"
+        )
     options = _dynamics(runner, temperature, time, pressure, seed)
     judge = Judge(atoms)
     velocities = start_velocities(atoms, temperature, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from jaxtyping import Float64
 
 from deepbackmap.system import MoleculeType, Topology
 
@@ -18,7 +19,7 @@ def dispersion_coefficient(topology: Topology, cutoff: float) -> float:
     n = topology.n_atoms
     counts = np.bincount(topology.atom_type_index(), minlength=len(topology.type_names))
     pairs = 0.5 * (np.outer(counts, counts) - np.diag(counts))
-    total = float((pairs * topology.c6).sum())
+    total = float((pairs * _attraction(topology)).sum())
     number = 0.5 * n * (n - 1)
     for index, count in topology.blocks:
         molecule = topology.molecule_types[index]
@@ -34,4 +35,9 @@ def _excluded(topology: Topology, molecule: MoleculeType) -> float:
     row = {name: k for k, name in enumerate(topology.type_names)}
     rows = np.array([row[t] for t in molecule.atom_types], dtype=np.int64)
     i, j = molecule.exclusions.T
-    return float(topology.c6[rows[i], rows[j]].sum())
+    return float(_attraction(topology)[rows[i], rows[j]].sum())
+
+
+def _attraction(topology: Topology) -> Float64[np.ndarray, "t t"]:
+    """C6 by pair of types, what it is far away where pairs are not Lennard-Jones."""
+    return topology.c6 if topology.pair_forms is None else topology.pair_forms.c6

@@ -12,7 +12,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.kinds import KINDS, SITES, SPRINGS
-from deepbackmap.system.topology import require_energies
+from deepbackmap.system.topology import require_energies, require_lennard_jones
 
 SITE_TYPE = "HELDSITE"
 """Atom type of the virtual sites that stand for held beads."""
@@ -47,6 +47,7 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
             their own (tables).
     """
     require_energies(topology)
+    require_lennard_jones(topology, "GROMACS")
     lines = [
         "; Written by deepbackmap: complete, with every parameter and every exclusion.",
         "[ defaults ]",
@@ -212,6 +213,11 @@ def _terms(kind: str, listed: BondedTerms) -> Iterator[str]:
         raise InputError(
             f"expected terms that GROMACS reads from a topology alone, found {len(listed.atoms)} "
             f"tabulated ones ({kind}): use the engine openmm"
+        )
+    if not KINDS[kind].gromacs:
+        raise InputError(
+            f"expected terms that GROMACS has a function type for, found {len(listed.atoms)} of "
+            f"{kind}, {KINDS[kind].energy}: use the engine openmm or internal"
         )
     section, function = KINDS[kind].gromacs[0]
     yield f"[ {section} ]"

@@ -42,6 +42,7 @@ from deepbackmap.mechanics.engine import (
 )
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.topology import require_lennard_jones
 from deepbackmap.system.whole import bond_trees
 
 COLD = 1.0
@@ -83,7 +84,11 @@ class InternalEngine:
             interactions: how non-bonded forces are computed.
             threads: how many.
             mapping: of the beads that may be held; None: there are none.
+
+        Raises:
+            InputError: the topology has pairs that are not Lennard-Jones.
         """
+        require_lennard_jones(topology, "the engine internal")
         self._topology, self._interactions, self._threads = topology, interactions, threads
         self._mapping = mapping
         beads = _without_beads(topology) if mapping is None else mapping

@@ -13,12 +13,13 @@ from jaxtyping import Float64, Int64
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.dynamics.containers import EngineError, Interactions
 from deepbackmap.dynamics.dispersion import dispersion_coefficient
-from deepbackmap.forcefield.nonbonded import ReactionField
+from deepbackmap.forcefield.nonbonded import MINIMUM_DISTANCE, ReactionField
 from deepbackmap.forcefield.terms import FENE_LAST, LEAST_SINE
 from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.kinds import HELD, KINDS, SITES, SPRINGS
+from deepbackmap.system.pair_forms import COLUMNS as PAIR_COLUMNS
 from deepbackmap.system.topology import require_energies
 
 GROUPS = {
@@ -195,6 +196,30 @@ _CURVE = (
     "t=v-i; i=min(floor(v), c4-2); v=min(max(u, 0), c4-1); u=(at-c2)/c3; at="
 )
 
+_WAVES = "w3=cos(3*phi); w2=cos(2*phi); w1=cos(phi); phi=dihedral(p1,p2,p3,p4)"
+
+
+def _triple(centre: int, *ends: int) -> str:
+    """Formulas of the arms from an atom to three others, and of their triple product ``t``."""
+    cross = "+".join(
+        f"a{x}*(b{y}*c{z}-b{z}*c{y})" for x, y, z in ("xyz", "yzx", "zxy")
+    )  # fmt: skip
+    arms = "; ".join(
+        f"{name}{axis}={axis}{end}-{axis}{centre}"
+        for name, end in zip("abc", ends, strict=True)
+        for axis in "xyz"
+    )
+    lengths = "; ".join(
+        f"r{name}=distance(p{centre},p{end})" for name, end in zip("abc", ends, strict=True)
+    )
+    return f"t=({cross})/max(ra*rb*rc, 1e-12); {lengths}; {arms}"
+
+
+def _tilt(centre: int, first: int, second: int) -> str:
+    """Sine of the angle between one arm and the plane of two others."""
+    return f"max(-1, min(1, t/max(sin(angle(p{first},p{centre},p{second})), 1e-6)))"
+
+
 FORMULAS = {
     "bond_g96": "0.25*c1*(r^2-c0^2)^2",
     "morse": "c1*(1-exp(-c2*(r-c0)))^2",
@@ -215,6 +240,7 @@ FORMULAS = {
     "bond_bond": "c2*(distance(p1,p2)-c0)*(distance(p2,p3)-c1)",
     "bond_angle": "c3*(distance(p1,p3)-c2)*(distance(p1,p2)-c0+distance(p2,p3)-c1)",
     "urey_bradley": "0.5*c1*(angle(p1,p2,p3)-c0)^2+0.5*c3*(distance(p1,p3)-c2)^2",
+    "bond_bend": "(c3*(distance(p1,p2)-c1)+c4*(distance(p2,p3)-c2))*(angle(p1,p2,p3)-c0)",
     "angle_linear": f"0.5*c1*({_LINEAR})",
     # theta lies between -pi and pi; so must xi0 for one turn to be all that can be between
     "improper": "0.5*c1*min(d, 2*pi-d)^2; d=abs(theta-(c0-2*pi*floor(c0/(2*pi)+0.5))); "
@@ -223,6 +249,19 @@ FORMULAS = {
     "dihedral_table": _CURVE + "dihedral(p1,p2,p3,p4)",
     "bending_torsion": "c0*(sin(angle(p1,p2,p3))*sin(angle(p2,p3,p4)))^3"
     "*(c1+x*(c2+x*(c3+x*(c4+x*c5)))); x=cos(dihedral(p1,p2,p3,p4))",
+    "bond_torsion": "(distance(p1,p2)-c0)*(c3*w1+c4*w2+c5*w3)"
+    "+(distance(p2,p3)-c1)*(c6*w1+c7*w2+c8*w3)+(distance(p3,p4)-c2)*(c9*w1+c10*w2+c11*w3); "
+    + _WAVES,
+    "angle_torsion": "u*(c2*w1+c3*w2+c4*w3)+v*(c5*w1+c6*w2+c7*w3)+c8*u*v*w1; "
+    f"u=angle(p1,p2,p3)-c0; v=angle(p2,p3,p4)-c1; {_WAVES}",
+    "bond_bond_13": "c2*(distance(p1,p2)-c0)*(distance(p3,p4)-c1)",
+    "angle_angle": "c3*u*w+c4*u*v+c5*v*w; u=angle(p1,p2,p3)-c0; v=angle(p1,p2,p4)-c1; "
+    "w=angle(p3,p2,p4)-c2",
+    "out_of_plane": "0.5*c1*((asin(u)+asin(v)+asin(w))/3-c0)^2; "
+    f"u={_tilt(2, 3, 4)}; v={_tilt(2, 1, 4)}; w={_tilt(2, 1, 3)}; {_triple(2, 1, 3, 4)}",
+    "umbrella": "select(c0, 0.5*c1*(w-cos(c0))^2/max(sin(c0)^2, 1e-12), c1*(1-w)); "
+    "w=select(step(cos(angle(p4,p1,p2))+cos(angle(p4,p1,p3))), -v, v); v=sqrt(max(0, 1-u*u)); "
+    f"u={_tilt(1, 2, 3)}; {_triple(1, 4, 2, 3)}",
 }
 """Energies as OpenMM reads them; c0, c1, ... are the columns of ``system.kinds.KINDS``."""
 
@@ -414,7 +453,7 @@ def _nonbonded(topology: Topology, interactions: Interactions) -> list[tuple[str
     excluded = expand_exclusions(topology)
     charges = topology.charges()
     charged = bool(charges.any())
-    rule = sigma_epsilon(topology)
+    rule = sigma_epsilon(topology) if topology.pair_forms is None else None
     bare = charged and interactions.reaction_field_epsilon is None
     parts: list[tuple[str, mm.Force]] = []
     if rule is None:
@@ -456,13 +495,25 @@ def _fast_force(
     return force
 
 
+_OTHER_PAIRS = (
+    "((c12(a1,a2)*s+c9(a1,a2))*s-c6(a1,a2))*s^2+a(a1,a2)*exp(-b(a1,a2)*r); "
+    f"s=max(r-shift(a1,a2), {MINIMUM_DISTANCE})^-3"
+)
+"""``system.pair_forms.COLUMNS``."""
+
+
 def _table_force(
     topology: Topology, interactions: Interactions, excluded: Int64[np.ndarray, "m 2"]
 ) -> mm.CustomNonbondedForce:
-    """Lennard-Jones from the table of the topology, for any combination of parameters."""
+    """Pairs from the tables of the topology, for any combination of parameters and any form."""
     n = len(topology.type_names)
-    force = mm.CustomNonbondedForce("(c12(a1,a2)*s-c6(a1,a2))*s; s=r^-6")
-    for name, values in (("c6", topology.c6), ("c12", topology.c12)):
+    if topology.pair_forms is None:
+        formula, tables = "(c12(a1,a2)*s-c6(a1,a2))*s; s=r^-6", [topology.c6, topology.c12]
+        names = ("c6", "c12")
+    else:
+        formula, tables, names = _OTHER_PAIRS, [*topology.pair_forms.columns], PAIR_COLUMNS
+    force = mm.CustomNonbondedForce(formula)
+    for name, values in zip(names, tables, strict=True):
         function = mm.Discrete2DFunction(n, n, values.ravel(order="F").tolist())
         force.addTabulatedFunction(name, function)
     force.addPerParticleParameter("a")

@@ -95,6 +95,10 @@ class NonbondedSums:
         j: Int64[np.ndarray, " m"],
         apart: Float64[np.ndarray, " m"],
     ) -> Float64[np.ndarray, " m"]:
+        forms = self._field.topology.pair_forms
+        if forms is not None:
+            columns = forms.columns[:, self._rows[i], self._rows[j]]
+            return nonbonded.other_pairs(torch.from_numpy(apart), torch.from_numpy(columns)).numpy()
         kinds = self._rows[i] * len(self._field.topology.type_names) + self._rows[j]
         inverse6 = 1.0 / (apart * apart) ** 3
         return (self._c12[kinds] * inverse6 - self._c6[kinds]) * inverse6

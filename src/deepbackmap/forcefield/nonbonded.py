@@ -82,6 +82,21 @@ def reaction_field_excluded(
     return COULOMB * charge_product * (field.k * distance**2 - field.c)
 
 
+def other_pairs(
+    distance: Float[Tensor, " m"], columns: Float[Tensor, "6 m"]
+) -> Float[Tensor, " m"]:
+    """Energies of pairs that are not Lennard-Jones, kJ/mol.
+
+    Args:
+        distance: in nm.
+        columns: of each pair as ``system.pair_forms.COLUMNS``.
+    """
+    c6, c9, c12, a, b, shift = columns.unbind(0)
+    inverse = 1.0 / (distance - shift).clamp(min=MINIMUM_DISTANCE)
+    cube = inverse**3
+    return ((c12 * cube + c9) * cube - c6) * cube**2 + a * torch.exp(-b * distance)
+
+
 def soft_floor(
     distance: Float[Tensor, "*batch"], floor: Float[Tensor, "*#batch"]
 ) -> Float[Tensor, "*batch"]:

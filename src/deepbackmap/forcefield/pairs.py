@@ -44,9 +44,11 @@ class PairEnergies:
 
         Returns:
             Under "lj" and "coulomb"; nothing where the cell is not lower triangular or too small
-            for the cut-off.
+            for the cut-off, or where pairs are not Lennard-Jones.
         """
         field, box = self._field, structure.box
+        if field.topology.pair_forms is not None:
+            return {}
         if np.triu(box, 1).any() or not box.diagonal().min() >= 2.0 * field.cutoff:
             return {}
         positions = np.ascontiguousarray(structure.positions)

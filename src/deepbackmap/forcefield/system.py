@@ -177,6 +177,9 @@ class ForceField:
         self, pairs: Int64[Tensor, "m 2"], distance: Float64[Tensor, " m"]
     ) -> Float64[Tensor, " m"]:
         first, second = self.type_rows[pairs].unbind(-1)
+        if self.topology.pair_forms is not None:
+            columns = torch.from_numpy(self.topology.pair_forms.columns)
+            return nonbonded.other_pairs(distance, columns[:, first, second])
         return self.lennard_jones.energies(distance, first, second)
 
     def checked(

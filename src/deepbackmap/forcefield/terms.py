@@ -360,6 +360,22 @@ def angle_restricted(
     return _restricted(angles(positions, index, box), theta0, k)
 
 
+def bond_bend(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 3"],
+    parameters: Float[Tensor, "*columns 5"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of bonds with their angle, (k1 (rij - r1) + k2 (rjk - r2)) (theta - theta0).
+
+    Source: Sun, J. Phys. Chem. B 102, 7338 (1998), as all couplings below.
+    """
+    theta0, first, second, k1, k2 = parameters.unbind(-1)
+    a, b = arms(positions, index, box, ((1, 0), (1, 2)))
+    bend = angles(positions, index, box) - theta0
+    return (k1 * (norm(a) - first) + k2 * (norm(b) - second)) * bend
+
+
 # --- other dihedrals
 
 
@@ -392,6 +408,117 @@ def bending_torsion(
     cosine = torch.cos(dihedrals(positions, index, box))
     k, *coefficients = parameters.unbind(-1)
     return k * (first * second) ** 3 * _polynomial(coefficients, cosine)
+
+
+def bond_torsion(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 12"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of three bonds with the torsion, sum over b of (rb - r0b) sum of kbn cos n phi."""
+    phi = dihedrals(positions, index, box)
+    columns = parameters.unbind(-1)
+    energy = torch.zeros_like(phi)
+    for b, arm in enumerate(arms(positions, index, box, ((0, 1), (1, 2), (2, 3)))):
+        energy = energy + (norm(arm) - columns[b]) * _waves(columns[3 + 3 * b : 6 + 3 * b], phi)
+    return energy
+
+
+def angle_torsion(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 9"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of two angles with the torsion between them, and of all three."""
+    phi = dihedrals(positions, index, box)
+    first, second, *k, both = parameters.unbind(-1)
+    a = angles(positions, index[..., :3], box) - first
+    b = angles(positions, index[..., 1:], box) - second
+    return a * _waves(k[:3], phi) + b * _waves(k[3:], phi) + both * a * b * torch.cos(phi)
+
+
+def bond_bond_13(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 3"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Coupling of the outer two of three bonds, k (rij - r1) (rkl - r3)."""
+    first, last, k = parameters.unbind(-1)
+    a, b = arms(positions, index, box, ((0, 1), (2, 3)))
+    return k * (norm(a) - first) * (norm(b) - last)
+
+
+def _waves(coefficients: Sequence[Tensor], phi: Tensor) -> Tensor:
+    """Sum over n from 1 of k_n cos n phi."""
+    energy = torch.zeros_like(phi)
+    for n, k in enumerate(coefficients, 1):
+        energy = energy + k * torch.cos(n * phi)
+    return energy
+
+
+# --- other impropers
+
+
+def angle_angle(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 6"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Couplings of the three angles at one atom."""
+    *rest, first, second, third = parameters.unbind(-1)
+    a, b, c = (
+        angles(positions, index[..., list(atoms)], box) - theta
+        for atoms, theta in zip(((0, 1, 2), (0, 1, 3), (2, 1, 3)), rest, strict=True)
+    )
+    return first * a * c + second * a * b + third * b * c
+
+
+def out_of_plane(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Mean of three angles out of plane, k/2 (chi - chi0)^2.
+
+    Source: Wilson, Decius and Cross, Molecular Vibrations (1955), chapter 4.
+    """
+    chi0, k = parameters.unbind(-1)
+    a, b, c = arms(positions, index, box, ((1, 0), (1, 2), (1, 3)))
+    chi = _out_of_plane(a, b, c) + _out_of_plane(b, c, a) + _out_of_plane(c, a, b)
+    return 0.5 * k * (chi / 3.0 - chi0) ** 2
+
+
+def umbrella(
+    positions: Float[Tensor, "*batch n 3"],
+    index: Int64[Tensor, "*terms 4"],
+    parameters: Float[Tensor, "*columns 2"],
+    box: Box = None,
+) -> Float[Tensor, "*found"]:
+    """Umbrella of DREIDING, k/2 (cos omega - cos omega0)^2 / sin^2 omega0, or k (1 - cos omega).
+
+    Source: Mayo, Olafson and Goddard, J. Phys. Chem. 94, 8897 (1990), equations 27 to 29.
+    """
+    omega0, k = parameters.unbind(-1)
+    a, b, c = arms(positions, index, box, ((0, 1), (0, 2), (0, 3)))
+    leans = (c * (a * norm(b)[..., None] + b * norm(a)[..., None])).sum(dim=-1) > 0.0
+    cosine = torch.cos(_out_of_plane(c, a, b))
+    cosine = torch.where(leans, -cosine, cosine)
+    flat = omega0 == 0.0
+    square = torch.where(flat, 1.0, torch.sin(omega0) ** 2)
+    bent = 0.5 * k * (cosine - torch.cos(omega0)) ** 2 / square
+    return torch.where(flat, k * (1.0 - cosine), bent)
+
+
+def _out_of_plane(arm: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Angle of a vector with the plane of two others, -pi/2 to pi/2."""
+    normal = torch.linalg.cross(first, second, dim=-1)
+    along = norm(torch.linalg.cross(arm, normal, dim=-1))
+    return _arctangent((arm * normal).sum(dim=-1), along, DIHEDRAL_UNDEFINED)
 
 
 def _polynomial(coefficients: Sequence[Tensor], x: Tensor) -> Tensor:
@@ -520,12 +647,19 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "angle_table": angle_table,
     "angle_linear": angle_linear,
     "angle_restricted": angle_restricted,
+    "bond_bend": bond_bend,
     "proper": proper,
     "ryckaert_bellemans": ryckaert_bellemans,
     "improper": improper,
     "dihedral_table": dihedral_table,
     "dihedral_restricted": dihedral_restricted,
     "bending_torsion": bending_torsion,
+    "bond_torsion": bond_torsion,
+    "angle_torsion": angle_torsion,
+    "bond_bond_13": bond_bond_13,
+    "angle_angle": angle_angle,
+    "out_of_plane": out_of_plane,
+    "umbrella": umbrella,
     "cmap": cmap,
     "lj14": lj14,
     "lj14_powers": lj14_powers,

@@ -120,7 +120,8 @@ def _owners(
         if not owns:
             raise InputError(
                 f"{source}: expected bead {bead.name} of molecule {molecule.name} to own atoms, "
-                f"found {'virtual sites alone' if bead.owns else 'none'}"
+                f"found {'virtual sites alone' if bead.owns else 'none'}: leave a site that only "
+                "the coarse-grained model has out of the mapping and out of the bead file"
             )
         for atom in owns:
             if owner[atom] >= 0:

@@ -81,7 +81,8 @@ def parse_rules(text: str, source: str) -> tuple[tuple[ResidueRule, ...], tuple[
         source: what to call it in errors.
 
     Returns:
-        One rule a residue, and the rules of the hands, in file order.
+        One rule a residue, and the rules of the hands, in file order. A file may have the hands
+        alone, for a mapping that another file holds.
 
     Raises:
         InputError: anything unknown, repeated, missing or of the wrong kind, with its line.
@@ -90,6 +91,8 @@ def parse_rules(text: str, source: str) -> tuple[tuple[ResidueRule, ...], tuple[
     root = reader.parse(text)
     top = reader.items(root, "the file", ("residues", "weights", "stereo", *SELECTIONS))
     weighting = _weighting(reader, top, "mass")
+    if "stereo" in top and "residues" not in top:
+        return (), parse_stereo(reader, top["stereo"])
     residues = reader.items(reader.need(root, top, "residues", "the file"), "residues")
     if not residues:
         raise reader.error(top["residues"], "at least one residue", "none")

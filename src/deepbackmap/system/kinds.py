@@ -24,7 +24,7 @@ class Kind:
     """Name of ``forcefield.system.TERMS`` that the energy is counted under; None: no energy."""
     gromacs: tuple[tuple[str, int], ...] = ()
     """Sections and function types of a GROMACS topology that become this kind; what is written
-    is the first."""
+    is the first. None: GROMACS has no such term."""
     chemical: bool = False
     """Whether the two atoms are chemically bonded, so that exclusions are counted over it."""
     degrees: int = 0
@@ -37,8 +37,9 @@ def _bond(columns: tuple[str, ...], energy: str, function: int, chemical: bool =
     return Kind(2, columns, energy, "bond", (("bonds", function),), chemical)
 
 
-def _angle(columns: tuple[str, ...], energy: str, function: int, degrees: int = 0) -> Kind:
-    return Kind(3, columns, energy, "angle", (("angles", function),), degrees=degrees)
+def _angle(columns: tuple[str, ...], energy: str, function: int | None, degrees: int = 0) -> Kind:
+    section = () if function is None else (("angles", function),)
+    return Kind(3, columns, energy, "angle", section, degrees=degrees)
 
 
 _SPRING = ("length / nm", "k / kJ mol-1 nm-2")
@@ -106,6 +107,18 @@ KINDS: dict[str, Kind] = {
     "angle_restricted": _angle(
         ("theta0 / rad", "k / kJ mol-1"), "k/2 (cos theta - cos theta0)^2 / sin^2 theta", 10, 1
     ),
+    "bond_bend": _angle(
+        (
+            "theta0 / rad",
+            "length ij / nm",
+            "length jk / nm",
+            "k ij / kJ mol-1 nm-1 rad-1",
+            "k jk / kJ mol-1 nm-1 rad-1",
+        ),
+        "(k ij (rij - length ij) + k jk (rjk - length jk)) (theta - theta0)",
+        None,
+        1,
+    ),
     # four atoms; phi is their dihedral, 180 degrees for trans
     "proper": Kind(
         4,
@@ -145,6 +158,60 @@ KINDS: dict[str, Kind] = {
         "k sin^3 theta(ijk) sin^3 theta(jkl) sum over n of an cos(phi)^n",
         "proper",
         (("dihedrals", 11),),
+    ),
+    "bond_torsion": Kind(
+        4,
+        (
+            *(f"length {b} / nm" for b in ("ij", "jk", "kl")),
+            *(f"{b}{n} / kJ mol-1 nm-1" for b in ("ij", "jk", "kl") for n in (1, 2, 3)),
+        ),
+        "sum over the bonds b of (rb - length b) (b1 cos phi + b2 cos 2 phi + b3 cos 3 phi)",
+        "proper",
+    ),
+    "angle_torsion": Kind(
+        4,
+        (
+            "theta ijk / rad",
+            "theta jkl / rad",
+            *(f"{a}{n} / kJ mol-1 rad-1" for a in ("ijk", "jkl") for n in (1, 2, 3)),
+            "both / kJ mol-1 rad-2",
+        ),
+        "sum over the angles a of (angle a - theta a) (a1 cos phi + a2 cos 2 phi + a3 cos 3 phi) "
+        "+ both (angle ijk - theta ijk) (angle jkl - theta jkl) cos phi",
+        "proper",
+        degrees=2,
+    ),
+    "bond_bond_13": Kind(
+        4,
+        ("length ij / nm", "length kl / nm", "k / kJ mol-1 nm-2"),
+        "k (rij - length ij) (rkl - length kl)",
+        "proper",
+    ),
+    # four atoms of which i or j is bonded to the three others
+    "angle_angle": Kind(
+        4,
+        (
+            *(f"theta {a} / rad" for a in ("ijk", "ijl", "kjl")),
+            *(f"k {a} / kJ mol-1 rad-2" for a in ("ijk kjl", "ijk ijl", "ijl kjl")),
+        ),
+        "sum over pairs of the angles at j of k (angle - theta) (angle' - theta')",
+        "improper",
+        degrees=3,
+    ),
+    "out_of_plane": Kind(
+        4,
+        ("chi0 / rad", "k / kJ mol-1 rad-2"),
+        "k/2 (chi - chi0)^2, chi the mean of the angles of ji, jk, jl with the plane of the others",
+        "improper",
+        degrees=1,
+    ),
+    "umbrella": Kind(
+        4,
+        ("omega0 / rad", "k / kJ mol-1"),
+        "k/2 (cos omega - cos omega0)^2 / sin^2 omega0, k (1 - cos omega) for omega0 = 0; omega is "
+        "the angle of il with the plane ijk, above 90 degrees where il leans towards j and k",
+        "improper",
+        degrees=1,
     ),
     # five atoms; phi and psi are the dihedrals of the first and of the last four
     "cmap": Kind(5, ("row of the table",), "f(phi, psi)", "proper", (("cmap", 1),), grids=2),

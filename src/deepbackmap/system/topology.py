@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.system.kinds import CHEMICAL, KINDS
+from deepbackmap.system.pair_forms import PairForms
 
 LISTED = 20
 """Of many problems so many are written out."""
@@ -129,6 +130,9 @@ class Topology:
     """LJ attraction by pair of types, kJ/mol nm^6 (combination rule already applied)."""
     c12: Float64[np.ndarray, "t t"]
     """LJ repulsion by pair of types, kJ/mol nm^12."""
+    pair_forms: PairForms | None = None
+    """Energies by pair of types where some are not Lennard-Jones; ``c6`` and ``c12`` then only say
+    how large atoms are."""
     source: str = field(default="topology", compare=False)
     """File it came from, for messages."""
     intermolecular: Mapping[str, BondedTerms] = field(default_factory=dict)
@@ -259,6 +263,23 @@ def require_energies(topology: Topology) -> None:
             found,
         )
     )
+
+
+def require_lennard_jones(topology: Topology, what: str) -> None:
+    """Refuses a topology with pairs that are not Lennard-Jones.
+
+    Args:
+        topology: with energies.
+        what: what does not have them, for the message.
+
+    Raises:
+        InputError: there are such pairs.
+    """
+    if topology.pair_forms is not None:
+        raise InputError(
+            f"{topology.source}: expected pairs of atoms that are Lennard-Jones for {what}, found "
+            f"others (Buckingham, 9-6 or shifted): their energies are those of the engine openmm"
+        )
 
 
 def listed_problems(head: str, found: list[str]) -> str:

@@ -100,6 +100,8 @@ class _quietly:
             raise FormatError(
                 f"the package {needed} for .{self._kind} files, found none (pip install {needed})"
             ) from error
+        if self._kind == "h5md" and "readable units" in said:
+            raise FormatError("an H5MD file that says its units (attributes 'unit'), found none")
         raise FormatError(
             f"a file that MDAnalysis can read, found: {said or type(error).__name__}"
         ) from error

@@ -6,6 +6,7 @@ Only what coordinates need is read: the loop `_atom_site` and the items `_cell`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ class PdbxWriter(FrameWriter):
     """Writes mmCIF, one model a frame: names of any length, any number of atoms.
 
     Every molecule is a chain, where molecules are known. The cell is that of the first frame, since
-    the format has one for all models.
+    the format has one for all models. Bonds stand in ``_chem_comp_bond`` where all residues of a
+    name have them, else in ``_struct_conn``; atoms of one residue that share a name have none.
     """
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
@@ -82,6 +84,7 @@ class PdbxWriter(FrameWriter):
             atom, residue = _quoted(name), _quoted(resname)
             head = f"ATOM {k + 1} {symbol} {atom} . {residue} {chain} 1 {number} ?"
             self._rows.append((head, f"{number} {residue} {chain} {atom}"))
+        self._bonds = [*_bond_lines(table, chains)]
         self._box: Float64[np.ndarray, "3 3"] | None = None
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
@@ -93,7 +96,7 @@ class PdbxWriter(FrameWriter):
         """
         if self._box is None:
             self._box = structure.box
-            self._file.write(_head(structure.box, structure.n))
+            self._file.write(_head(structure.box, structure.n, self._bonds))
         elif np.abs(structure.box - self._box).max() > 1e-6:
             raise FormatError(
                 "one cell for all frames, which is all that .cif holds, found another one; a "
@@ -122,7 +125,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _head(box: Float64[np.ndarray, "3 3"], n: int) -> str:
+def _head(box: Float64[np.ndarray, "3 3"], n: int, bonds: list[str]) -> str:
     """All that stands before the rows of the atoms."""
     lines = ["data_deepbackmap", "#", f"{_COUNT} {n}", "#"]
     if box.any():
@@ -130,8 +133,63 @@ def _head(box: Float64[np.ndarray, "3 3"], n: int) -> str:
         values = [*(lengths / NM_PER_ANGSTROM), *np.rad2deg(np.arccos(cosines))]
         lines += [f"{name:<20s} {value:.6f}" for name, value in zip(_CELL, values, strict=True)]
         lines.append("#")
-    lines += ["loop_", *(f"_atom_site.{name}" for name in _COLUMNS)]
+    lines += [*bonds, "loop_", *(f"_atom_site.{name}" for name in _COLUMNS)]
     return "\n".join(lines) + "\n"
+
+
+_Bond = tuple[str, str, str]
+"""Names of a residue and of two of its atoms."""
+
+
+def _bond_lines(table: ParticleTable, chains: list[str]) -> Iterator[str]:
+    """Both tables of bonds; none where names do not tell the atoms apart."""
+    places = list(zip(chains, table.resids.tolist(), table.names, strict=True))
+    if table.bonds is None or not len(table.bonds) or len(set(places)) < len(places):
+        return
+    residues = [place[:2] for place in places]
+    inside: dict[_Bond, list[tuple[int, int]]] = {}
+    between: list[tuple[int, int]] = []
+    for i, j in table.bonds.tolist():
+        if residues[i] == residues[j]:
+            first, last = sorted((table.names[i], table.names[j]))
+            inside.setdefault((table.resnames[i], first, last), []).append((i, j))
+        else:
+            between.append((i, j))
+    common, others = _common(table, residues, inside)
+    if common:
+        words = ("comp_id", "atom_id_1", "atom_id_2", "value_order")
+        yield from ("loop_", *(f"_chem_comp_bond.{word}" for word in words))
+        yield from (" ".join([*map(_quoted, bond), "sing"]) for bond in common)
+        yield "#"
+    if between or others:
+        ends = [
+            f"ptnr{k}_label_{word}_id" for k in (1, 2) for word in ("asym", "comp", "seq", "atom")
+        ]
+        yield from ("loop_", *(f"_struct_conn.{w}" for w in ("id", "conn_type_id", *ends)))
+        for k, pair in enumerate(sorted(between + others), 1):
+            said = [f"{chains[a]} {_quoted(table.resnames[a])} {residues[a][1]} "
+                    f"{_quoted(table.names[a])}" for a in pair]  # fmt: skip
+            yield f"covale{k} covale {' '.join(said)}"
+        yield "#"
+
+
+def _common(
+    table: ParticleTable,
+    residues: list[tuple[str, int]],
+    inside: dict[_Bond, list[tuple[int, int]]],
+) -> tuple[list[_Bond], list[tuple[int, int]]]:
+    """Bonds of all residues of a name that have their atoms, and pairs of the others."""
+    holders: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for resname, name, residue in zip(table.resnames, table.names, residues, strict=True):
+        holders.setdefault((resname, name), set()).add(residue)
+    common: list[_Bond] = []
+    others: list[tuple[int, int]] = []
+    for (resname, first, last), pairs in inside.items():
+        if len(holders[resname, first] & holders[resname, last]) == len(pairs):
+            common.append((resname, first, last))
+        else:
+            others += pairs
+    return common, others
 
 
 def _letters(number: int) -> str:

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
+from deepbackmap.system.pair_forms import PairForms
 from deepbackmap.system.topology import Unsupported
 
 
@@ -42,6 +43,7 @@ class FlatSystem:
     exclusions: Int64[np.ndarray, "m 2"]
     pairs: BondedTerms
     """As ``MoleculeType.pairs``."""
+    pair_forms: PairForms | None = None
     sites: Mapping[str, BondedTerms] = field(default_factory=dict)
     unsupported: tuple[Unsupported, ...] = ()
     title: str = ""
@@ -74,6 +76,7 @@ def assemble(flat: FlatSystem) -> Topology:
         type_names=flat.type_names,
         c6=flat.c6,
         c12=flat.c12,
+        pair_forms=flat.pair_forms,
         source=flat.source,
         intermolecular=cutter.between,
         unsupported=flat.unsupported,

@@ -25,8 +25,43 @@ FOREIGN: tuple[TopologyFormat, ...] = (
         "ATB and 'top2top' give the same as a GROMACS .top",
     ),
     _format(
+        "a GROMOS structure (g96), which holds no force field", (".g96", ".cnf"),
+        r"\ATITLE\s*\n(.*\n)*?END\s*\n\s*(TIMESTEP|POSITION|BOX|GENBOX)", _PAIRED,
+    ),
+    _format(
+        "parameters or residues of Amber", (".frcmod", ".lib", ".off", ".prepi"),
+        r"^!!index array str|\A[^\n]*\nMASS\s*$",
+        "give the prmtop that tleap makes with them (saveamberparm)",
+    ),
+    _format(
+        "a system of moltemplate", (".lt",), r"^\s*write(_once)?\s*\(\s*[\"']",
+        "give the input script that moltemplate.sh wrote (system.in), beside its data file",
+    ),
+    _format(
+        "a restart file of LAMMPS", (".restart",), r"\ALammpS RestartT",
+        "let LAMMPS write a data file of it: lmp -restart2data FILE system.data",
+    ),
+    _format(
+        "a FIELD file of DL_POLY", (),
+        r"^\s*(?i:molecular types|molecules)\s+\d+\s*\n(.*\n)*?\s*(?i:nummols)",
+        "write it as GROMACS or LAMMPS have it (InterMol, DL_FIELD)",
+    ),
+    _format(
+        "parameters of a run", (".mdp",), r"^\s*(integrator|nsteps|cutoff-scheme|coulombtype)\s*=",
+        "give the topology that it is run with (topol.top)",
+    ),
+    _format(
+        "a mapping", (".yaml", ".yml"), r"^residues\s*:",
+        "give it with --mapping, and here the topology of the atoms",
+    ),
+    _format(
+        "a trajectory, which holds no force field",
+        (".xtc", ".trr", ".dcd", ".gsd", ".lammpstrj", ".dump", ".nc", ".h5md", ".tng"),
+        r"\AITEM: TIMESTEP", _PAIRED,
+    ),
+    _format(
         "a PDB structure, which holds no force field", (".pdb", ".ent"),
-        r"\A(HEADER|TITLE|REMARK|CRYST1|MODEL|ATOM|HETATM|COMPND)\b",
+        r"\A(HEADER|TITLE\s+\w|REMARK|CRYST1|MODEL|ATOM|HETATM|COMPND)\b",
         f"{_PAIRED}; 'gmx pdb2gmx' or OpenMM's ForceField make one",
     ),
     _format(

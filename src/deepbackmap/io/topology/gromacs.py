@@ -86,6 +86,7 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
     folders = (*options.include_dirs, *gromacs_include_dirs())
     for piece in preprocess(path, options.defines, folders):
         sections.add(piece)
+    _refuse_part(sections)
     force_field = _force_field(sections)
     wanted = _counts(sections)
     tables = Tables.of(options.tables)
@@ -209,6 +210,17 @@ class _Sections:
                 f"{self.molecules[molecule.name].line.where}"
             )
         self.molecules[molecule.name] = self.molecule = molecule
+
+
+def _refuse_part(sections: _Sections) -> None:
+    """Refuses what is included in a topology and is none itself."""
+    if sections.molecules and not (sections.types or sections.system):
+        names = ", ".join(sections.molecules)
+        raise InputError(
+            f"{sections.path}: expected a whole topology, found molecule {names} alone: write a "
+            f'.top that has #include of its force field (such as "charmm27.ff/forcefield.itp"), '
+            f'#include "{sections.path.name}", [ system ] and [ molecules ]'
+        )
 
 
 def _force_field(sections: _Sections) -> ForceField | None:

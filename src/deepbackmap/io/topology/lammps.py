@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.assemble import FlatSystem, assemble
 from deepbackmap.io.topology.base import TopologyOptions
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
 from deepbackmap.io.topology.lammps_lines import (
+    CLASS2,
     COLUMNS,
     EXCLUSION,
     LISTS,
@@ -32,24 +33,27 @@ from deepbackmap.io.topology.lammps_lines import (
     real_number,
     whole_number,
 )
-from deepbackmap.io.topology.lammps_styles import LISTED, STYLES, UNITS, WEIGHT, Made, Units
+from deepbackmap.io.topology.lammps_pairs import HYBRIDS, TypePairs, pairs_of_types
+from deepbackmap.io.topology.lammps_styles import (
+    COUPLINGS,
+    LISTED,
+    STYLES,
+    UNITS,
+    WEIGHT,
+    Made,
+    Units,
+)
 from deepbackmap.io.topology.lammps_tables import made_of_table
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
 from deepbackmap.system.kinds import KINDS
 from deepbackmap.system.topology import Origin
 
-LENNARD_JONES = (
-    "lj/cut", "lj/cut/coul/cut", "lj/cut/coul/long", "lj/cut/coul/msm", "lj/cut/coul/dsf",
-    "lj/cut/coul/wolf", "lj/charmm/coul/charmm", "lj/charmm/coul/long", "lj/charmm/coul/msm",
-    "lj/charmmfsw/coul/charmmfsh", "lj/charmmfsw/coul/long", "lj/long/coul/long",
-    "lj/gromacs", "lj/gromacs/coul/gromacs",
-)  # fmt: skip
-"""Pair styles that are Lennard-Jones and Coulomb but for cut-offs, shifts, switches and Ewald sums.
-"""
-COULOMB_ALONE = ("coul/cut", "coul/long", "coul/msm", "coul/dsf", "coul/wolf", "zero", "none")
-"""Sub-styles of hybrid styles without Lennard-Jones."""
-HYBRIDS = ("hybrid", "hybrid/overlay", "hybrid/scaled")
+OTHER_PAIRS = (
+    "{}: pairs that are not Lennard-Jones (Buckingham, 9-6, shifted) are taken as Lennard-Jones "
+    "with the same minimum while atoms are placed; their own energies are those of the engine "
+    "openmm and of evaluate"
+)
 
 
 def read_lammps(path: Path, options: TopologyOptions) -> Topology:
@@ -75,6 +79,8 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
     before = 2 + sum(c is not None for c in COLUMNS[style][::2])
     flags = len(first) > before + 3
     inputs = tuple(map(str, options.inputs))
+    if topology.pair_forms is not None:
+        topology = replace(topology, notices=(*topology.notices, OTHER_PAIRS.format(path)))
     return replace(topology, origin=Origin(str(path), units.length, before, flags, inputs))
 
 
@@ -144,19 +150,6 @@ class _Terms:
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Lennard-Jones by pair of atom types; kJ/mol and nm."""
-
-    c6: Float64[np.ndarray, "t t"]
-    c12: Float64[np.ndarray, "t t"]
-    sigma: Float64[np.ndarray, "t t"]
-    epsilon: Float64[np.ndarray, "t t"]
-    sigma14: Float64[np.ndarray, "t t"]
-    """Of pairs that dihedrals weigh."""
-    epsilon14: Float64[np.ndarray, "t t"]
-
-
-@dataclass(frozen=True)
 class _Atoms:
     """The section Atoms in the order of the ids."""
 
@@ -180,7 +173,7 @@ def _build(found: LammpsInput, units: Units) -> Topology:
     row = {t: k for k, t in enumerate(numbers)}
     terms = _terms(found, units, atoms.places)
     type_names = _type_names(found, numbers, units)
-    table = _lennard_jones(found, units, numbers)
+    table = pairs_of_types(found, units, numbers)
     kinds = np.array([row[t] for t in atoms.types.tolist()], dtype=np.int64)
     excluded, pairs = _special(found, terms, kinds, table)
     pairs = _with_listed(terms, pairs, atoms.charges)
@@ -198,6 +191,7 @@ def _build(found: LammpsInput, units: Units) -> Topology:
             type_names=type_names,
             c6=table.c6,
             c12=table.c12,
+            pair_forms=table.forms,
             terms=terms.listed(),
             exclusions=excluded,
             pairs=pairs,
@@ -382,122 +376,44 @@ def _converted(found: LammpsInput, units: Units, kind: str, number: int) -> list
                 return None
             return made_of_table(found, kind, row.where, words, units, name)
         values = [] if style == "zero" else [real_number(row.where, w) for w in words]
-        return [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
+        made = [_not_chemical(m) if mark == SPRING else m for m in make(values, units)]
     except (IndexError, ValueError, ArithmeticError):
         raise InputError(
             f"{row.where}: expected coefficients of {kind}_style {style}, found {' '.join(words)}"
         ) from None
+    if style != "class2" or kind == "bond":
+        return made
+    coupled = _couplings(found, units, kind, number, values)
+    return None if coupled is None else made + coupled
+
+
+def _couplings(
+    found: LammpsInput, units: Units, kind: str, number: int, values: Sequence[float]
+) -> list[Made] | None:
+    """What a type of style ``class2`` has besides; None: LAMMPS would miss coefficients."""
+    made: list[Made] = []
+    for word in (word for of_kind, word, _ in CLASS2.values() if of_kind == kind):
+        row = found.couplings.get((kind, word), {}).get(number)
+        if row is None:
+            found.refuse(f"expected coefficients {word} of {kind} type {number} (style class2), "
+                         f"found none", str(found.path))  # fmt: skip
+            return None
+        numbers = [real_number(row.where, w) for w in row.words]
+        try:
+            made += COUPLINGS[kind, word](numbers + list(values[:1]) * (word == "ba"), units)
+        except (IndexError, ValueError):
+            raise InputError(
+                f"{row.where}: expected coefficients {word} of {kind}_style class2, found "
+                f"{' '.join(row.words)}"
+            ) from None
+    return made
 
 
 # --- pairs
 
 
-def _lennard_jones(found: LammpsInput, units: Units, numbers: Sequence[int]) -> _Pairs:
-    """Lennard-Jones by pair of types, mixed as LAMMPS does."""
-    n = len(numbers)
-    values, given = np.zeros((4, n, n)), np.zeros((n, n), dtype=bool)
-    style = found.style("pair")
-    if not _is_known(found, style):
-        return _Pairs(*np.zeros((6, n, n)))
-    row = {t: k for k, t in enumerate(numbers)}
-    charmm = any(word.startswith("lj/charmm") for word in found.styles["pair"])
-    for line in found.pair_rows:
-        first, second = (found.type_range("atom", line.where, w) for w in line.words[:2])
-        pair = _numbers_of_pair(found, style, line, units)
-        for i in first:
-            for j in second:
-                if i in row and j in row and (i <= j or len(first) == len(second) == 1):
-                    for a, b in ((row[i], row[j]), (row[j], row[i])):
-                        given[a, b] = True
-                        if pair is not None:
-                            values[:, a, b] = pair
-    if not given.diagonal().all():
-        k = int(np.argmin(given.diagonal()))
-        found.refuse(f"expected pair coefficients of atom type {numbers[k]}, found none",
-                     str(found.path))  # fmt: skip
-    rule = found.mix or ("arithmetic" if charmm else "geometric")
-    sigma, epsilon = _mixed(found, rule, values[0], values[1], given)
-    with np.errstate(over="ignore", invalid="ignore"):
-        c6 = 4.0 * epsilon * sigma**6
-        c12 = c6 * sigma**6
-    if not np.isfinite(c6 + c12).all():
-        raise InputError(f"{found.path}: expected Lennard-Jones numbers whose C12 is finite")
-    return _Pairs(c6, c12, sigma, epsilon, *_mixed(found, rule, values[2], values[3], given))
-
-
-def _is_known(found: LammpsInput, style: str) -> bool:
-    """Whether a pair style is Lennard-Jones; what is not, is noted."""
-    if style in LENNARD_JONES or style in COULOMB_ALONE:
-        return style in LENNARD_JONES
-    if style in HYBRIDS:
-        subs = {plain_style(w) for w in found.styles["pair"][1:] if w[0].isalpha()}
-        unknown = sorted(subs - {*LENNARD_JONES, *COULOMB_ALONE})
-        if not unknown:
-            return True
-        style = f"{style} {' '.join(unknown)}"
-    if style:
-        found.refuse(f"the energy of pair_style {style} is not known", str(found.path))
-    else:
-        found.refuse("expected a pair_style in the data file or an input, found none",
-                     str(found.path))  # fmt: skip
-    return False
-
-
-def _numbers_of_pair(
-    found: LammpsInput, style: str, line: Row, units: Units
-) -> tuple[float, ...] | None:
-    """Sigma and epsilon, and those of weighted 1-4 pairs; None: the sub-style has none.
-
-    A pair of types that any sub-style of a hybrid names is not mixed, by LAMMPS' rule.
-    """
-    words = line.words[2:]
-    if style in HYBRIDS and words:
-        style, words = plain_style(words[0]), words[1:]
-        if style not in LENNARD_JONES:
-            return None
-    if len(words) < 2:
-        raise InputError(
-            f"{line.where}: expected epsilon and sigma of a pair of types, found "
-            f"{' '.join(line.words)}"
-        )
-    depth, size, *more = (real_number(line.where, w) for w in words)
-    if not (style.startswith("lj/charmm") and len(more) > 1):
-        more = [depth, size]
-    return (
-        size * units.length,
-        depth * units.energy,
-        more[1] * units.length,
-        more[0] * units.energy,
-    )
-
-
-def _mixed(
-    found: LammpsInput,
-    rule: str,
-    sigma: Float64[np.ndarray, "t t"],
-    epsilon: Float64[np.ndarray, "t t"],
-    given: Bool[np.ndarray, "t t"],
-) -> tuple[Float64[np.ndarray, "t t"], Float64[np.ndarray, "t t"]]:
-    """Sigma and epsilon with those pairs of types mixed that were not given."""
-    s, e = np.diag(sigma), np.diag(epsilon)
-    depth = np.sqrt(np.abs(np.outer(e, e)))
-    if rule == "arithmetic":
-        size = 0.5 * np.add.outer(s, s)
-    elif rule == "sixthpower":
-        mean = 0.5 * np.add.outer(s**6, s**6)
-        size = mean ** (1.0 / 6.0)
-        depth = np.divide(
-            depth * np.outer(s**3, s**3), mean, out=np.zeros_like(mean), where=mean > 0.0
-        )
-    else:
-        size = np.sqrt(np.outer(s, s))
-        if rule != "geometric":
-            found.refuse(f"the mixing rule {rule} is not known", str(found.path))
-    return np.where(given, sigma, size), np.where(given, epsilon, depth)
-
-
 def _special(
-    found: LammpsInput, terms: _Terms, kinds: Int64[np.ndarray, " n"], table: _Pairs
+    found: LammpsInput, terms: _Terms, kinds: Int64[np.ndarray, " n"], table: TypePairs
 ) -> tuple[Int64[np.ndarray, "m 2"], BondedTerms]:
     """Pairs over one to three bonds: excluded, and listed again where a factor is not zero."""
     n = len(kinds)
@@ -518,6 +434,11 @@ def _special(
         excluded.append(ring)
         if lj or coulomb:
             i, j = kinds[ring].T
+            if lj and table.other[i, j].any():
+                found.refuse(
+                    f"the factor {lj:g} of special_bonds is not known for pairs that are not "
+                    f"Lennard-Jones", str(found.path), int(table.other[i, j].sum())
+                )  # fmt: skip
             columns = (table.sigma[i, j], lj * table.epsilon[i, j], np.full(len(ring), coulomb))
             atoms.append(ring)
             parameters.append(np.stack(columns, axis=1))

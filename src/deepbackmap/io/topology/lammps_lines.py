@@ -33,6 +33,19 @@ COUNTED = ("Atoms", *LISTS)
 """Sections whose lines the header counts."""
 LEAST = {"Pair Coeffs": 3, "PairIJ Coeffs": 4}
 """Fewest words of a line, where that is not two."""
+CLASS2 = {
+    "BondBond Coeffs": ("angle", "bb", 3),
+    "BondAngle Coeffs": ("angle", "ba", 4),
+    "MiddleBondTorsion Coeffs": ("dihedral", "mbt", 4),
+    "EndBondTorsion Coeffs": ("dihedral", "ebt", 8),
+    "AngleTorsion Coeffs": ("dihedral", "at", 8),
+    "AngleAngleTorsion Coeffs": ("dihedral", "aat", 3),
+    "BondBond13 Coeffs": ("dihedral", "bb13", 3),
+    "AngleAngle Coeffs": ("improper", "aa", 6),
+}
+"""Couplings of style ``class2``: kind of term, the word that says them in an input, and how many
+numbers they have."""
+COUPLED = frozenset((kind, word) for kind, word, _ in CLASS2.values())
 FACTORS = {
     "amber": ((0.0, 0.0, 0.5), (0.0, 0.0, 5.0 / 6.0)),
     "charmm": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
@@ -47,6 +60,7 @@ SECTIONS = (
     "Pair Coeffs",
     "PairIJ Coeffs",
     *(f"{kind.title()} Coeffs" for kind in KINDS_OF_TERM),
+    *CLASS2,
     *(f"{kind.title()} Type Labels" for kind in ("atom", *KINDS_OF_TERM)),
 )
 CHANGING = (
@@ -84,6 +98,8 @@ class LammpsInput:
     """Words of the style by what it belongs to: pair, bond, angle, dihedral, improper."""
     coefficients: dict[str, dict[int, Row]] = field(default_factory=dict)
     """By the same, then by type: words without the type."""
+    couplings: dict[tuple[str, str], dict[int, Row]] = field(default_factory=dict)
+    """Of style ``class2`` by kind of term and word (``CLASS2``), then by type: numbers only."""
     pair_rows: list[Row] = field(default_factory=list)
     """Of pairs of types: words with both types."""
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -104,6 +120,16 @@ class LammpsInput:
     def style(self, kind: str) -> str:
         """The first word of a style, without the name of an accelerator; empty: not said."""
         return plain_style((self.styles.get(kind) or [""])[0])
+
+    def take_coefficients(self, kind: str, number: int, row: Row) -> None:
+        """Keeps the coefficients of a type of terms, or those of a coupling of style ``class2``."""
+        words = [w for w in row.words[:2] if plain_style(w) != "class2"]
+        if words and (kind, words[0]) in COUPLED:
+            numbers = [w for w in row.words if plain_style(w) not in ("class2", words[0])]
+            known = self.couplings.setdefault((kind, words[0]), {})
+            known[number] = Row(row.where, numbers)
+        else:
+            self.coefficients.setdefault(kind, {})[number] = row
 
     def type_number(self, kind: str, where: str, word: str) -> int:
         """Number of a type, which may be written as its label."""
@@ -203,7 +229,7 @@ def _style_of_comment(section: str, comment: str, found: LammpsInput) -> None:
         found.atom_style = words[0]
     elif section in ("Pair Coeffs", "PairIJ Coeffs"):
         found.styles["pair"] = words
-    elif section.endswith(" Coeffs"):
+    elif section.endswith(" Coeffs") and section not in CLASS2:
         found.styles[section.split()[0].lower()] = words
 
 
@@ -218,7 +244,12 @@ def _take_sections(found: LammpsInput) -> None:
     for kind in KINDS_OF_TERM:
         for where, words, comment in found.sections.get(f"{kind.title()} Coeffs", []):
             number = found.type_number(kind, where, words[0])
-            found.coefficients.setdefault(kind, {})[number] = Row(where, words[1:], comment)
+            found.take_coefficients(kind, number, Row(where, words[1:], comment))
+    for section, (kind, word, _) in CLASS2.items():
+        for where, words, _ in found.sections.get(section, []):
+            number = found.type_number(kind, where, words[0])
+            if words[1] != "skip":
+                found.take_coefficients(kind, number, Row(where, [word, *words[1:]]))
     for where, words, _ in found.sections.get("Pair Coeffs", []):
         found.pair_rows.append(Row(where, [words[0], words[0], *words[1:]]))
     found.pair_rows += found.sections.get("PairIJ Coeffs", [])
@@ -317,7 +348,7 @@ def _command(where: str, command: str, words: list[str], found: LammpsInput) -> 
         found.pair_rows.append(Row(where, words))
     elif verb == "coeff" and what in KINDS_OF_TERM:
         for kind in found.type_range(what, where, words[0]):
-            found.coefficients.setdefault(what, {})[kind] = Row(where, words[1:])
+            found.take_coefficients(what, kind, Row(where, words[1:]))
     elif command == "pair_modify" and "mix" in words:
         found.mix = words[words.index("mix") + 1]
     elif command == "mass":

@@ -243,6 +243,43 @@ def _bend_quartic(v: list[float], u: Units) -> list[Made]:
     return [Made("angle_quartic", (math.radians(theta), 0.0, 0.0, k2, k3, k4))]
 
 
+def _bend_class2(v: list[float], u: Units) -> list[Made]:
+    _, _, _, _ = v
+    return _bend_quartic(v, u)
+
+
+def _bond_bond(v: list[float], u: Units) -> list[Made]:
+    k, first, second = v
+    columns = (first * u.length, second * u.length, k * u.energy / u.length**2)
+    return [Made("bond_bond", columns)] if k else []
+
+
+def _bond_bend(k1: float, k2: float, lengths: list[float], theta: float, u: Units) -> list[Made]:
+    if not (k1 or k2):
+        return []
+    scale = u.energy / u.length
+    first, second = (r * u.length for r in lengths)
+    return [Made("bond_bend", (math.radians(theta), first, second, k1 * scale, k2 * scale))]
+
+
+def _bend_bonds(v: list[float], u: Units) -> list[Made]:
+    k1, k2, first, second, theta = v
+    return _bond_bend(k1, k2, [first, second], theta, u)
+
+
+def _bend_cross(v: list[float], u: Units) -> list[Made]:
+    bonds, k1, k2, first, second, theta = v
+    return [
+        *_bond_bond([bonds, first, second], u),
+        *_bond_bend(k1, k2, [first, second], theta, u),
+    ]
+
+
+def _bend_restricted(v: list[float], u: Units) -> list[Made]:
+    k, theta = v
+    return [Made("angle_restricted", (math.radians(theta), 2.0 * k * u.energy))]
+
+
 def _angle_table(energy: Formula, u: Units) -> list[Made]:
     return [Made("angle_table", (), tabulated(energy, 0.0, math.pi, u.energy, 1.0))]
 
@@ -356,6 +393,56 @@ def _shift_exp(v: list[float], u: Units) -> list[Made]:
     )
 
 
+def _turn_restricted(v: list[float], u: Units) -> list[Made]:
+    k, phi = v
+    return [Made("dihedral_restricted", (math.radians(phi), 2.0 * k * u.energy))]
+
+
+def _turn_class2(v: list[float], u: Units) -> list[Made]:
+    rows = np.array(v).reshape(3, 2).tolist()
+    return [
+        Made("proper", (math.radians(phase) + math.pi, k * u.energy, float(n)))
+        for n, (k, phase) in enumerate(rows, 1)
+        if k
+    ]
+
+
+def _bond_torsion(k: list[float], lengths: list[float], u: Units) -> list[Made]:
+    columns = (*(r * u.length for r in lengths), *(x * u.energy / u.length for x in k))
+    return [Made("bond_torsion", columns)] if any(k) else []
+
+
+def _middle_bond_torsion(v: list[float], u: Units) -> list[Made]:
+    *k, length = v
+    _, _, _ = k
+    return _bond_torsion([0.0] * 3 + k + [0.0] * 3, [0.0, length, 0.0], u)
+
+
+def _end_bond_torsion(v: list[float], u: Units) -> list[Made]:
+    *k, first, last = v
+    _, _, _, _, _, _ = k
+    return _bond_torsion(k[:3] + [0.0] * 3 + k[3:], [first, 0.0, last], u)
+
+
+def _angle_torsion(v: list[float], u: Units) -> list[Made]:
+    *k, first, second = v
+    _, _, _, _, _, _ = k
+    columns = (*map(math.radians, (first, second)), *(x * u.energy for x in k), 0.0)
+    return [Made("angle_torsion", columns)] if any(k) else []
+
+
+def _angle_angle_torsion(v: list[float], u: Units) -> list[Made]:
+    k, first, second = v
+    columns = (*map(math.radians, (first, second)), *(0.0,) * 6, k * u.energy)
+    return [Made("angle_torsion", columns)] if k else []
+
+
+def _bond_bond_13(v: list[float], u: Units) -> list[Made]:
+    k, first, last = v
+    columns = (first * u.length, last * u.length, k * u.energy / u.length**2)
+    return [Made("bond_bond_13", columns)] if k else []
+
+
 def _dihedral_table(energy: Formula, u: Units) -> list[Made]:
     return [Made("dihedral_table", (), tabulated(energy, -math.pi, math.pi, u.energy, 1.0))]
 
@@ -369,6 +456,23 @@ def _flat(v: list[float], u: Units) -> list[Made]:
     if not chi:
         return [Made("improper", (0.0, 2.0 * k * u.energy))]
     return _dihedral_table(lambda x: k * (np.where(x.real < 0.0, -x, x) - chi) ** 2, u)
+
+
+def _wilson(v: list[float], u: Units) -> list[Made]:
+    k, chi = v
+    return [Made("out_of_plane", (math.radians(chi), 2.0 * k * u.energy))] if k else []
+
+
+def _angle_angle(v: list[float], u: Units) -> list[Made]:
+    k, theta = v[:3], v[3:]
+    _, _, _ = theta
+    columns = (*map(math.radians, theta), *(x * u.energy for x in k))
+    return [Made("angle_angle", columns)] if any(k) else []
+
+
+def _umbrella(v: list[float], u: Units) -> list[Made]:
+    k, omega = v
+    return [Made("umbrella", (math.radians(omega), k * u.energy))]
 
 
 def _nothing(v: list[float], u: Units) -> list[Made]:
@@ -396,12 +500,17 @@ STYLES: dict[tuple[str, str], Callable[[list[float], Units], list[Made]]] = {
     ("angle", "cosine/delta"): _cosine_delta,
     ("angle", "cosine/periodic"): _cosine_periodic,
     ("angle", "cosine/shift"): _cosine_shift,
+    ("angle", "class2"): _bend_class2,
     ("angle", "cosine/squared"): _bend_squared,
+    ("angle", "cosine/squared/restricted"): _bend_restricted,
+    ("angle", "cross"): _bend_cross,
     ("angle", "fourier"): _bend_fourier,
     ("angle", "fourier/simple"): _bend_fourier_simple,
     ("angle", "zero"): _nothing,
     ("dihedral", "harmonic"): _turn,
     ("dihedral", "charmm"): _turn_charmm,
+    ("dihedral", "class2"): _turn_class2,
+    ("dihedral", "cosine/squared/restricted"): _turn_restricted,
     ("dihedral", "fourier"): _turns,
     ("dihedral", "helix"): _helix,
     ("dihedral", "opls"): _opls,
@@ -411,7 +520,22 @@ STYLES: dict[tuple[str, str], Callable[[list[float], Units], list[Made]]] = {
     ("dihedral", "cosine/shift/exp"): _shift_exp,
     ("dihedral", "zero"): _nothing,
     ("improper", "harmonic"): _flat,
+    ("improper", "class2"): _wilson,
     ("improper", "cvff"): _turn,
+    ("improper", "umbrella"): _umbrella,
     ("improper", "zero"): _nothing,
 }
 """By kind of term and style; ``table`` is read by ``lammps_tables``."""
+
+COUPLINGS: dict[tuple[str, str], Callable[[list[float], Units], list[Made]]] = {
+    ("angle", "bb"): _bond_bond,
+    ("angle", "ba"): _bend_bonds,
+    ("dihedral", "mbt"): _middle_bond_torsion,
+    ("dihedral", "ebt"): _end_bond_torsion,
+    ("dihedral", "at"): _angle_torsion,
+    ("dihedral", "aat"): _angle_angle_torsion,
+    ("dihedral", "bb13"): _bond_bond_13,
+    ("improper", "aa"): _angle_angle,
+}
+"""What a term of style ``class2`` has besides, by kind of term and the word that it is given by;
+the coefficients of ``ba`` are followed by the angle of rest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from deepbackmap.io.topology.lammps_tables import table_text
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
 from deepbackmap.system.kinds import KINDS, SITES
-from deepbackmap.system.topology import listed_problems, require_energies
+from deepbackmap.system.topology import listed_problems, require_energies, require_lennard_jones
 
 KCAL = 4.184
 """kJ."""
@@ -39,6 +39,8 @@ class Style:
     name: str
     words: tuple[str, ...] = ()
     mark: str = ""
+    couplings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of style ``class2``: words of ``CLASS2`` with their numbers; the others are zero."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def lammps_terms(topology: Topology, tables: str) -> LammpsTerms:
         InputError: terms without energies or without a style, all of them at once.
     """
     require_energies(topology)
+    require_lennard_jones(topology, "LAMMPS files that are converted")
     made = LammpsTerms()
     problems: list[str] = []
     used = list(dict.fromkeys(t for t, n in topology.blocks if n))
@@ -269,6 +272,56 @@ def _ryckaert_bellemans(p: list[float]) -> Style:
     return Style("Dihedrals", "nharmonic", (str(len(powers)), *powers))
 
 
+def _restricted(p: list[float], section: str) -> Style:
+    words = (number(p[1] / 2.0 / KCAL), number(math.degrees(p[0])))
+    return Style(section, "cosine/squared/restricted", words)
+
+
+def _cross(k: tuple[float, float, float], first: float, second: float, theta: float) -> Style:
+    words = (k[0] / KCAL * ANGSTROM**2, *(x / KCAL * ANGSTROM for x in k[1:]))
+    rest = (first / ANGSTROM, second / ANGSTROM, math.degrees(theta))
+    return Style("Angles", "cross", tuple(map(number, (*words, *rest))))
+
+
+def _class2(section: str, words: tuple[float, ...], **couplings: Iterable[float]) -> Style:
+    coupled = tuple((word, tuple(map(number, v))) for word, v in couplings.items())
+    return Style(section, "class2", tuple(map(number, words)), couplings=coupled)
+
+
+NOTHING = (0.0,) * 6
+
+
+def _bond_torsion(p: list[float]) -> Style:
+    lengths = [r / ANGSTROM for r in p[:3]]
+    k = [x / KCAL * ANGSTROM for x in p[3:]]
+    ends = (*k[:3], *k[6:], lengths[0], lengths[2])
+    return _class2("Dihedrals", NOTHING, mbt=(*k[3:6], lengths[1]), ebt=ends)
+
+
+def _angle_torsion(p: list[float]) -> Style:
+    rest = [math.degrees(theta) for theta in p[:2]]
+    *k, both = (x / KCAL for x in p[2:])
+    return _class2("Dihedrals", NOTHING, at=(*k, *rest), aat=(both, *rest))
+
+
+def _bond_bond_13(p: list[float]) -> Style:
+    values = (p[2] / KCAL * ANGSTROM**2, p[0] / ANGSTROM, p[1] / ANGSTROM)
+    return _class2("Dihedrals", NOTHING, bb13=values)
+
+
+def _angle_angle(p: list[float]) -> Style:
+    values = (*(k / KCAL for k in p[3:]), *map(math.degrees, p[:3]))
+    return _class2("Impropers", (0.0, 0.0), aa=values)
+
+
+def _out_of_plane(p: list[float]) -> Style:
+    return _class2("Impropers", (p[1] / 2.0 / KCAL, math.degrees(p[0])))
+
+
+def _umbrella(p: list[float]) -> Style:
+    return Style("Impropers", "umbrella", (number(p[1] / KCAL), number(math.degrees(p[0]))))
+
+
 def _improper(p: list[float]) -> Style:
     """LAMMPS' improper has no sign: where the rest is not flat, a dihedral takes its place."""
     words = (number(p[1] / 2.0 / KCAL), number(math.degrees(p[0])))
@@ -289,9 +342,19 @@ STYLES: dict[str, Callable[[list[float]], Style]] = {
     "angle_g96": _angle_g96,
     "urey_bradley": _urey_bradley,
     "angle_quartic": _angle_quartic,
+    "angle_restricted": lambda p: _restricted(p, "Angles"),
+    "bond_bond": lambda p: _cross((p[2], 0.0, 0.0), p[0], p[1], math.pi / 2.0),
+    "bond_bend": lambda p: _cross((0.0, p[3], p[4]), p[1], p[2], p[0]),
     "proper": _proper,
     "ryckaert_bellemans": _ryckaert_bellemans,
     "improper": _improper,
+    "dihedral_restricted": lambda p: _restricted(p, "Dihedrals"),
+    "bond_torsion": _bond_torsion,
+    "angle_torsion": _angle_torsion,
+    "bond_bond_13": _bond_bond_13,
+    "angle_angle": _angle_angle,
+    "out_of_plane": _out_of_plane,
+    "umbrella": _umbrella,
 }
 """Kinds that LAMMPS has a style for, besides tables and pairs."""
 TABLES = {

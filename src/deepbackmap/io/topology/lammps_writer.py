@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import wrap
 from deepbackmap.io.tables import ParticleTable, atom_table
-from deepbackmap.io.topology.lammps_lines import NAMED_ROWS, lines_of
+from deepbackmap.io.topology.lammps_lines import CLASS2, NAMED_ROWS, lines_of
 from deepbackmap.io.topology.lammps_terms import (
     ANGSTROM,
     KCAL,
@@ -244,6 +244,21 @@ def _coefficient_lines(kind: str, styles: dict[Style, int]) -> Iterator[str]:
             words = ["1.0"]
         mark = f"  # {style.mark}" if style.mark else ""
         yield " ".join([str(k), *label, *words]) + mark
+
+    if any(style.name == "class2" for style in styles) and kind != "Bond":
+        yield from _couplings(kind, styles, hint[0] == "hybrid")
+
+
+def _couplings(kind: str, styles: dict[Style, int], hybrid: bool) -> Iterator[str]:
+    """What types of style ``class2`` have besides, which LAMMPS wants of each."""
+    for section, (of_kind, word, width) in CLASS2.items():
+        if of_kind != kind.lower():
+            continue
+        yield from ("", section, "")
+        for style, k in styles.items():
+            values = dict(style.couplings).get(word, ("0",) * width)
+            label = ["class2"] if hybrid else []
+            yield " ".join([str(k), *label, *values]) if style.name == "class2" else f"{k} skip"
 
 
 def _style_words(styles: list[Style]) -> list[str]:
