@@ -31,16 +31,24 @@ class TrainingSystem:
     """Positions of the beads of every frame, (nb, 3), nm."""
     temperatures: tuple[float, ...]
     """Of every frame, K."""
+    widths: tuple[float, ...] = ()
+    """How far the beads of every frame are off those of its atoms, as the standard deviation of a
+    coordinate, nm; empty: they are exact."""
     handedness: Handedness | None = None
     """Of the stereocentres; None: not known."""
 
     def __post_init__(self) -> None:
-        counts = {len(self.structures), len(self.beads), len(self.temperatures)}
+        counts = {len(self.structures), len(self.beads), len(self.temperatures), len(self.off)}
         if len(counts) != 1:
             raise ValueError(
                 f"frames: expected as many beads and temperatures as structures "
                 f"({len(self.structures)}), got {len(self.beads)} and {len(self.temperatures)}"
             )
+
+    @property
+    def off(self) -> tuple[float, ...]:
+        """``widths``, one a frame."""
+        return self.widths or (0.0,) * len(self.structures)
 
     @property
     def reach(self) -> float:
