@@ -145,7 +145,7 @@ def test_a_start_that_is_too_hot_is_not_held_exactly_from_the_start(monkeypatch)
 def spied(seen, positions=None):
     """Places atoms where they are, or at given positions, and keeps what it was asked with."""
 
-    def anew(x):
+    def anew(x, widths):
         seen.append(x.copy())
         return x if positions is None else positions
 

@@ -149,9 +149,11 @@ def _override(text: str) -> dict[str, Any]:
 
 def _absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = dict(values["data"]) if isinstance(values.get("data"), dict) else {}
+    parts = [data]
     if isinstance(data.get("systems"), list):
         data["systems"] = [dict(x) if isinstance(x, dict) else x for x in data["systems"]]
-    for part in (data, *(x for x in data.get("systems") or () if isinstance(x, dict))):
+        parts += [x for x in data["systems"] if isinstance(x, dict)]
+    for part in parts:
         for name in _PATHS:
             if isinstance(part.get(name), str) and part[name]:
                 part[name] = str((folder / part[name]).resolve())

@@ -145,8 +145,8 @@ def _start(name: str, spec: ModelSpec) -> Model:
     model = load_model(find_model(name))
     for part in ("method", "options", "atom_types", "bead_types"):
         found, wanted = getattr(model.spec, part), getattr(spec, part)
-        if part == "options" and isinstance(found, PointModelOptions):
-            found = replace(found, network=replace(found.network, uncertain=_told(wanted)))
+        if part == "options" and isinstance(found, PointModelOptions) and _told(wanted):
+            found = replace(found, network=replace(found.network, uncertain=True))
         if found != wanted:
             raise InputError(
                 f"training.init_from: expected a model with the {part.replace('_', ' ')} of the "

@@ -31,11 +31,11 @@ class TrainingSystem:
     """Positions of the beads of every frame, (nb, 3), nm."""
     temperatures: tuple[float, ...]
     """Of every frame, K."""
+    handedness: Handedness | None = None
+    """Of the stereocentres; None: not known."""
     widths: tuple[float, ...] = ()
     """How far the beads of every frame are off those of its atoms, as the standard deviation of a
     coordinate, nm; empty: they are exact."""
-    handedness: Handedness | None = None
-    """Of the stereocentres; None: not known."""
 
     def __post_init__(self) -> None:
         counts = {len(self.structures), len(self.beads), len(self.temperatures), len(self.off)}

@@ -88,6 +88,14 @@ WATCHED = {
 """Energies that are watched for a drift: sums, since of many single ones some drift by chance."""
 
 
+LET_GO = (2.0, 4.0)
+"""Times the widths of soft beads, one after the other, in the last steps."""
+LETTING_GO = 12
+"""Steps at each of these."""
+Anew = Callable[[Float64[np.ndarray, "n 3"], Mapping[str, float]], Float64[np.ndarray, "n 3"]]
+"""Places atoms anew: from where they are, nm, and the width of each bead type, nm."""
+
+
 @dataclass(frozen=True)
 class SettleOptions:
     """How a box takes on a temperature."""
@@ -157,7 +165,8 @@ class Settler:
         box: Float64[np.ndarray, "3 3"],
         names: Int64[np.ndarray, "n"],
         options: SettleOptions,
-        anew: Callable[[Float64[np.ndarray, "n 3"]], Float64[np.ndarray, "n 3"]] | None = None,
+        anew: Anew | None = None,
+        told: bool = False,
     ) -> Settled:
         """Atoms at a temperature, beads where they were given or as near as they fit.
 
@@ -167,7 +176,9 @@ class Settler:
             box: lattice vectors as rows, nm.
             names: keys of the random numbers of each atom.
             options: temperature, and what is not to be found out.
-            anew: places atoms on the beads of others; asked once, where beads turn out not to fit.
+            anew: places atoms for beads of given widths, or on the beads of others; asked once,
+                where beads turn out not to fit.
+            told: whether it goes by the widths. It is then asked at once where a start is too hot.
         """
         run = _Run(self, positions, beads, box, names, options)
         given = options.bead_tolerance
@@ -176,14 +187,17 @@ class Settler:
         elif given is not None:
             run.hold(dict.fromkeys(self.bead_types, given))
         elif run.hot():
+            if told and anew is not None:
+                run.begin_at(anew(run.positions, dict.fromkeys(self.bead_types, FIRST_WIDTH)))
             run.learn()
             run.fit_again()
         elif not run.fits():
             run.learn()
-        if given is None and anew is not None and run.soft:
-            run.begin_at(anew(run.positions))
+        if given is None and anew is not None and run.soft and not told:
+            run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             run.until_settled()
+            run.let_go()
         else:
             run.some(options.steps)
         return run.result()
@@ -239,6 +253,11 @@ class _Run:
     def positions(self) -> Float64[np.ndarray, "n 3"]:
         """Where atoms are, nm."""
         return self._positions
+
+    @property
+    def widths(self) -> Mapping[str, float]:
+        """Of the bead types, nm."""
+        return self._widths
 
     @property
     def soft(self) -> bool:
@@ -309,6 +328,17 @@ class _Run:
             if done >= FEWEST and not self._drifting:
                 return
             before = after
+
+    def let_go(self) -> None:
+        """A few steps in which soft beads hold less and less: what they strain comes to rest in a
+        bath, which it would else heat when dynamics begins and nothing holds them any more."""
+        if not self.soft:
+            return
+        widths = self._widths
+        for factor in LET_GO:
+            self._widths = {t: factor * w for t, w in widths.items()}
+            self._advance(LETTING_GO)
+        self._widths = widths
 
     def result(self) -> Settled:
         """Where it ended, bonds and beads exact to the last digit."""

@@ -15,7 +15,7 @@ from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.frame_noise import ATTEMPT, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
+from deepbackmap.mechanics.settle import Anew, Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
 
@@ -72,34 +72,47 @@ class LastSteps:
 
     def until_right(
         self,
-        place: Callable[[Structure, int], Float64[np.ndarray, "n 3"]],
+        place: Callable[[Structure, int, float], Float64[np.ndarray, "n 3"]],
         wrong: Callable[[Float64[np.ndarray, "n 3"]], bool],
         beads: Structure,
         frame: int,
+        *,
+        told: bool = False,
     ) -> Settled:
         """The atoms of a frame, placed anew where the last steps leave something that stays wrong.
 
         Beads that no atoms can have mislead a placement: some centre may come out with the wrong
         hand. Settled atoms have beads that atoms can have, near those that were given, and what is
-        placed on these comes out right; it is then held to the beads that were given.
+        placed on these comes out right; it is then held to the beads that were given. Who is told
+        how far beads are off needs no others.
 
         Args:
             place: makes atoms for beads; the number tells one attempt's random numbers from
-                another's.
+                another's, the width (nm) how far beads are off those that atoms can have.
             wrong: whether positions hold what dynamics never mends.
             beads: as given.
             frame: its number.
+            told: whether ``place`` goes by the width.
         """
 
-        def on(positions: Float64[np.ndarray, "n 3"], attempt: int) -> Float64[np.ndarray, "n 3"]:
+        def on(
+            positions: Float64[np.ndarray, "n 3"], attempt: int, widths: Mapping[str, float]
+        ) -> Float64[np.ndarray, "n 3"]:
+            if told and any(widths.values()):
+                return place(beads, attempt, float(np.sqrt(np.mean(np.square([*widths.values()])))))
             near = replace(beads, positions=map_positions(self._mapping, positions, beads.box))
-            return place(near, attempt)
+            return place(near, attempt, 0.0)
 
-        made = self(place(beads, 0), beads, frame, anew=lambda x: on(x, AGAIN + 1))
+        width = self._options.bead_tolerance or 0.0
+        made = self(
+            place(beads, 0, width), beads, frame,
+            anew=lambda x, widths: on(x, AGAIN + 1, widths), told=told,
+        )  # fmt: skip
         for attempt in range(1, 1 + AGAIN):
             if not wrong(made.positions):
                 break
-            again = self(on(made.positions, attempt), beads, frame + attempt * ANEW, made.widths)
+            placed = on(made.positions, attempt, {} if attempt == AGAIN else made.widths)
+            again = self(placed, beads, frame + attempt * ANEW, made.widths)
             made = replace(again, evaluations=made.evaluations + again.evaluations)
         return made
 
@@ -109,7 +122,8 @@ class LastSteps:
         beads: Structure,
         frame: int,
         widths: Mapping[str, float] | None = None,
-        anew: Callable[[Float64[np.ndarray, "n 3"]], Float64[np.ndarray, "n 3"]] | None = None,
+        anew: Anew | None = None,
+        told: bool = False,
     ) -> Settled:
         """The atoms of a frame.
 
@@ -118,7 +132,7 @@ class LastSteps:
             beads: as given.
             frame: its number, which names the random numbers together with the seed.
             widths: of the bead types, nm, where they are known already.
-            anew: places atoms on the beads of others, for beads that do not fit.
+            anew, told: as for ``Settler.settle``.
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
@@ -129,4 +143,4 @@ class LastSteps:
         keys = hash_counters(self._options.seed, turn.number, _THERMAL, atoms)
         names = turn.renewed(keys).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
-        return self._settler.settle(positions, whole, beads.box, names, how, anew)
+        return self._settler.settle(positions, whole, beads.box, names, how, anew, told)
