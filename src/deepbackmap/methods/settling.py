@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.frame_noise import ATTEMPT, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
@@ -25,6 +25,39 @@ ANEW = 2 * ATTEMPT
 """Added to the number of a frame for other random numbers."""
 _THERMAL = 18
 """Stream of random numbers."""
+
+
+class BeadDistances:
+    """How far bonded beads of a system may be apart, as a training had them."""
+
+    def __init__(self, mapping: SystemMapping, known: Mapping[str, tuple[float, float]]) -> None:
+        """Bonds of the system with their shortest and longest length.
+
+        Args:
+            mapping: of the system.
+            known: by types of the two beads, as "A-B", nm; bonds of others are not looked at.
+        """
+        index, offsets = mapping.topology.molecule_type_index(), mapping.bead_offsets()[:-1]
+        pairs, bounds = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 2))]
+        for t, beads in enumerate(mapping.molecules):
+            kinds = [
+                "-".join(sorted((beads.bead_types[a], beads.bead_types[b])))
+                for a, b in beads.bead_bonds.tolist()
+            ]
+            rows = [k for k, kind in enumerate(kinds) if kind in known]
+            first = offsets[index == t]
+            pairs.append((beads.bead_bonds[rows] + first[:, None, None]).reshape(-1, 2))
+            bounds += [np.array([known[kinds[k]] for k in rows]).reshape(-1, 2)] * len(first)
+        self._pairs, self._bounds = np.concatenate(pairs), np.concatenate(bounds)
+
+    def outside(self, beads: Structure) -> float:
+        """Share of the bonds that are shorter or longer; 0 where none is known."""
+        a, b = self._pairs.T
+        apart = np.linalg.norm(
+            minimum_image(beads.positions[b] - beads.positions[a], beads.box), axis=1
+        )
+        low, high = self._bounds.T
+        return float(np.mean((apart < low) | (apart > high))) if len(apart) else 0.0
 
 
 class LastSteps:
@@ -77,7 +110,7 @@ class LastSteps:
         beads: Structure,
         frame: int,
         *,
-        told: bool = False,
+        placed_for: float | None = None,
     ) -> Settled:
         """The atoms of a frame, placed anew where the last steps leave something that stays wrong.
 
@@ -92,21 +125,22 @@ class LastSteps:
             wrong: whether positions hold what dynamics never mends.
             beads: as given.
             frame: its number.
-            told: whether ``place`` goes by the width.
+            placed_for: width (nm) to begin with where ``place`` goes by it; None: it does not.
         """
 
         def on(
             positions: Float64[np.ndarray, "n 3"], attempt: int, widths: Mapping[str, float]
         ) -> Float64[np.ndarray, "n 3"]:
-            if told and any(widths.values()):
+            if placed_for is not None and any(widths.values()):
                 return place(beads, attempt, float(np.sqrt(np.mean(np.square([*widths.values()])))))
             near = replace(beads, positions=map_positions(self._mapping, positions, beads.box))
             return place(near, attempt, 0.0)
 
-        width = self._options.bead_tolerance or 0.0
+        if placed_for is not None and self._options.bead_tolerance is not None:
+            placed_for = self._options.bead_tolerance
         made = self(
-            place(beads, 0, width), beads, frame,
-            anew=lambda x, widths: on(x, AGAIN + 1, widths), told=told,
+            place(beads, 0, placed_for or 0.0), beads, frame,
+            anew=lambda x, widths: on(x, AGAIN + 1, widths), placed_for=placed_for,
         )  # fmt: skip
         for attempt in range(1, 1 + AGAIN):
             if not wrong(made.positions):
@@ -123,7 +157,7 @@ class LastSteps:
         frame: int,
         widths: Mapping[str, float] | None = None,
         anew: Anew | None = None,
-        told: bool = False,
+        placed_for: float | None = None,
     ) -> Settled:
         """The atoms of a frame.
 
@@ -132,7 +166,7 @@ class LastSteps:
             beads: as given.
             frame: its number, which names the random numbers together with the seed.
             widths: of the bead types, nm, where they are known already.
-            anew, told: as for ``Settler.settle``.
+            anew, placed_for: as for ``Settler.settle``.
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
@@ -143,4 +177,4 @@ class LastSteps:
         keys = hash_counters(self._options.seed, turn.number, _THERMAL, atoms)
         names = turn.renewed(keys).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
-        return self._settler.settle(positions, whole, beads.box, names, how, anew, told)
+        return self._settler.settle(positions, whole, beads.box, names, how, anew, placed_for)

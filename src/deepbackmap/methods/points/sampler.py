@@ -28,7 +28,14 @@ from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
 from deepbackmap.methods.options import correlation_time
-from deepbackmap.methods.points.generator import PointGenerator, Scene, make_scene, put, select
+from deepbackmap.methods.points.generator import (
+    USUAL_WIDTH,
+    PointGenerator,
+    Scene,
+    make_scene,
+    put,
+    select,
+)
 from deepbackmap.methods.points.options import PointModelOptions, PointSamplingOptions
 from deepbackmap.methods.points.pairs import MARGIN, find_pairs
 from deepbackmap.methods.points.slots import (
@@ -38,11 +45,14 @@ from deepbackmap.methods.points.slots import (
     mirrored_frames,
     name_kinds,
 )
-from deepbackmap.methods.settling import ANEW, LastSteps
+from deepbackmap.methods.settling import ANEW, BeadDistances, LastSteps
 from deepbackmap.system import Structure
 
 _COLOUR, _NOISE = range(16, 18)
 """Streams of random numbers."""
+UNLIKE = 0.02
+"""Share of the bonds of beads whose lengths the training did not have, from which on beads are
+taken to be off. Beads that fit have a thousandth."""
 LAST_NOISE = 0.05
 """Noise of the last step but one: smaller than what blocks deviate from where they are expected."""
 
@@ -119,6 +129,7 @@ class PointSampler:
         self.last_steps = LastSteps(
             mapping, options, self.temperature, rigid=spec.rigid, device=self.device
         )
+        self._distances = BeadDistances(mapping, spec.bead_distances)
         self.settled: Settled | None = None
 
     @property
@@ -148,17 +159,22 @@ class PointSampler:
         report = progress or (lambda n: None)
         self.settled = self.last_steps.until_right(
             lambda near, attempt, width: self._drawn(near, frame + attempt * ANEW, width, report),
-            self._any_wrong, beads, frame, told=self.generator.uncertain,
+            self._any_wrong, beads, frame, placed_for=self._width_of(beads),
         )  # fmt: skip
         return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
+
+    def _width_of(self, beads: Structure) -> float | None:
+        """Width (nm) to place atoms for at first: none, or the usual one for beads farther apart
+        than the training's exact ones; None for a network that is not told any."""
+        if not self.generator.uncertain:
+            return None
+        return USUAL_WIDTH if self._distances.outside(beads) > UNLIKE else 0.0
 
     def _any_wrong(self, positions: np.ndarray) -> bool:
         """Whether a stereocentre has the other hand."""
         return self._handedness is not None and self._handedness.any_wrong(positions)
 
-    def _drawn(
-        self, beads: Structure, frame: int, width: float, report: Progress
-    ) -> np.ndarray:
+    def _drawn(self, beads: Structure, frame: int, width: float, report: Progress) -> np.ndarray:
         """Positions (n, 3) as the network draws them, nm, on beads that are off by a width. Who is
         near whom is the most of what a large box holds, and is gone when they are returned."""
         whole = torch.as_tensor(
