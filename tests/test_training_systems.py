@@ -19,12 +19,13 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.methods.learning import seeded
 from deepbackmap.methods.points.frames import fit, fit_push, same_labels
-from deepbackmap.methods.points.generator import fresh_generator
+from deepbackmap.methods.points.generator import USUAL_WIDTH, fresh_generator
 from deepbackmap.methods.points.learner import PointLearner
 from deepbackmap.methods.points.losses import measure_spread
 from deepbackmap.methods.points.options import PointTrainingOptions
 from deepbackmap.methods.points.sampler import PointSampler, PointSamplingOptions
 from deepbackmap.methods.points.samples import draw
+from deepbackmap.methods.settling import BeadDistances
 from deepbackmap.model.header import read_spec
 from small_polystyrene import (
     TINY_POINTS,
@@ -260,6 +261,40 @@ def test_sampling_puts_blocks_where_they_belong_and_not_at_beads_that_are_off():
         off.append(np.sqrt(np.mean((beads(made).positions - given.positions) ** 2)))
     assert off[0] < 0.006
     assert 0.015 < off[1] < 0.06
+
+
+def test_beads_that_the_training_did_not_have_are_placed_for_the_usual_width():
+    spec = dataclasses.replace(
+        UNCERTAIN, bead_distances={"A-A": (0.1, 0.4), "A-B": (0.1, 0.4)}
+    )  # fmt: skip
+    options = PointSamplingOptions(steps=1, relaxation=0)
+    given = beads(atoms(4))
+    far = dataclasses.replace(given, positions=given.positions * 1.6, box=given.box * 1.6)
+
+    def sampler(spec, told=True):
+        generator = fresh_generator(spec) if told else point_model().generator
+        model = dataclasses.replace(point_model(), spec=spec, generator=generator)
+        return PointSampler(model, mapping(), options)
+
+    assert sampler(spec)._width_of(given) == 0.0
+    assert sampler(spec)._width_of(far) == USUAL_WIDTH
+    assert sampler(UNCERTAIN)._width_of(far) == 0.0  # no distances are known
+    assert sampler(SPEC, told=False)._width_of(far) is None
+
+
+def test_distances_outside_those_of_the_training_are_counted_by_hand():
+    known = {"A-B": (0.0, 0.25)}
+    given = beads(atoms(1))
+    system = mapping()
+    whole = whole_beads(given.positions, given.box, system)
+    kinds = system.molecules[0].bead_types
+    pairs = [(a, b) for a, b in bonds_of(training_system([atoms(1)])).tolist()]
+    mixed = [(a, b) for a, b in pairs if kinds[a % 6] != kinds[b % 6]]
+    apart = np.array([np.linalg.norm(whole[a] - whole[b]) for a, b in mixed])
+    found = BeadDistances(system, known).outside(given)
+    assert found == pytest.approx(np.mean(apart > 0.25))
+    assert 0 < found < 1
+    assert BeadDistances(system, {}).outside(given) == 0.0
 
 
 # --- several systems ------------------------------------------------------------------------------

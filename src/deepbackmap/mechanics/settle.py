@@ -19,8 +19,7 @@ follows from the beads themselves, in two steps:
   beads of the atoms by then, which are near those that were given and can be had: where somebody
   can place atoms on them, that is where steps go on.
 
-Then steps follow until no energy drifts any more, or as many as were asked for. In the last few,
-soft beads let go.
+Then steps follow until no energy drifts any more, or as many as were asked for.
 """
 
 from __future__ import annotations
@@ -93,10 +92,6 @@ WATCHED = {
 """Energies that are watched for a drift: sums, since of many single ones some drift by chance."""
 
 
-LET_GO = (2.0, 4.0)
-"""Times the widths of soft beads, one after the other, in the last steps."""
-LETTING_GO = 12
-"""Steps at each of these."""
 Anew = Callable[[Float64[np.ndarray, "n 3"], Mapping[str, float]], Float64[np.ndarray, "n 3"]]
 """Places atoms anew: from where they are, nm, and the width of each bead type, nm."""
 
@@ -203,7 +198,6 @@ class Settler:
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             run.until_settled()
-            run.let_go()
         else:
             run.some(options.steps)
         return run.result()
@@ -342,17 +336,6 @@ class _Run:
             if done >= FEWEST and not self._drifting:
                 return
             before = after
-
-    def let_go(self) -> None:
-        """A few steps in which soft beads hold less and less: what they strain comes to rest in a
-        bath, which it would else heat when dynamics begins and nothing holds them any more."""
-        if not self.soft:
-            return
-        widths = self._widths
-        for factor in LET_GO:
-            self._widths = {t: factor * w for t, w in widths.items()}
-            self._advance(LETTING_GO)
-        self._widths = widths
 
     def result(self) -> Settled:
         """Where it ended, bonds and beads exact to the last digit."""
