@@ -18,7 +18,7 @@ from deepbackmap.data.systems import TrainingSystem, map_whole
 from deepbackmap.io.topology import read_topology
 from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.methods.base import Model, new_generator
-from deepbackmap.methods.points.frames import PointFrames
+from deepbackmap.methods.points.frames import PointFrames, fit, same_labels
 from deepbackmap.methods.points.options import PointModelOptions, PointNetworkOptions, PointOptions
 from deepbackmap.methods.points.slots import KindNames, bead_signs, collect_vocabulary, name_kinds
 from deepbackmap.methods.spec import ModelSpec
@@ -198,7 +198,7 @@ def point_specification(**changes: object) -> ModelSpec:
     """What a tiny point model is; fields by keyword."""
     known = {
         "method": "points",
-        "options": PointModelOptions(POINTS, TINY_POINTS, collect_vocabulary(point_names())),
+        "options": PointModelOptions(POINTS, TINY_POINTS, collect_vocabulary([point_names()])),
         "rigid": True,
         "handedness": ALTERNATING,
     }
@@ -209,7 +209,9 @@ def point_frames(spec: ModelSpec, structures: list[Structure], **changes: object
     """Training frames with the builder's hands."""
     system = training_system(structures, temperature=spec.temperature, hands=1)
     changed = dataclasses.replace(system, **changes)
-    return PointFrames(spec, changed, torch.device("cpu"))
+    made = PointFrames(spec, changed, torch.device("cpu"))
+    same_labels([made])
+    return made
 
 
 @cache
@@ -219,7 +221,7 @@ def point_model(seed: int = 0, size: float = 0.1) -> Model:
     spec = point_specification()
     torch.manual_seed(seed)
     generator = new_generator(spec)
-    point_frames(spec, [atoms(k) for k in range(4)]).fit(generator)
+    fit([point_frames(spec, [atoms(k) for k in range(4)])], generator)
     for name, weights in generator.named_parameters():
         if name.endswith("leave.weight"):
             nn.init.normal_(weights, std=size)

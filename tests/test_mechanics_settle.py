@@ -145,17 +145,17 @@ def test_a_start_that_is_too_hot_is_not_held_exactly_from_the_start(monkeypatch)
 def spied(seen, positions=None):
     """Places atoms where they are, or at given positions, and keeps what it was asked with."""
 
-    def anew(x):
+    def anew(x, widths):
         seen.append(x.copy())
         return x if positions is None else positions
 
     return anew
 
 
-def settled_anew(beads, anew, **options):
+def settled_anew(beads, anew, placed_for=None, **options):
     _, whole, _, box = melt()
     options = SettleOptions(TEMPERATURE, **options)
-    return settler().settle(whole, beads, box, np.arange(len(whole)), options, anew)
+    return settler().settle(whole, beads, box, np.arange(len(whole)), options, anew, placed_for)
 
 
 def test_beads_that_fit_or_have_given_widths_are_not_placed_anew():
@@ -182,6 +182,41 @@ def test_beads_that_do_not_fit_are_placed_anew_once_on_beads_nearer_the_truth():
     moved = np.sqrt(((near.positions - put) ** 2).mean())
     gone = np.sqrt(((seen[0] - put) ** 2).mean())
     assert moved < 0.2 * gone
+
+
+def asked(seen, positions):
+    """As ``spied``, and keeps the widths that it was asked for."""
+
+    def anew(x, widths):
+        seen.append(dict(widths))
+        return positions
+
+    return anew
+
+
+def test_who_can_be_told_widths_is_told_before_they_are_looked_for(monkeypatch):
+    """A start that is too hot was placed for exact beads: it is placed for usual widths instead."""
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    seen, beads = [], noisy(0.03)
+    found = settled_anew(beads, asked(seen, melt()[1]), 0.0, steps=5)
+    assert seen == [{"A": settle.FIRST_WIDTH, "B": settle.FIRST_WIDTH}]
+    assert all(0.015 < w < 0.06 for w in found.widths.values())
+    # one that was placed for wide beads at once is not placed anew
+    settled_anew(beads, asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert len(seen) == 1
+
+
+def test_widths_that_no_longer_change_are_found(monkeypatch):
+    """Where atoms were placed for them; else they are still on their way and all are taken."""
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 1.1 * width)
+    beads, learned = noisy(0.02), settle.ESTIMATES * settle.LEARN
+    told = settled_anew(beads, asked([], melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert told.evaluations == settle.LEARN + 5
+    assert settled_anew(beads, spied([]), steps=5).evaluations == learned + 5
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 1.2 * width)
+    told = settled_anew(beads, asked([], melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert told.evaluations == learned + 5
 
 
 # --- how many steps -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 
 from deepbackmap.errors import InputError
 from deepbackmap.methods.base import Model, new_generator
+from deepbackmap.methods.points.frames import fit
 from deepbackmap.methods.points.generator import local_positions
 from deepbackmap.methods.points.networks import BlockNetwork
 from deepbackmap.methods.points.options import PointModelOptions, PointNetworkOptions
@@ -32,7 +33,7 @@ def fitted():
     torch.manual_seed(0)
     generator = new_generator(spec)
     data = point_frames(spec, [shaken(k) for k in range(3)])
-    data.fit(generator)
+    fit([data], generator)
     return data, generator
 
 

@@ -69,3 +69,16 @@ def test_without_them_a_model_is_copied_as_it_is(tool, monkeypatch, tmp_path):
     call(tool, monkeypatch, MODEL, "copy")
     assert read_spec(tmp_path / "copy.safetensors") == read_spec(MODEL)
     assert not (tmp_path / "default.txt").exists()
+
+
+def test_hands_of_another_model_are_kept_and_nothing_else(tool, monkeypatch, tmp_path):
+    """As for a model that learned from chains of several tacticities."""
+    call(tool, monkeypatch, MODEL, "bare")
+    bare = tmp_path / "bare.safetensors"
+    other = PACKAGED / "models" / "ps-two-bead-points.safetensors"
+    assert read_spec(other).bead_hands
+    call(tool, monkeypatch, bare, "kept", "--hands-of", other)
+    after, model = read_spec(tmp_path / "kept.safetensors"), read_spec(other)
+    assert after == replace(
+        read_spec(bare), bead_hands=model.bead_hands, handedness=model.handedness
+    )

@@ -35,7 +35,7 @@ REACH = 0.3
 
 def tables(monomers=3, chains=3, flip=1, vocabulary=None):
     names = point_names(monomers, chains, flip)
-    known = vocabulary or collect_vocabulary(names)
+    known = vocabulary or collect_vocabulary([names])
     return build_point_tables(
         mapping(monomers, chains), blocks(monomers, chains), names, known, POINTS
     )
@@ -121,7 +121,7 @@ def test_each_atom_has_one_slot_of_its_own_bead(monomers):
 
 
 def test_slots_hold_atoms_of_their_type():
-    names, vocabulary = point_names(), collect_vocabulary(point_names())
+    names, vocabulary = point_names(), collect_vocabulary([point_names()])
     types = mapping().topology.molecule_types[0].atom_types
     for part in (names.own, names.context):
         for found in part:
@@ -166,7 +166,7 @@ def test_context_is_what_is_within_the_depth():
 
 
 def test_a_short_chain_teaches_a_long_one():
-    vocabulary = collect_vocabulary(point_names(4))
+    vocabulary = collect_vocabulary([point_names(4)])
     found = tables(7, 2, vocabulary=vocabulary)
     placed = torch.cat([t.own.flatten() for t in found.types.values()])
     assert int((placed < found.n_atoms).sum()) == found.n_atoms == 2 * (16 * 7 + 2)
@@ -179,7 +179,7 @@ def test_a_short_chain_teaches_a_long_one():
 
 @pytest.mark.parametrize("bead_type", ["A", "B"])
 def test_an_unknown_kind_of_block_is_refused(bead_type):
-    known = collect_vocabulary(point_names())
+    known = collect_vocabulary([point_names()])
     fewer = {**known.variants, bead_type: known.variants[bead_type][:-1]}
     with pytest.raises(
         InputError,
@@ -190,7 +190,7 @@ def test_an_unknown_kind_of_block_is_refused(bead_type):
 
 def test_a_dimer_does_not_teach_the_middle():
     with pytest.raises(InputError, match="expected atoms and neighbours as in one of the"):
-        tables(4, 2, vocabulary=collect_vocabulary(point_names(2)))
+        tables(4, 2, vocabulary=collect_vocabulary([point_names(2)]))
 
 
 def test_beads_of_the_chain_are_its_neighbours_in_order():

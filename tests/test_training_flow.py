@@ -56,7 +56,7 @@ def trainer(data, options=OPTIONS, spec=SPEC, state=None):
     made = PointLearner(Fabric(accelerator="cpu", devices=1), spec, options)
     if state is not None:
         made.restore(state)
-    made.attach(data, data)
+    made.attach([data], [data])
     return made
 
 
@@ -117,9 +117,9 @@ def test_whitening_takes_its_statistics_from_the_frames_once(data):
     one = trainer(data)
     before = {k: v.clone() for k, v in one.generator.state_dict().items()}
     one.iteration = 3
-    one.attach(point_frames(SPEC, [atoms(7)]), None)
+    one.attach([point_frames(SPEC, [atoms(7)])], [])
     assert equal(before, dict(one.generator.state_dict()))
-    one.attach(data, data)
+    one.attach([data], [data])
 
 
 # --- what is drawn --------------------------------------------------------------------------------

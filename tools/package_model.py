@@ -6,6 +6,9 @@
 The weights are those of the run's ``model.safetensors``, in half precision. A file in place of the
 run's folder is packaged with the defaults and scores that it has, unless others are given.
 
+A model that learned from chains of several tacticities has no pattern of its own; ``--hands-of``
+keeps that of a model of one tacticity, which is what users are told is assumed.
+
 Models of before there were distances of beads get them from the frames that they were trained on;
 their weights stay as they are, bit by bit:
 
@@ -27,6 +30,7 @@ from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.methods.base import Model
 from deepbackmap.model.file import load_model, save_model
+from deepbackmap.model.header import read_spec
 from deepbackmap.system.whole import make_whole
 
 MODELS = Path(__file__).resolve().parents[1] / "src" / "deepbackmap" / "packaged" / "models"
@@ -69,6 +73,12 @@ def main() -> None:
         help="atoms of the training, for the distances of their beads",
     )
     parser.add_argument("--default", action="store_true", help="used where no model is named")
+    parser.add_argument(
+        "--hands-of",
+        type=Path,
+        metavar="MODEL",
+        help="model whose pattern of hands and way to read them from beads are kept",
+    )
     arguments = parser.parse_args()
     folder = arguments.run.is_dir()
     model = load_model(arguments.run / "model.safetensors" if folder else arguments.run)
@@ -81,6 +91,9 @@ def main() -> None:
     if arguments.distances is not None:
         found = distances(MappingFile.from_text(spec.mapping), *arguments.distances)
         spec = replace(spec, bead_distances=found)
+    if arguments.hands_of is not None:
+        other = read_spec(arguments.hands_of)
+        spec = replace(spec, handedness=other.handedness, bead_hands=other.bead_hands)
     MODELS.mkdir(parents=True, exist_ok=True)
     save_model(Model(spec, model.generator), MODELS / f"{arguments.name}.safetensors", half=True)
     if arguments.default:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deepbackmap.data.options import DataOptions
+from deepbackmap.data.options import OF_A_SYSTEM, DataOptions
 from deepbackmap.errors import InputError
 from deepbackmap.methods import DEFAULT_METHOD, METHODS, find_options
 from deepbackmap.methods.compose import compose, fields_of
@@ -60,18 +60,28 @@ def _composed(values: dict[str, Any], where: str) -> TrainConfig:
             )
     config = TrainConfig(
         method=method,
-        data=compose(DataOptions, values.get("data", {}), where, "data"),
+        data=compose(DataOptions, _shared(values.get("data", {})), where, "data"),
         model=compose(
             method.model, {k: v for k, v in values.items() if k in own}, where, method=name
         ),
         training=compose(method.training, values.get("training", {}), where, "training", name),
     )
-    if config.data.dynamics and not method.temperatures:
+    asked = [one.dynamics for one in config.data.each if one.dynamics]
+    if asked and not method.temperatures:
         raise InputError(
             f"{where}: data.dynamics: expected none with the method {name}, which trains on frames "
-            f"of one temperature, found '{config.data.dynamics}'"
+            f"of one temperature, found '{asked[0]}'"
         )
     return config
+
+
+def _shared(data: Any) -> Any:
+    """The section ``data`` with what it says of all systems in each of them."""
+    if not isinstance(data, dict) or not isinstance(data.get("systems"), list):
+        return data
+    common = {k: data[k] for k in OF_A_SYSTEM if k in data}
+    each = [{**common, **one} if isinstance(one, dict) else one for one in data["systems"]]
+    return {**data, "systems": each}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -139,9 +149,14 @@ def _override(text: str) -> dict[str, Any]:
 
 def _absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     data = dict(values["data"]) if isinstance(values.get("data"), dict) else {}
-    for name in _PATHS:
-        if isinstance(data.get(name), str) and data[name]:
-            data[name] = str((folder / data[name]).resolve())
+    parts = [data]
+    if isinstance(data.get("systems"), list):
+        data["systems"] = [dict(x) if isinstance(x, dict) else x for x in data["systems"]]
+        parts += [x for x in data["systems"] if isinstance(x, dict)]
+    for part in parts:
+        for name in _PATHS:
+            if isinstance(part.get(name), str) and part[name]:
+                part[name] = str((folder / part[name]).resolve())
     mapping = data.get("mapping")
     if isinstance(mapping, str) and (folder / mapping).is_file():
         data["mapping"] = str((folder / mapping).resolve())

@@ -16,11 +16,14 @@ from lightning_fabric import Fabric
 
 import deepbackmap
 from deepbackmap.api.devices import choose_device, choose_precision
-from deepbackmap.api.hands import UNSURE, handedness_of
+from deepbackmap.api.hands import UNSURE, FoundHands
 from deepbackmap.api.models import find_model
-from deepbackmap.chemistry import bead_hands, tacticity
+from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.chemistry import bead_hands, hands, tacticity
 from deepbackmap.config import TrainConfig, dump_config, load_train_config
 from deepbackmap.data.frames import read_systems
+from deepbackmap.data.noise import with_noise
+from deepbackmap.data.options import DataOptions
 from deepbackmap.data.systems import TrainingSystem, types_of
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.plausible import known_distances
@@ -29,6 +32,7 @@ from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
 from deepbackmap.methods.options import Metrics
+from deepbackmap.methods.points.options import PointModelOptions
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model, save_model
 from deepbackmap.training.checkpoints import restore_checkpoint
@@ -85,9 +89,12 @@ def train(
     precision = choose_precision(options.training.precision, choose_device(device))
     fabric = _fabric(precision, device, devices)
     fabric.launch()
-    if options.data.dynamics:
+    if any(one.dynamics for one in options.data.each):
         systems = _with_dynamics(fabric, folder, systems, options, progress=progress)
     spec, systems, held_out = _specification(options, method, precision, systems, held_out)
+    if options.data.bead_noise.copies:
+        _check_noise(options)
+        systems = with_noise(systems, options.data.bead_noise, options.training.seed)
     if fabric.is_global_zero and (reading := spec.provenance.get(READING)) and not spec.bead_hands:
         warnings.warn(f"{folder}: {reading}", stacklevel=2)
     learner = method.learner(fabric, spec, options.training)
@@ -138,12 +145,28 @@ def _start(name: str, spec: ModelSpec) -> Model:
     model = load_model(find_model(name))
     for part in ("method", "options", "atom_types", "bead_types"):
         found, wanted = getattr(model.spec, part), getattr(spec, part)
+        if part == "options" and isinstance(found, PointModelOptions) and _told(wanted):
+            found = replace(found, network=replace(found.network, uncertain=True))
         if found != wanted:
             raise InputError(
                 f"training.init_from: expected a model with the {part.replace('_', ' ')} of the "
                 f"configuration, found in {name} others ({_difference(found, wanted)})"
             )
     return model
+
+
+def _told(options: object) -> bool:
+    """Whether a model is told how far beads are off, which one that is not can learn."""
+    return isinstance(options, PointModelOptions) and options.network.uncertain
+
+
+def _check_noise(options: TrainConfig) -> None:
+    """Refuses noisy beads for a model that is not told of them."""
+    if not _told(options.model):
+        raise InputError(
+            "data.bead_noise: expected a model that is told how far beads are off (method points, "
+            "network.uncertain: true), found one that is not"
+        )
 
 
 def _difference(found: object, wanted: object) -> str:
@@ -194,7 +217,7 @@ def _with_dynamics(
     if fabric.is_global_zero:
         run_dynamics(folder, systems, options.data, progress=progress)
     fabric.barrier()
-    return with_dynamics(folder, systems)
+    return with_dynamics(folder, systems, options.data)
 
 
 def _specification(
@@ -216,7 +239,7 @@ def _specification(
         atom_types=atom_types,
         bead_types=bead_types,
         mapping=load_mapping(data.mapping).to_text(),
-        temperature=data.temperature,
+        temperature=data.each[0].temperature,
         reach=round(max(s.reach for s in systems) + REACH_MARGIN, 3),
         temperatures=tuple(sorted(temperatures)),
         rigid=all(s.rigid for s in systems),
@@ -232,21 +255,38 @@ def _specification(
             "torch": torch.__version__,
             "processor": platform.machine(),
             "precision": precision,
-            "topology": Path(data.topology).name,
-            "trajectory": Path(data.trajectory or data.structure).name,
-            "train": data.train,
-            "validate": data.validate,
+            **_files(data),
             "seed": options.training.seed,
             "training": asdict(options.training),
             "cores": os.cpu_count(),
             **({READING: reading} if reading else {}),
         },
     )
-    known = [
-        [replace(s, handedness=handedness_of(s.mapping, pattern)) for s in part]
-        for part in (systems, held_out)
-    ]
+    known = [[replace(s, handedness=_hands_of(s)) for s in part] for part in (systems, held_out)]
     return method.completed(spec, known[0]), known[0], known[1]
+
+
+def _files(data: DataOptions) -> dict[str, Any]:
+    """Which frames a model learns from; a list where there are several systems."""
+    each = [
+        {
+            "topology": Path(one.topology).name,
+            "trajectory": Path(one.trajectory or one.structure).name,
+            "train": one.train,
+            "validate": one.validate,
+        }
+        for one in data.each
+    ]
+    noise = {"bead_noise": asdict(data.bead_noise)} if data.bead_noise.copies else {}
+    return {**(each[0] if len(each) == 1 else {"systems": each}), **noise}
+
+
+def _hands_of(system: TrainingSystem) -> Handedness | None:
+    """The hand that a system's own frames show at every centre; 0 where they differ."""
+    centres = tacticity.find_centres(system.mapping)
+    signs = np.stack([tacticity.signs(s, centres) for s in system.structures])
+    same = np.where((signs == signs[0]).all(axis=0), signs[0], 0)
+    return FoundHands(centres, hands.told(same, "reference")).handedness
 
 
 def _bead_hands(
@@ -291,7 +331,7 @@ def _pattern(systems: Sequence[TrainingSystem]) -> tacticity.Pattern:
     for system in systems:
         centres = tacticity.find_centres(system.mapping)
         signs = np.stack([tacticity.signs(s, centres) for s in system.structures])
-        for name, hands in tacticity.learn_pattern(centres, signs).items():
-            if found.setdefault(name, hands) != hands:
+        for name, pair in tacticity.learn_pattern(centres, signs).items():
+            if found.setdefault(name, pair) != pair:
                 found[name] = []  # systems that differ tell nothing
     return {name: hands for name, hands in found.items() if hands}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from deepbackmap.data.options import DataOptions
+from deepbackmap.data.options import DataOptions, SystemOptions
 from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.dynamics.containers import Dynamics, Engine, EngineError
 from deepbackmap.dynamics.engines import open_engine
@@ -29,7 +29,7 @@ TIMESTEP = 0.002
 def run_dynamics(
     folder: Path, systems: Sequence[TrainingSystem], data: DataOptions, *, progress: bool
 ) -> None:
-    """More training frames by the force field's own dynamics from each that is given.
+    """More training frames by the force field's own dynamics from those of systems that ask for it.
 
     They are kept in the run's folder, frame by frame, so that a run that was stopped goes on; those
     of other options are made anew.
@@ -45,26 +45,34 @@ def run_dynamics(
     """
     make_folder(folder)
     number = 0
-    for system in systems:
+    for system, one in zip(systems, data.each, strict=True):
+        if not one.dynamics:
+            continue
         engine = open_engine(system.mapping.topology, name=data.engine)
         bar = tqdm(system.structures, disable=not progress, unit="frame", desc="dynamics")
         for start in bar:
-            target, origin = _file(folder, number), _origin(start, data)
+            target, origin = _file(folder, number), _origin(start, one, data)
             if not _made_so(target, origin):
-                frames, temperatures = _run(engine, start, data, number)
+                frames, temperatures = _run(engine, start, one, data, number)
                 _keep(target, frames, temperatures, origin)
             number += 1
 
 
-def with_dynamics(folder: Path, systems: Sequence[TrainingSystem]) -> list[TrainingSystem]:
+def with_dynamics(
+    folder: Path, systems: Sequence[TrainingSystem], data: DataOptions
+) -> list[TrainingSystem]:
     """The training frames and what ``run_dynamics`` made of them.
 
     Args:
         folder: of the run.
         systems: the same as then.
+        data: the same as then.
     """
     found, number = [], 0
-    for system in systems:
+    for system, one in zip(systems, data.each, strict=True):
+        if not one.dynamics:
+            found.append(system)
+            continue
         structures, beads = list(system.structures), list(system.beads)
         temperatures = list(system.temperatures)
         trees = bond_trees(system.mapping.topology)
@@ -95,7 +103,7 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def _run(
-    engine: Engine, start: Structure, data: DataOptions, number: int
+    engine: Engine, start: Structure, one: SystemOptions, data: DataOptions, number: int
 ) -> tuple[list[np.ndarray], list[float]]:
     """Frames (positions and box) from one start, and their temperatures in K."""
     every = max(1, round(data.every / TIMESTEP))
@@ -103,7 +111,7 @@ def _run(
     current = start
     frames: list[np.ndarray] = []
     temperatures: list[float] = []
-    for temperature in data.temperatures():
+    for temperature in one.temperatures():
         try:
             run = engine.run(
                 current,
@@ -116,7 +124,7 @@ def _run(
             raise InputError(f"dynamics of training frame {number}: {error}") from error
         # The first frames of another temperature are still on the way to it.
         kept = run.frames[-(steps // every) :]
-        kept = kept if temperature == data.temperature else kept[len(kept) // 3 :]
+        kept = kept if temperature == one.temperature else kept[len(kept) // 3 :]
         frames += [np.concatenate([f.positions, f.box]).astype(np.float32) for f in kept]
         temperatures += [temperature] * len(kept)
         current = run.structure
@@ -128,11 +136,10 @@ def _keep(target: Path, frames: list[np.ndarray], temperatures: list[float], ori
         np.savez_compressed(part, frames=np.stack(frames), temperatures=temperatures, origin=origin)
 
 
-def _origin(start: Structure, data: DataOptions) -> str:
+def _origin(start: Structure, one: SystemOptions, data: DataOptions) -> str:
     """What frames of dynamics depend on: where they start and the options of the run."""
-    asked = {
-        f: getattr(data, f) for f in ("topology", "dynamics", "picoseconds", "every", "engine")
-    }
+    asked = {f: getattr(one, f) for f in ("topology", "dynamics")}
+    asked |= {f: getattr(data, f) for f in ("picoseconds", "every", "engine")}
     at = np.concatenate([start.positions, start.box]).astype(np.float64)
     return json.dumps(asked | {"start": hashlib.sha256(at.tobytes()).hexdigest()})
 

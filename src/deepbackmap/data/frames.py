@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepbackmap.data.options import DataOptions
+from deepbackmap.data.options import DataOptions, SystemOptions
 from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import cell_heights
@@ -30,21 +30,33 @@ def read_systems(
     Raises:
         InputError: a file is missing or wrong, or a box too small.
     """
-    for name in ("topology", "mapping", "structure"):
-        if not getattr(data, name):
-            raise InputError(f"data.{name}: expected a file, found nothing")
-    if not data.temperature > 0:
+    if not data.mapping:
+        raise InputError("data.mapping: expected a file, found nothing")
+    training: list[TrainingSystem] = []
+    held_out: list[TrainingSystem] = []
+    for number, one in enumerate(data.each):
+        _check(one, f"data.systems[{number}]" if data.systems else "data")
+        lean = without_sites(read_topology(one.topology))
+        mapping = lean_mapping(load_mapping(data.mapping).resolve(lean.full), lean)
+        training.append(_read(lean, mapping, one, one.train, least_height))
+        if one.validate:
+            held_out.append(_read(lean, mapping, one, one.validate, least_height))
+    return training, held_out
+
+
+def _check(one: SystemOptions, key: str) -> None:
+    """Refuses a system that says too little."""
+    for name in ("topology", "structure"):
+        if not getattr(one, name):
+            raise InputError(f"{key}.{name}: expected a file, found nothing")
+    if not one.temperature > 0:
         raise InputError(
-            f"data.temperature: expected the frames' temperature in K, found {data.temperature}"
+            f"{key}.temperature: expected the frames' temperature in K, found {one.temperature}"
         )
-    lean = without_sites(read_topology(data.topology))
-    mapping = lean_mapping(load_mapping(data.mapping).resolve(lean.full), lean)
-    held_out = [_read(lean, mapping, data, data.validate, least_height)] if data.validate else []
-    return [_read(lean, mapping, data, data.train, least_height)], held_out
 
 
 def _read(
-    lean: Lean, mapping: SystemMapping, data: DataOptions, frames: str, least_height: float
+    lean: Lean, mapping: SystemMapping, data: SystemOptions, frames: str, least_height: float
 ) -> TrainingSystem:
     """Frames without virtual sites, which are no model's business."""
     structures: list[Structure] = []
@@ -76,7 +88,7 @@ def _read(
 
 
 def _read_beads(
-    mapping: SystemMapping, data: DataOptions, frames: str, expected: int
+    mapping: SystemMapping, data: SystemOptions, frames: str, expected: int
 ) -> list[np.ndarray]:
     """The beads of some frames where these are given, else nothing."""
     if not data.beads:

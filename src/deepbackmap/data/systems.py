@@ -33,14 +33,22 @@ class TrainingSystem:
     """Of every frame, K."""
     handedness: Handedness | None = None
     """Of the stereocentres; None: not known."""
+    widths: tuple[float, ...] = ()
+    """How far the beads of every frame are off those of its atoms, as the standard deviation of a
+    coordinate, nm; empty: they are exact."""
 
     def __post_init__(self) -> None:
-        counts = {len(self.structures), len(self.beads), len(self.temperatures)}
+        counts = {len(self.structures), len(self.beads), len(self.temperatures), len(self.off)}
         if len(counts) != 1:
             raise ValueError(
                 f"frames: expected as many beads and temperatures as structures "
                 f"({len(self.structures)}), got {len(self.beads)} and {len(self.temperatures)}"
             )
+
+    @property
+    def off(self) -> tuple[float, ...]:
+        """``widths``, one a frame."""
+        return self.widths or (0.0,) * len(self.structures)
 
     @property
     def reach(self) -> float:

@@ -14,8 +14,10 @@ follows from the beads themselves, in two steps:
   (expectation maximisation: Dempster, Laird, Rubin, J. R. Stat. Soc. B 39, 1, 1977). It is
   approached in longer strides than one mean at a time would make. Where the widths come out small
   and the start was too hot to tell, beads are held exactly once more, from there.
-* *Anew?* Beads that no atoms can have misled whoever placed the atoms. Those of the atoms by now
-  are near them and can be had: where somebody can place atoms on them, that is where steps go on.
+* *Anew?* Beads that no atoms can have misled whoever placed the atoms. One who can be told how far
+  beads are off places them for such beads, before widths are looked for. For others there are the
+  beads of the atoms by then, which are near those that were given and can be had: where somebody
+  can place atoms on them, that is where steps go on.
 
 Then steps follow until no energy drifts any more, or as many as were asked for.
 """
@@ -63,6 +65,8 @@ ESTIMATES = 4
 STRIDE = 1.4
 """Exponent of the change that one estimate asks for: between one, the plain iteration, which is
 slow where beads are soft, and two, which does not come to rest where they are stiff."""
+ALIKE = 0.12
+"""Relative change of the widths that counts as none."""
 LARGEST_STRIDE = 2.0
 """No estimate changes a width by a larger factor."""
 WIDER = 1.06
@@ -88,6 +92,10 @@ WATCHED = {
     "contacts": ("lj14", "lj intra", "lj inter", "coulomb14", "coulomb intra", "coulomb inter"),
 }
 """Energies that are watched for a drift: sums, since of many single ones some drift by chance."""
+
+
+Anew = Callable[[Float64[np.ndarray, "n 3"], Mapping[str, float]], Float64[np.ndarray, "n 3"]]
+"""Places atoms anew: from where they are, nm, and the width of each bead type, nm."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,8 @@ class Settler:
         box: Float64[np.ndarray, "3 3"],
         names: Int64[np.ndarray, "n"],
         options: SettleOptions,
-        anew: Callable[[Float64[np.ndarray, "n 3"]], Float64[np.ndarray, "n 3"]] | None = None,
+        anew: Anew | None = None,
+        placed_for: float | None = None,
     ) -> Settled:
         """Atoms at a temperature, beads where they were given or as near as they fit.
 
@@ -191,21 +200,26 @@ class Settler:
             box: lattice vectors as rows, nm.
             names: keys of the random numbers of each atom.
             options: temperature, and what is not to be found out.
-            anew: places atoms on the beads of others; asked once, where beads turn out not to fit.
+            anew: places atoms anew; asked once, where beads turn out not to fit.
+            placed_for: width (nm) of the beads that ``positions`` were placed for, by somebody who
+                can be told one, as ``anew`` then is; None: ``anew`` places atoms on the beads of
+                others.
         """
         run = _Run(self, positions, beads, box, names, options)
-        given = options.bead_tolerance
+        given, told = options.bead_tolerance, placed_for is not None
         if isinstance(given, Mapping):
             run.hold(given)
         elif given is not None:
             run.hold(dict.fromkeys(self.bead_types, given))
         elif run.hot():
-            run.learn()
+            if placed_for == 0.0 and anew is not None:
+                run.begin_at(anew(run.positions, dict.fromkeys(self.bead_types, FIRST_WIDTH)))
+            run.learn(told)
             run.fit_again()
         elif not run.fits():
-            run.learn()
-        if given is None and anew is not None and run.soft:
-            run.begin_at(anew(run.positions))
+            run.learn(told)
+        if given is None and anew is not None and run.soft and not told:
+            run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             run.until_settled()
         else:
@@ -265,6 +279,11 @@ class _Run:
         return self._positions
 
     @property
+    def widths(self) -> Mapping[str, float]:
+        """Of the bead types, nm."""
+        return self._widths
+
+    @property
     def soft(self) -> bool:
         """Whether some beads are not held exactly."""
         return any(self._widths.values())
@@ -302,10 +321,16 @@ class _Run:
             last = warmth
         return False
 
-    def learn(self) -> None:
-        """Widths that make the beads most likely."""
+    def learn(self, told: bool = False) -> None:
+        """Widths that make the beads most likely.
+
+        Args:
+            told: whether atoms were placed for beads of about such widths: they are then where
+                they belong, and an estimate that changes little is the last.
+        """
         self.hold(dict.fromkeys(self._widths, FIRST_WIDTH))
         for _ in range(ESTIMATES):
+            before = self._widths
             found = self._advance(LEARN, self._squares)
             square = np.mean(found[len(found) // 2 :], axis=0)
             self.hold(
@@ -314,6 +339,8 @@ class _Run:
                     for t, where in self._of.bead_types.items()
                 }
             )
+            if told and all(abs(w / before[t] - 1.0) < ALIKE for t, w in self._widths.items()):
+                break
         self.hold({t: min(WIDER * w, WIDEST) for t, w in self._widths.items()})
 
     def some(self, steps: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from deepbackmap.errors import InputError
 
@@ -25,7 +25,7 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 def compose(cls: type[T], values: object, where: str, key: str = "", method: str = "") -> T:
     """An instance of a frozen dataclass; fields that are dataclasses are sections, or a number
-    where the class has ``from_number``.
+    where the class has ``from_number``; tuples of them are lists of sections.
 
     Args:
         cls: of the instance.
@@ -51,6 +51,13 @@ def compose(cls: type[T], values: object, where: str, key: str = "", method: str
             raise InputError(f"{where}: unknown key '{full}', expected one{of}: {', '.join(known)}")
         if dataclasses.is_dataclass(known[name]):
             arguments[name] = compose(known[name], value, where, full, method)
+        elif get_origin(known[name]) is tuple:
+            if not isinstance(value, (list, tuple)):
+                raise InputError(f"{where}: '{full}' expected a list of sections, found {value!r}")
+            inner = get_args(known[name])[0]
+            arguments[name] = tuple(
+                compose(inner, one, where, f"{full}[{k}]", method) for k, one in enumerate(value)
+            )
         else:
             arguments[name] = _scalar(known[name], value, where, full)
     return _made(cls, arguments, where, key)

@@ -11,11 +11,11 @@ from jaxtyping import Float64
 
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.errors import InputError
-from deepbackmap.geometry.cell import cell_heights
+from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.frame_noise import ANEW, PLACEMENTS, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.mechanics.settle import Settled, SettleOptions, Settler
+from deepbackmap.mechanics.settle import Anew, Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
 
@@ -23,6 +23,39 @@ AGAIN = PLACEMENTS - 2
 """Times that atoms are placed anew where something wrong stays; they may be so once before."""
 _THERMAL = 18
 """Stream of random numbers."""
+
+
+class BeadDistances:
+    """How far bonded beads of a system may be apart, as a training had them."""
+
+    def __init__(self, mapping: SystemMapping, known: Mapping[str, tuple[float, float]]) -> None:
+        """Bonds of the system with their shortest and longest length.
+
+        Args:
+            mapping: of the system.
+            known: by types of the two beads, as "A-B", nm; bonds of others are not looked at.
+        """
+        index, offsets = mapping.topology.molecule_type_index(), mapping.bead_offsets()[:-1]
+        pairs, bounds = [np.zeros((0, 2), dtype=np.int64)], [np.zeros((0, 2))]
+        for t, beads in enumerate(mapping.molecules):
+            kinds = [
+                "-".join(sorted((beads.bead_types[a], beads.bead_types[b])))
+                for a, b in beads.bead_bonds.tolist()
+            ]
+            rows = [k for k, kind in enumerate(kinds) if kind in known]
+            first = offsets[index == t]
+            pairs.append((beads.bead_bonds[rows] + first[:, None, None]).reshape(-1, 2))
+            bounds += [np.array([known[kinds[k]] for k in rows]).reshape(-1, 2)] * len(first)
+        self._pairs, self._bounds = np.concatenate(pairs), np.concatenate(bounds)
+
+    def outside(self, beads: Structure) -> float:
+        """Share of the bonds that are shorter or longer; 0 where none is known."""
+        a, b = self._pairs.T
+        apart = np.linalg.norm(
+            minimum_image(beads.positions[b] - beads.positions[a], beads.box), axis=1
+        )
+        low, high = self._bounds.T
+        return float(np.mean((apart < low) | (apart > high))) if len(apart) else 0.0
 
 
 class LastSteps:
@@ -70,34 +103,48 @@ class LastSteps:
 
     def until_right(
         self,
-        place: Callable[[Structure, int], Float64[np.ndarray, "n 3"]],
+        place: Callable[[Structure, int, float], Float64[np.ndarray, "n 3"]],
         wrong: Callable[[Float64[np.ndarray, "n 3"]], bool],
         beads: Structure,
         frame: int,
+        *,
+        placed_for: float | None = None,
     ) -> Settled:
         """The atoms of a frame, placed anew where the last steps leave something that stays wrong.
 
         Beads that no atoms can have mislead a placement: some centre may come out with the wrong
         hand. Settled atoms have beads that atoms can have, near those that were given, and what is
-        placed on these comes out right; it is then held to the beads that were given.
+        placed on these comes out right; it is then held to the beads that were given. Who is told
+        how far beads are off needs no others.
 
         Args:
             place: makes atoms for beads; the number tells one attempt's random numbers from
-                another's.
+                another's, the width (nm) how far beads are off those that atoms can have.
             wrong: whether positions hold what dynamics never mends.
             beads: as given.
             frame: its number.
+            placed_for: width (nm) to begin with where ``place`` goes by it; None: it does not.
         """
 
-        def on(positions: Float64[np.ndarray, "n 3"], attempt: int) -> Float64[np.ndarray, "n 3"]:
+        def on(
+            positions: Float64[np.ndarray, "n 3"], attempt: int, widths: Mapping[str, float]
+        ) -> Float64[np.ndarray, "n 3"]:
+            if placed_for is not None and any(widths.values()):
+                return place(beads, attempt, float(np.sqrt(np.mean(np.square([*widths.values()])))))
             near = replace(beads, positions=map_positions(self._mapping, positions, beads.box))
-            return place(near, attempt)
+            return place(near, attempt, 0.0)
 
-        made = self(place(beads, 0), beads, frame, anew=lambda x: on(x, AGAIN + 1))
+        if placed_for is not None and self._options.bead_tolerance is not None:
+            placed_for = self._options.bead_tolerance
+        made = self(
+            place(beads, 0, placed_for or 0.0), beads, frame,
+            anew=lambda x, widths: on(x, AGAIN + 1, widths), placed_for=placed_for,
+        )  # fmt: skip
         for attempt in range(1, 1 + AGAIN):
             if not wrong(made.positions):
                 break
-            again = self(on(made.positions, attempt), beads, frame + attempt * ANEW, made.widths)
+            placed = on(made.positions, attempt, {} if attempt == AGAIN else made.widths)
+            again = self(placed, beads, frame + attempt * ANEW, made.widths)
             made = replace(again, evaluations=made.evaluations + again.evaluations)
         return made
 
@@ -107,7 +154,8 @@ class LastSteps:
         beads: Structure,
         frame: int,
         widths: Mapping[str, float] | None = None,
-        anew: Callable[[Float64[np.ndarray, "n 3"]], Float64[np.ndarray, "n 3"]] | None = None,
+        anew: Anew | None = None,
+        placed_for: float | None = None,
     ) -> Settled:
         """The atoms of a frame.
 
@@ -116,7 +164,7 @@ class LastSteps:
             beads: as given.
             frame: its number, which names the random numbers together with the seed.
             widths: of the bead types, nm, where they are known already.
-            anew: places atoms on the beads of others, for beads that do not fit.
+            anew, placed_for: as for ``Settler.settle``.
         """
         whole = whole_beads(beads.positions, beads.box, self._mapping)
         if self._options.relaxation == 0:
@@ -127,4 +175,4 @@ class LastSteps:
         keys = hash_counters(self._options.seed, turn.number, _THERMAL, atoms)
         names = turn.renewed(keys).numpy()
         how = self._settle if widths is None else replace(self._settle, bead_tolerance=widths)
-        return self._settler.settle(positions, whole, beads.box, names, how, anew)
+        return self._settler.settle(positions, whole, beads.box, names, how, anew, placed_for)

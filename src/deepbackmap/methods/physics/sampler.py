@@ -130,7 +130,7 @@ class PhysicsSampler:
         self.last_steps.check_box(beads, frame)
         report = progress or (lambda n: None)
         self.settled = self.last_steps.until_right(
-            lambda near, attempt: self._start(near, self._turn(beads, frame, attempt), report),
+            lambda near, attempt, _: self._start(near, self._turn(beads, frame, attempt), report),
             self._any_stuck(beads), beads, frame,
         )  # fmt: skip
         return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)

@@ -33,6 +33,8 @@ from deepbackmap.methods.spec import ModelSpec
 
 FLOOR = 0.002
 """nm: no whitened direction has a smaller standard deviation."""
+USUAL_WIDTH = 0.02
+"""nm: unit in which networks are told how far beads are off."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class BlockFlow(nn.Module):
     ) -> None:
         super().__init__()
         width, reach = points.width(atom_types), 2 * points.chain
-        fixed = 4 * contexts + 5 * reach + variants + 2
+        fixed = 4 * contexts + 5 * reach + variants + 2 + int(options.uncertain)
         self.variants = variants
         self.network = BlockNetwork(kinds, atom_types, points.radial, fixed, options)
         d = 3 * len(kinds)
@@ -105,6 +107,18 @@ class BlockFlow(nn.Module):
         """The inverse of ``local``."""
         off = local.flatten(1) - self.mean[variant]
         return (off @ self.modes) * self.unscale[variant]
+
+    def noise(self, heat: float, width: float) -> Float[Tensor, "d"]:
+        """Size of the noise that a path begins with, (1,) where all directions are alike.
+
+        Args:
+            heat: root of the temperature over that of the whitening.
+            width: how far beads are off, nm.
+        """
+        there = self.network.kinds.device
+        return self.network.size(
+            torch.full((1,), heat, device=there), torch.full((1,), width, device=there)
+        )[0]
 
     def surroundings(
         self, context: Float[Tensor, "b c 3"], chain: Float[Tensor, "b r 3"],
@@ -145,6 +159,7 @@ class PointGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.points, self.atom_types = points, len(atom_types)
+        self.uncertain = options.uncertain
         self.names = tuple(vocabulary.own)
         radial = radial_table(points, torch.device("cpu"))
         self.register_buffer("radial", radial, persistent=False)
@@ -196,6 +211,7 @@ class PointGenerator(nn.Module):
         scene: Scene,
         heat: float,
         settled: bool,
+        width: float = 0.0,
     ) -> tuple[Float[Tensor, "b i"], Float[Tensor, "b s f 4"]]:
         """What some blocks of one type see, as their network takes it.
 
@@ -208,13 +224,17 @@ class PointGenerator(nn.Module):
             scene: the beads.
             heat: root of the temperature over that of the whitening.
             settled: whether what is around them is finished, or on the path as they are.
+            width: how far beads are off those of their atoms, nm; for generators that are told.
         """
         flow = self.flow(bead_type)
         context, chain = self.neighbours(positions, table, tables, scene)
         seen = self.around(positions, own, table, scene)
         fixed = flow.surroundings(context, chain, table, tables.n_atoms)
-        told = fixed.new_tensor([4.0 * (heat - 1.0), float(settled)]).expand(len(fixed), 2)
-        return torch.cat([fixed, told], dim=-1), (seen - flow.density_mean) / flow.density_std
+        told = [4.0 * (heat - 1.0), float(settled)]
+        if self.uncertain:
+            told.append(width / USUAL_WIDTH)
+        rows = fixed.new_tensor(told).expand(len(fixed), len(told))
+        return torch.cat([fixed, rows], dim=-1), (seen - flow.density_mean) / flow.density_std
 
     def neighbours(
         self, positions: Float[Tensor, "na1 3"], table: TypeTable, tables: PointTables, scene: Scene

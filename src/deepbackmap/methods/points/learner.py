@@ -17,11 +17,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from deepbackmap.data.systems import TrainingSystem, only
+from deepbackmap.data.systems import TrainingSystem
+from deepbackmap.errors import InputError
 from deepbackmap.methods.learning import apply_gradients, follow, rate_share, seeded
 from deepbackmap.methods.options import Metrics
 from deepbackmap.methods.points.adversary import Adversary
-from deepbackmap.methods.points.frames import PointFrames
+from deepbackmap.methods.points.frames import PointFrames, fit, fit_push, same_labels
 from deepbackmap.methods.points.generator import (
     PointGenerator,
     fresh_generator,
@@ -33,7 +34,7 @@ from deepbackmap.methods.points.losses import (
     of_a_draw,
     path_loss,
 )
-from deepbackmap.methods.points.options import PointTrainingOptions
+from deepbackmap.methods.points.options import PointModelOptions, PointTrainingOptions
 from deepbackmap.methods.points.samples import Samples, draw
 from deepbackmap.methods.spec import ModelSpec
 
@@ -43,6 +44,12 @@ class PointLearner:
 
     def __init__(self, fabric: Fabric, spec: ModelSpec, options: PointTrainingOptions) -> None:
         self.fabric, self.spec, self.options = fabric, spec, options
+        assert isinstance(spec.options, PointModelOptions)
+        if options.target == "critic" and spec.options.network.uncertain:
+            raise InputError(
+                "training.target: expected flow or draw with network.uncertain, found critic, "
+                "which does not see how far beads are off"
+            )
         self.paths = options.target == "flow"
         self.measure = path_loss if self.paths else draw_loss
         self.iteration = 0
@@ -92,9 +99,10 @@ class PointLearner:
         return self.average if self.options.average > 0 else self.generator
 
     def begin(self, generator: nn.Module) -> None:
-        """Begin with the weights and the statistics of another model's generator."""
+        """Begin with the weights and the statistics of another model's generator; what it is not
+        told, as how far beads are off, has no weight at first."""
         for mine in (self.generator, self.average):
-            mine.load_state_dict(generator.state_dict())
+            mine.load_state_dict(_widened(generator.state_dict(), mine.state_dict()))
         self._begun = True
 
     def use(self, training: Sequence[TrainingSystem], held_out: Sequence[TrainingSystem]) -> None:
@@ -102,22 +110,28 @@ class PointLearner:
         the former.
 
         Raises:
-            InputError: several systems, or a kind of block on held-out frames alone.
+            InputError: a kind of block on held-out frames alone.
         """
-        device = self.fabric.device
-        self.attach(
-            PointFrames(self.spec, only(training), device),
-            PointFrames(self.spec, only(held_out), device) if held_out else None,
+        training, held_out = (
+            [PointFrames(self.spec, s, self.fabric.device) for s in part]
+            for part in (training, held_out)
         )
+        same_labels(training)
+        same_labels(held_out)
+        self.attach(training, held_out)
 
-    def attach(self, data: PointFrames, held_out: PointFrames | None) -> None:
+    def attach(self, data: Sequence[PointFrames], held_out: Sequence[PointFrames]) -> None:
         """As ``use``, with frames that are on the device."""
         self.data, self.held_out, self._ahead = data, held_out, None
         if self.iteration == 0 and not self._begun:
-            data.fit(self.generator)
+            fit(data, self.generator)
             self.average.load_state_dict(self.generator.state_dict())
-        else:
-            data.prepare(self.generator)
+            return
+        for part in data:
+            part.prepare(self.generator)
+        if self.iteration == 0:
+            fit_push(data, self.generator)
+            self.average.load_state_dict(self.generator.state_dict())
 
     def step(self) -> dict[str, Tensor]:
         """One update."""
@@ -177,10 +191,20 @@ class PointLearner:
 
     @torch.no_grad()
     def validate(self, batches: int = 12) -> Metrics:
-        """Errors on held-out frames, always with the same noise."""
-        data = self.held_out
-        if data is None:
+        """Errors on held-out frames, always with the same noise: over all systems and, where there
+        are several, of each by its number."""
+        each = [self._errors(part, batches) for part in self.held_out]
+        if not each:
             return {}
+        names = sorted({name for one in each for name in one})
+        found = {n: _mean([one[n] for one in each if n in one]) for n in names}
+        main = _mean([v for k, v in found.items() if k.endswith("_distance")])
+        if len(each) > 1:
+            found |= {f"{k}_{n}": v for k, one in enumerate(each) for n, v in one.items()}
+        return {f"validation_{n}": v for n, v in found.items()} | {"validation_main": main}
+
+    def _errors(self, data: PointFrames, batches: int) -> dict[str, float]:
+        """Of one held-out system, by bead type and part of the loss."""
         generator = self.result.eval()
         assert isinstance(generator, PointGenerator)
         data.prepare(generator)
@@ -188,15 +212,29 @@ class PointLearner:
         for k in range(batches):
             random = seeded(self.options.seed, k, 7919)
             samples = draw(
-                generator, data, 4 * self.options.batch, 1, 0.0, 0.0, random, paths=self.paths
+                generator, [data], 4 * self.options.batch, 1, 0.0, 0.0, random, paths=self.paths
             )
             for bead_type, sample in samples.items():
                 found, _ = self.measure(generator.flow(bead_type), sample)
                 for name, value in found.items():
                     sums.setdefault(f"{bead_type}_{name}", []).append(float(value))
-        means = {f"validation_{k}": sum(v) / len(v) for k, v in sums.items()}
-        ends = [v for k, v in means.items() if k.endswith("_distance")]
-        return means | {"validation_main": sum(ends) / len(ends)}
+        return {name: _mean(values) for name, values in sums.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _widened(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a generator that is not told how far beads are off, for one that is."""
+    found = dict(given)
+    for name, mine in wanted.items():
+        if name not in given:
+            tight = name.replace(".loose", ".spread")
+            found[name] = given.get(tight, mine)
+        elif given[name].shape != mine.shape and name.endswith("enter.weight"):
+            found[name] = torch.cat([given[name], given[name].new_zeros(len(mine), 1)], dim=1)
+    return found
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from deepbackmap.blocks.handedness import Handedness
+from deepbackmap.blocks.handedness import Handedness, split_by_hands
 from deepbackmap.blocks.plan import build_plan
-from deepbackmap.data.systems import TrainingSystem, only
+from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.base import Learner, Method, Model, Sampler
 from deepbackmap.methods.options import SamplingOptions, TrainingOptions
@@ -40,10 +40,12 @@ class PointMethod:
     def completed(self, spec: ModelSpec, systems: Sequence[TrainingSystem]) -> ModelSpec:
         """With the slots that occur in the data."""
         assert isinstance(spec.options, PointModelOptions)
-        system = only(systems)
-        plan = build_plan(system.mapping, spec.atom_types, spec.bead_types)
-        hands = bead_signs(system.mapping, system.handedness)
-        names = name_kinds(system.mapping, plan, spec.options.points, hands)
+        names = []
+        for system in systems:
+            mapping = split_by_hands(system.mapping, system.handedness)
+            plan = build_plan(mapping, spec.atom_types, spec.bead_types)
+            hands = bead_signs(mapping, system.handedness)
+            names.append(name_kinds(mapping, plan, spec.options.points, hands))
         options = replace(spec.options, vocabulary=collect_vocabulary(names))
         return replace(spec, options=options, defaults=dict(NEW_MODEL))
 

@@ -126,13 +126,38 @@ class BlockNetwork(nn.Module):
         # How far data are from the first stage's answer, by time and direction; training
         # measures it.
         self.register_buffer("spread", torch.full((SPREADS, outputs), 0.5))
+        if options.uncertain:
+            # The same for what beads that are off move, and how much they move, a nm.
+            self.register_buffer("loose", torch.full((SPREADS, outputs), 0.5))
+            self.register_buffer("push", torch.zeros(outputs))
 
-    def expected_spread(self, angle: Float[Tensor, "b"]) -> Float[Tensor, "b d"]:
-        """How far the first stage's answer is off, by direction (linear between the kept times)."""
-        place = (angle * (2.0 / math.pi) * (SPREADS - 1)).clamp(0.0, SPREADS - 1 - 1e-4)
-        low = place.floor().to(torch.int64)
-        part = (place - low)[:, None]
-        return self.spread[low] * (1.0 - part) + self.spread[low + 1] * part
+    def expected_spread(
+        self, angle: Float[Tensor, "b"], heat: Tensor | None = None, width: Tensor | None = None
+    ) -> Float[Tensor, "b d"]:
+        """How far the first stage's answer is off, by direction, in units of ``size`` (linear
+        between the kept times).
+
+        Args:
+            angle: place on the path.
+            heat, width: as for ``forward``.
+        """
+        tight = _between(self.spread, angle)
+        if width is None or heat is None or not self.options.uncertain:
+            return tight
+        share = self.loosened(heat, width)
+        loose = _between(self.loose, angle)
+        return ((1.0 - share) * tight.square() + share * loose.square()).sqrt()
+
+    def size(self, heat: Float[Tensor, "b"], width: Tensor | None = None) -> Float[Tensor, "b d"]:
+        """Size of the noise in every direction: that of the temperature and of beads that are
+        off, (b, 1) where they are exact."""
+        if width is None or not self.options.uncertain:
+            return heat[:, None]
+        return (heat[:, None].square() + (width[:, None] * self.push).square()).sqrt()
+
+    def loosened(self, heat: Float[Tensor, "b"], width: Float[Tensor, "b"]) -> Tensor:
+        """Part of the square of ``size`` that comes from the beads, (b, d)."""
+        return (width[:, None] * self.push / self.size(heat, width)).square()
 
     def forward(
         self,
@@ -141,6 +166,7 @@ class BlockNetwork(nn.Module):
         heat: Float[Tensor, "b"],
         fixed: Float[Tensor, "b i"],
         seen: Float[Tensor, "b s f 4"],
+        width: Float[Tensor, "b"] | None = None,
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """Expected end of the path.
 
@@ -150,6 +176,8 @@ class BlockNetwork(nn.Module):
             heat: size of the noise; the root of the temperature over that of the whitening.
             fixed: everything about the block but its own atoms and densities.
             seen: normalised densities.
+            width: how far beads are off those of their atoms, nm; None, or to a network that is
+                not told: they are exact.
 
         Returns:
             The expected end, the first stage's answer to that, and the size of what the second
@@ -161,14 +189,22 @@ class BlockNetwork(nn.Module):
         x = self.enter(fixed) + self.mixed(self.drop(self.atoms(seen, self.kinds)))
         hidden, mean = self.around(x, time)
         c, s = angle.cos()[:, None], angle.sin()[:, None]
-        spread = self.expected_spread(angle)
+        spread, noise = self.expected_spread(angle, heat, width), self.size(heat, width)
         variance = c.square() + (s * spread).square()
         off = noisy - s * mean
-        size = heat[:, None] * c * spread * variance.rsqrt()
-        inner = hidden + self.own(off * variance.rsqrt() / heat[:, None])
+        size = noise * c * spread * variance.rsqrt()
+        inner = hidden + self.own(off * variance.rsqrt() / noise)
         _, more = self.inside(inner, time)
         end = mean + spread.square() * s / variance * off + size * more
         return end, mean, size
+
+
+def _between(table: Float[Tensor, "t d"], angle: Float[Tensor, "b"]) -> Float[Tensor, "b d"]:
+    """A table over the times of a path, linear between them."""
+    place = (angle * (2.0 / math.pi) * (SPREADS - 1)).clamp(0.0, SPREADS - 1 - 1e-4)
+    low = place.floor().to(torch.int64)
+    part = (place - low)[:, None]
+    return table[low] * (1.0 - part) + table[low + 1] * part
 
 
 class BlockCritic(nn.Module):

@@ -58,6 +58,8 @@ class PointNetworkOptions:
     times: int = ranged(8, 1, 256)
     """Frequencies of the time."""
     dropout: float = ranged(0.0, 0.0, 0.999)
+    uncertain: bool = False
+    """Told how far beads are off those of their atoms, which it then places where these are."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -29,7 +29,14 @@ from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
 from deepbackmap.methods.options import correlation_time
-from deepbackmap.methods.points.generator import PointGenerator, Scene, make_scene, put, select
+from deepbackmap.methods.points.generator import (
+    USUAL_WIDTH,
+    PointGenerator,
+    Scene,
+    make_scene,
+    put,
+    select,
+)
 from deepbackmap.methods.points.options import PointModelOptions, PointSamplingOptions
 from deepbackmap.methods.points.pairs import MARGIN, find_pairs
 from deepbackmap.methods.points.slots import (
@@ -39,11 +46,14 @@ from deepbackmap.methods.points.slots import (
     mirrored_frames,
     name_kinds,
 )
-from deepbackmap.methods.settling import ANEW, LastSteps
+from deepbackmap.methods.settling import ANEW, BeadDistances, LastSteps
 from deepbackmap.system import Structure
 
 _COLOUR, _NOISE = range(16, 18)
 """Streams of random numbers."""
+UNLIKE = 0.02
+"""Share of the bonds of beads whose lengths the training did not have, from which on beads are
+taken to be off. Beads that fit have a thousandth."""
 LAST_NOISE = 0.05
 """Noise of the last step but one: smaller than what blocks deviate from where they are expected."""
 
@@ -70,6 +80,8 @@ class _Frame:
     neighbours: Int64[Tensor, "nb k"]
     turn: Turn
     """Its random numbers."""
+    width: float
+    """How far beads are off those that atoms can have, nm."""
 
 
 class PointSampler:
@@ -118,6 +130,7 @@ class PointSampler:
         self.last_steps = LastSteps(
             mapping, options, self.temperature, rigid=spec.rigid, device=self.device
         )
+        self._distances = BeadDistances(mapping, spec.bead_distances)
         self.settled: Settled | None = None
 
     @property
@@ -146,22 +159,29 @@ class PointSampler:
         self.last_steps.check_box(beads, frame)
         report = progress or (lambda n: None)
         self.settled = self.last_steps.until_right(
-            lambda near, attempt: self._drawn(near, frame + attempt * ANEW, report),
-            self._any_wrong, beads, frame,
+            lambda near, attempt, width: self._drawn(near, frame + attempt * ANEW, width, report),
+            self._any_wrong, beads, frame, placed_for=self._width_of(beads),
         )  # fmt: skip
         return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
+
+    def _width_of(self, beads: Structure) -> float | None:
+        """Width (nm) to place atoms for at first: none, or the usual one for beads farther apart
+        than the training's exact ones; None for a network that is not told any."""
+        if not self.generator.uncertain:
+            return None
+        return USUAL_WIDTH if self._distances.outside(beads) > UNLIKE else 0.0
 
     def _any_wrong(self, positions: np.ndarray) -> bool:
         """Whether a stereocentre has the other hand."""
         return self._handedness is not None and self._handedness.any_wrong(positions)
 
-    def _drawn(self, beads: Structure, frame: int, report: Progress) -> np.ndarray:
-        """Positions (n, 3) as the network draws them, nm. Who is near whom is the most of what a
-        large box holds, and is gone when they are returned."""
+    def _drawn(self, beads: Structure, frame: int, width: float, report: Progress) -> np.ndarray:
+        """Positions (n, 3) as the network draws them, nm, on beads that are off by a width. Who is
+        near whom is the most of what a large box holds, and is gone when they are returned."""
         whole = torch.as_tensor(
             whole_beads(beads.positions, beads.box, self.mapping), device=self.device
         )
-        at = self._look(beads, frame)
+        at = self._look(beads, frame, width)
         states = self._flow(at, report)
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, report)
@@ -171,7 +191,7 @@ class PointSampler:
             give_back()
         return (whole[self.tables.atom_owner[:-1]] + relative.double()).cpu().numpy()
 
-    def _look(self, beads: Structure, frame: int) -> _Frame:
+    def _look(self, beads: Structure, frame: int, width: float) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""
         spec, tables = self.spec, self.tables
         reach = spec.bead_cutoff
@@ -188,14 +208,14 @@ class PointSampler:
             len(spec.atom_types),
         )  # fmt: skip
         turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
-        return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn)
+        return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn, width)
 
     def _noise(
-        self, bead_type: str, table: TypeTable, turn: Turn, sweep: int
+        self, bead_type: str, table: TypeTable, at: _Frame, sweep: int
     ) -> Float[Tensor, "b d"]:
         flow = self.generator.flow(bead_type)
-        name = hash_counters(self.options.seed, turn.number, sweep, _NOISE, table.beads)
-        noise = self.heat * turn.normal(name, flow.mean.shape[1])
+        name = hash_counters(self.options.seed, at.turn.number, sweep, _NOISE, table.beads)
+        noise = flow.noise(self.heat, at.width) * at.turn.normal(name, flow.mean.shape[1])
         return noise * (flow.unscale[table.variant] > 0)
 
     def _ends(
@@ -209,18 +229,19 @@ class PointSampler:
             part = select(table, rows)
             fixed, seen = self.generator.observe(
                 bead_type, positions, own[rows], part, self.tables, at.scene, self.told_heat,
-                settled,
+                settled, at.width,
             )  # fmt: skip
-            full = fixed.new_full((len(rows),), angle)
-            heat = fixed.new_full((len(rows),), self.heat)
-            found.append(flow.network(noisy[rows], full, heat, fixed, seen)[0])
+            full, heat, width = (
+                fixed.new_full((len(rows),), x) for x in (angle, self.heat, at.width)
+            )
+            found.append(flow.network(noisy[rows], full, heat, fixed, seen, width)[0])
         real = flow.unscale[table.variant] > 0
         return torch.cat(found) * real
 
     def _flow(self, at: _Frame, report: Progress) -> dict[str, Tensor]:
         """All blocks along their paths together."""
         tables = self.tables
-        states = {t: self._noise(t, table, at.turn, 0) for t, table in tables.types.items()}
+        states = {t: self._noise(t, table, at, 0) for t, table in tables.types.items()}
         before: dict[str, Tensor] = {}
         for angles in triples(self.options.steps):
             angle, rotation = angles[1], at.scene.rotation
@@ -261,7 +282,7 @@ class PointSampler:
     ) -> Float[Tensor, "b d"]:
         """Blocks that do not see each other from noise to data in finished surroundings."""
         flow, turn = self.generator.flow(bead_type), at.scene.rotation[table.beads]
-        state, before = self._noise(bead_type, table, at.turn, sweep), None
+        state, before = self._noise(bead_type, table, at, sweep), None
         for angles in triples(self.options.steps):
             own = flow.local(math.sin(angles[1]) * state, table.variant) @ turn
             ends = self._ends(at, bead_type, table, state, angles[1], positions, own, True)

@@ -32,12 +32,14 @@ class Samples:
     seen: Float[Tensor, "b s f 4"]
     real: Float[Tensor, "b d"]
     """One where the direction exists."""
+    width: Float[Tensor, "b"]
+    """How far beads are off, nm."""
 
 
 @torch.no_grad()
 def draw(
     generator: PointGenerator,
-    data: PointFrames,
+    data: Sequence[PointFrames],
     size: int,
     frames: int,
     settled: float,
@@ -49,43 +51,47 @@ def draw(
     """Blocks of each type from some frames, ``size`` of each type in all.
 
     Args:
+        data: of one or several systems, all frames of which are drawn from alike.
         settled: part of the frames in which surroundings are finished.
         jitter: noise on what is seen of the surroundings, nm.
         random: a generator on the CPU, so that numbers are the same whatever the device.
         paths: at all places along the paths; else at their beginning alone.
     """
-    frames = min(frames, len(data))
-    chosen = torch.randperm(len(data), generator=random)[:frames].tolist()
+    places = [(part, k) for part in data for k in range(len(part))]
+    frames = min(frames, len(places))
+    chosen = torch.randperm(len(places), generator=random)[:frames].tolist()
     u = (torch.arange(frames) + torch.rand(frames, generator=random)) / frames
     angles = (0.5 * math.pi) * (1.0 - (1.0 - u) ** LATE)
     angles = angles[torch.randperm(frames, generator=random)].clamp_max(0.5 * math.pi - 0.01)
     angles = angles if paths else torch.zeros(frames)
     done = torch.rand(frames, generator=random) < settled
-    found: dict[str, list[Samples]] = {t: [] for t in data.tables.types}
-    for k, angle, still in zip(chosen, angles.tolist(), done.tolist(), strict=True):
-        states = _on_path(generator, data, k, angle, random)
-        positions = data.positions(generator, k, states, math.sin(angle))
-        around = data.positions(generator, k, None) if still else positions
+    found: dict[str, list[Samples]] = {}
+    for place, angle, still in zip(chosen, angles.tolist(), done.tolist(), strict=True):
+        part, k = places[place]
+        states = _on_path(generator, part, k, angle, random)
+        positions = part.positions(generator, k, states, math.sin(angle))
+        around = part.positions(generator, k, None) if still else positions
         if jitter > 0:
             noise = torch.randn(around.shape, generator=random).to(around.device)
             around = around + jitter * noise
-        for bead_type, table in data.tables.types.items():
+        for bead_type, table in part.tables.types.items():
             rows = torch.randperm(len(table.beads), generator=random)[: max(1, size // frames)]
             rows = rows.to(positions.device)
-            part = select(table, rows)
+            these = select(table, rows)
             fixed, seen = generator.observe(
-                bead_type, around, positions[part.own], part, data.tables, data.scenes[k],
-                data.heat[k], still,
+                bead_type, around, positions[these.own], these, part.tables, part.scenes[k],
+                part.heat[k], still, part.widths[k],
             )  # fmt: skip
-            found[bead_type].append(
+            found.setdefault(bead_type, []).append(
                 Samples(
                     noisy=states[bead_type][rows],
-                    end=data.whitened[bead_type][k][rows],
+                    end=part.whitened[bead_type][k][rows],
                     angle=fixed.new_full((len(rows),), angle),
-                    heat=fixed.new_full((len(rows),), data.heat[k]),
+                    heat=fixed.new_full((len(rows),), part.heat[k]),
                     fixed=fixed,
                     seen=seen,
-                    real=(generator.flow(bead_type).unscale[part.variant] > 0).to(fixed.dtype),
+                    real=(generator.flow(bead_type).unscale[these.variant] > 0).to(fixed.dtype),
+                    width=fixed.new_full((len(rows),), part.widths[k]),
                 )
             )
     return {t: _joined(parts) for t, parts in found.items()}
@@ -97,10 +103,11 @@ def _on_path(
     """Whitened positions of all blocks of a frame at one place on their paths."""
     states = {}
     for bead_type, table in data.tables.types.items():
-        end = data.whitened[bead_type][frame]
+        end, flow = data.whitened[bead_type][frame], generator.flow(bead_type)
         noise = torch.randn(end.shape, generator=random).to(end.device)
-        noise = noise * (generator.flow(bead_type).unscale[table.variant] > 0)
-        states[bead_type] = math.cos(angle) * data.heat[frame] * noise + math.sin(angle) * end
+        noise = noise * (flow.unscale[table.variant] > 0)
+        size = flow.noise(data.heat[frame], data.widths[frame])
+        states[bead_type] = math.cos(angle) * size * noise + math.sin(angle) * end
     return states
 
 

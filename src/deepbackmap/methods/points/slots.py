@@ -13,6 +13,7 @@ and paired hydrogens swap their slots): the network meets one hand only, and lea
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,12 +177,12 @@ def name_kinds(
     )  # fmt: skip
 
 
-def collect_vocabulary(names: KindNames) -> Vocabulary:
-    """Everything that occurs, sorted."""
+def collect_vocabulary(systems: Sequence[KindNames]) -> Vocabulary:
+    """Everything that occurs in some systems, sorted."""
     own: dict[str, set[str]] = {}
     context: dict[str, set[str]] = {}
     variants: dict[str, set[str]] = {}
-    for k, t in enumerate(names.bead_type):
+    for names, k, t in ((n, k, t) for n in systems for k, t in enumerate(n.bead_type)):
         own.setdefault(t, set()).update(names.own[k])
         context.setdefault(t, set()).update(names.context[k])
         variants.setdefault(t, set()).add(names.variant[k])
