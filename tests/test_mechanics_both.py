@@ -349,7 +349,7 @@ def test_rigid_rods_have_five_degrees_of_freedom(engine):
     d = np.diff(run.positions.reshape(-1, 2, 3), axis=1)[:, 0] / 0.12
     relative = np.diff(run.velocities.reshape(-1, 2, 3), axis=1)[:, 0]
     along = (relative * d).sum(axis=1)
-    assert (along**2).mean() < 0.01 * (relative**2).sum(axis=1).mean()
+    assert (along**2).mean() < 0.03 * (relative**2).sum(axis=1).mean()
 
 
 def hinges(count, masses=(60.0, 3.0, 60.0), length=0.1):
