@@ -386,9 +386,9 @@ def test_types_of_written_data_are_one_for_each_name_and_mass(tmp_path):
     assert [row[1] for row in rows] == ["1", "1", "2", "2"]
     masses = text.partition("Masses")[2].partition("Atoms")[0].split()
     assert [float(w) for w in masses[1::4]] == [10.0, 20.0, 21.0]
-    with pytest.raises(InputError, match="masses, which a LAMMPS data file holds, found none"):
-        with open_writer(tmp_path / "b.data", typed("AB")) as writer:
-            writer.write(Structure(x[:2], BOX))
+    without = "masses, which a LAMMPS data file holds, found none"
+    with pytest.raises(InputError, match=without), open_writer(tmp_path / "b.data", typed("AB")):
+        pass
     assert not (tmp_path / "b.data").exists()
 
 
@@ -428,12 +428,11 @@ def test_a_unit_that_is_told_scales_coordinates_and_cell_alike(tmp_path):
 
 def test_units_that_are_none_and_formats_that_nobody_knows_are_refused():
     for unit in ("parsec", "0", "-1", "nan", "1e13"):
-        with pytest.raises(InputError, match="length unit: expected nm, A, or the length"):
-            with reading_as(length_unit=unit):
-                pass
-    with pytest.raises(InputError, match="format: expected one of gro, pdb"):
-        with reading_as("docx"):
+        expected = "length unit: expected nm, A, or the length"
+        with pytest.raises(InputError, match=expected), reading_as(length_unit=unit):
             pass
+    with pytest.raises(InputError, match="format: expected one of gro, pdb"), reading_as("docx"):
+        pass
 
 
 def test_a_writer_refuses_what_no_file_should_hold(tmp_path):
@@ -450,16 +449,17 @@ def test_a_writer_refuses_what_no_file_should_hold(tmp_path):
     }
     for suffix in (".gro", ".xtc", ".cif"):
         for match, structure in bad.items():
-            with pytest.raises(ValueError, match=f"structure: expected {match}"):
-                with open_writer(tmp_path / f"a{suffix}", anonymous(3)) as writer:
-                    writer.write(structure)
+            path = tmp_path / f"a{suffix}"
+            expected = pytest.raises(ValueError, match=f"structure: expected {match}")
+            with expected, open_writer(path, anonymous(3)) as writer:
+                writer.write(structure)
             assert list(tmp_path.iterdir()) == []
     writer = open_writer(tmp_path / "a.gro", anonymous(3))
     with pytest.raises(ValueError, match="expected to be inside"):
         writer.write(good)
-    with pytest.raises(ValueError, match="expected at least one frame to be written"):
-        with open_writer(tmp_path / "a.gro", anonymous(3)):
-            pass
+    expected = pytest.raises(ValueError, match="expected at least one frame to be written")
+    with expected, open_writer(tmp_path / "a.gro", anonymous(3)):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

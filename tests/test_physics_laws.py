@@ -1,4 +1,4 @@
-"""Atoms without a model, piece by piece: company by brute force, turns, weights, windows, starts."""
+"""Atoms without a model, piece by piece: company by brute force, turns, weights and windows."""
 
 from __future__ import annotations
 
@@ -333,9 +333,7 @@ def test_atoms_go_with_their_beads_wherever_these_are(tmp_path: Path) -> None:
             for k in range(3)]  # fmt: skip
     beads = np.concatenate([*rows, [[0.4, 2.0, 2.2], [1.9, 2.2, 2.0]]])
     beads += 0.01 * rng.standard_normal(beads.shape)
-    quick = PhysicsSamplingOptions(
-        relaxation=5, bead_tolerance=0.0, conformations=128, pieces=128
-    )
+    quick = PhysicsSamplingOptions(relaxation=5, bead_tolerance=0.0, conformations=128, pieces=128)
     sampler = PhysicsSampler(mapping, quick, 300.0)
     here = sampler.sample(Structure(beads, box))
     lattice = np.repeat([[1, 0, 0], [0, -1, 2], [0, 0, 0], [2, 1, 0], [0, 0, -1]], [3, 3, 3, 1, 1],
