@@ -9,13 +9,14 @@ import pytest
 
 import small_polystyrene as ps
 from deepbackmap.mapping import SystemMapping, map_positions
+from deepbackmap.mechanics.card import pairs
 from deepbackmap.mechanics.card.engine import CardMechanics
 from deepbackmap.mechanics.engine import BARE, SOFT, Langevin, Mechanics
 from deepbackmap.quantities import BOLTZMANN, COULOMB
 from deepbackmap.system import BondedTerms, Topology
 from laws import doubled, mirrored, sheared
 from laws import twice as repeated
-from test_mechanics_constraints import beads_at, bonds_off, molecule
+from test_mechanics_constraints import beads_at, bonds_off, molecule, system
 from test_mechanics_engine import MASSES, benders, bending, relaxed
 from test_mechanics_others import CUTOFF, bare_mapping, by_openmm, only, polystyrene
 
@@ -517,3 +518,132 @@ def test_no_step_moves_an_atom_farther_than_was_said(engine):
         np.testing.assert_allclose(moved, min(largest, free), rtol=1e-5)
         assert run.positions[1, 0] - run.positions[0, 0] > 0.02
     assert free > 3e-5
+
+
+# --- systems of every make ------------------------------------------------------------------------
+
+
+def test_how_many_pairs_are_worked_on_at_once_changes_no_force(monkeypatch):
+    """Batches bound memory: cut into pieces of a few, the lists and sums are the same."""
+    mapping, x, beads, box = relaxed()
+    whole = CardMechanics(mapping, device="cpu", rigid=False)
+    expected, energies = whole.forces(x, beads, box), whole.energies(x, beads, box)
+    for name in ("PAIRS_AT_ONCE", "CANDIDATES_AT_ONCE"):
+        monkeypatch.setitem(getattr(pairs, name), "cpu", 3000)
+    cut = CardMechanics(mapping, device="cpu", rigid=False)
+    found = cut.forces(x, beads, box)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    for name, values in cut.energies(x, beads, box).items():
+        np.testing.assert_allclose(values, energies[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_beads_of_one_box_may_be_exact_soft_and_free(engine):
+    mapping, x, beads, box = benders(24)
+    widths = np.repeat([0.0, 0.01, math.inf], 8)
+    run = engine(mapping).run(x, beads, box, Langevin(120, 300.0), np.arange(len(x)), widths)
+    off = np.linalg.norm(map_positions(mapping, run.positions) - beads, axis=1)
+    assert off[:8].max() < 1e-6
+    assert 1e-3 < off[8:16].max() < 0.06
+    assert off[16:].mean() > 2 * off[8:16].mean()
+    assert bonds_off(mapping, run.positions).max() < 1e-6
+
+
+def test_molecules_of_two_kinds_take_the_same_steps_in_any_order_of_blocks(engine):
+    rod, ion = molecule("rod", [12.0, 14.0], [(0, 1, 0.15)]), molecule("ion", [23.0])
+    kinds = (rod, beads_at(2, {0: 1.0})), (ion, beads_at(1, {0: 1.0}))
+    one, other = system([(0, 2), (1, 2)], *kinds), system([(1, 2), (0, 2)], *kinds)
+    x = np.array([[0, 0, 0], [0.15, 0, 0], [0.5, 0, 0], [0.65, 0, 0], [0, 0.6, 0], [0.5, 0.6, 0]])
+    order = np.array([4, 5, 0, 1, 2, 3])
+    found = []
+    for mapping, names in ((one, np.arange(6)), (other, order)):
+        start = x[names]
+        beads = map_positions(mapping, start)
+        run = engine(mapping).run(start, beads, 6.0 * np.eye(3), Langevin(15, 300.0), names, 0.02)
+        found.append(run.positions[np.argsort(names)])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-6)
+
+
+def test_a_schedule_of_temperatures_is_followed_and_firm_beads_are_exact(engine):
+    mapping, x, beads, box = benders(125)
+    made = engine(mapping)
+    firm = made.firm(1000.0, 0.002)
+    schedule = np.where(np.arange(161) < 80, 1000.0, 100.0)
+    run = made.run(x, beads, box, Langevin(160, schedule), np.arange(len(x)), 0.9 * firm)
+    for part, expected in ((slice(40, 80), 1000.0), (slice(135, 161), 100.0)):
+        degrees = 0.5 * BOLTZMANN * 125 * 4  # six of three atoms on two bonds, less the bead's
+        assert run.kinetic[part].mean() / degrees == pytest.approx(expected, rel=0.15)
+    assert np.abs(map_positions(mapping, run.positions) - beads).max() < 1e-6
+
+
+LENGTH = 0.15
+KINDS = {"bond": [LENGTH, 1e5], "bond_g96": [LENGTH, 5e6], "morse": [LENGTH, 300.0, 20.0],
+         "bond_cubic": [LENGTH, 1e5, 20.0]}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bonds_of_every_kind_are_rigid_in_tensors_or_springs_as_asked(kind):
+    bonds = BondedTerms(np.array([[0, 1], [1, 2]]), np.array([KINDS[kind]] * 2))
+    rod = dataclasses.replace(
+        molecule("rod", [12.0, 14.0, 16.0]), terms={kind: bonds},
+        exclusions=np.array([[0, 1], [0, 2], [1, 2]]),
+    )  # fmt: skip
+    mapping = system([(0, 3)], (rod, beads_at(3)))
+    shape = np.array([[0, 0, 0], [LENGTH, 0, 0], [2 * LENGTH, 0.02, 0]])
+    x = np.concatenate([shape + np.array([0, 0, 1.1 * k]) for k in range(3)])
+    for rigid in (True, False):
+        made = CardMechanics(mapping, device="cpu", rigid=rigid)
+        run = made.run(x, NONE, WIDE, Langevin(20, 300.0, 0.001), np.arange(9))
+        off = np.abs(np.linalg.norm(np.diff(run.positions.reshape(-1, 3, 3), axis=1), axis=2)
+                     - LENGTH).max()  # fmt: skip
+        assert (off < 1e-6) if rigid else (1e-4 < off < 0.05)
+
+
+def water(count=27, apart=0.5):
+    """Rigid triangles with charges on a lattice, held nowhere."""
+    kind = molecule("water", [16.0, 1.0, 1.0], (), [(0, 1, 0.1), (0, 2, 0.1), (1, 2, 0.1633)])
+    kind = dataclasses.replace(
+        kind, charges=np.array([-0.82, 0.41, 0.41]), atom_types=("O", "H", "H"),
+        exclusions=np.array([[0, 1], [0, 2], [1, 2]]),
+    )  # fmt: skip
+    on = np.diag([0.0, 1.0])
+    sigma, epsilon = 0.3166, 0.65
+    topology = Topology(
+        "water", (kind,), ((0, count),), ("H", "O"), 4 * epsilon * sigma**6 * on,
+        4 * epsilon * sigma**12 * on,
+    )  # fmt: skip
+    side = round(count ** (1 / 3))
+    grid = apart * np.stack(np.unravel_index(np.arange(count), (side,) * 3), 1)
+    shape = np.array([[0, 0, 0], [0.0577, 0.08165, 0], [0.0577, -0.08165, 0]])
+    turns = [ps.rotation(k) for k in range(count)]
+    x = np.concatenate([shape @ t + g for t, g in zip(turns, grid, strict=True)])
+    return SystemMapping(topology, (beads_at(3),)), x, np.eye(3) * side * apart
+
+
+def test_rigid_water_turns_and_moves_at_its_temperature(engine):
+    """Three degrees of freedom of motion and three of rotation, 3 kT in all, and triangles stay."""
+    mapping, x, box = water()
+    made = engine(mapping, cutoff=0.65, skin=0.05, lightest=0.0)
+    run = made.run(x, NONE, box, Langevin(160, 300.0), np.arange(len(x)))
+    a, b, c = run.positions.reshape(-1, 3, 3).transpose(1, 0, 2)
+    for one, other, length in ((a, b, 0.1), (a, c, 0.1), (b, c, 0.1633)):
+        np.testing.assert_allclose(np.linalg.norm(one - other, axis=1), length, atol=1e-6)
+    kinetic = run.kinetic[80:].mean() / 27
+    assert kinetic == pytest.approx(3.0 * BOLTZMANN * 300.0, rel=0.12)
+    v = run.velocities.reshape(-1, 3, 3)
+    masses = np.array([16.0, 1.0, 1.0])[:, None]
+    along = np.einsum("mi,mi->m", v[:, 1] - v[:, 2], b - c)
+    assert np.sqrt((along**2).mean()) < 0.2 * np.sqrt((v[:, 1] ** 2).sum(axis=1).mean()) * 0.1633
+    moving = 0.5 * ((masses * v).sum(axis=1) ** 2).sum(axis=1) / 18.0
+    assert moving.mean() == pytest.approx(1.5 * BOLTZMANN * 300.0, rel=0.6)
+
+
+def test_water_has_openmms_forces_in_both(engine):
+    """Charges, Lennard-Jones on one atom of three, exclusions, and a periodic box."""
+    mapping, x, _ = water(count=64)
+    box = np.eye(3) * 2.0
+    energy, forces = by_openmm(mapping.topology, x, box)
+    made = engine(mapping, rigid=False, cutoff=CUTOFF, epsilon=2.5, skin=0.05)
+    found = made.forces(x, NONE, box)
+    np.testing.assert_allclose(found, forces, rtol=0, atol=1e-5 * np.abs(forces).max())
+    total_energy = sum(e.sum() for e in made.energies(x, NONE, box).values())
+    assert total_energy == pytest.approx(energy, abs=1e-5 * np.abs(forces).max())
