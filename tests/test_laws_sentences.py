@@ -14,7 +14,6 @@ import small_polystyrene as ps
 from deepbackmap.api.files import check_names_used, spare_inputs, spare_inputs_beside
 from deepbackmap.api.fits import refuse_unknown_types, resolve_for
 from deepbackmap.api.judgement import figure_rows, one_line, refuse, to_lines, warning
-from deepbackmap.data.options import DataOptions
 from deepbackmap.data.systems import TrainingSystem, map_whole, only, types_of
 from deepbackmap.dynamics.settled import settle, settle_all
 from deepbackmap.errors import InputError, InputErrors, Stopped, together
@@ -38,9 +37,7 @@ from deepbackmap.evaluation.verdict import (
 from deepbackmap.mapping import MappingFile
 from deepbackmap.methods.compose import compose
 from deepbackmap.methods.options import (
-    Ramp,
     SamplingOptions,
-    SettlingOptions,
     TrainingOptions,
     correlation_time,
 )
@@ -273,29 +270,6 @@ def test_a_structure_that_would_name_nothing_is_refused():
 # --- options --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls", [TrainingOptions, SettlingOptions, Ramp])
-def test_numbers_outside_their_ranges_are_refused_by_name_and_those_at_the_ends_are_not(cls):
-    ranged = [f for f in dataclasses.fields(cls) if "range" in f.metadata]
-    assert len(ranged) >= 3
-    for field in ranged:
-        low, high = field.metadata["range"]
-        for good in (low, high):
-            assert getattr(cls(**{field.name: good}), field.name) == good
-        whole = isinstance(low, int) and isinstance(high, int)
-        step = 1 if whole else max(1.0, abs(high))
-        for bad in (low - step, high + step, *(() if whole else (math.nan, math.inf))):
-            with pytest.raises(ValueError, match=f"^{field.name}: expected a "):
-                cls(**{field.name: bad})
-
-
-def test_a_ramp_is_a_line_between_two_constants():
-    ramp = Ramp(2.0, 6.0, 10, 30)
-    assert [ramp.at(i) for i in (0, 10, 15, 20, 30, 99)] == [2.0, 2.0, 3.0, 4.0, 6.0, 6.0]
-    step = Ramp(1.0, 3.0, 7, 7)
-    assert [step.at(i) for i in (0, 6, 7, 8)] == [1.0, 1.0, 3.0, 3.0]
-    assert [Ramp.from_number(0.3).at(i) for i in (0, 10**6)] == [0.3, 0.3]
-
-
 def test_keys_that_are_none_and_values_of_other_types_are_refused_with_their_place():
     for values, match in (
         (
@@ -374,20 +348,6 @@ def test_training_frames_have_their_beads_their_reach_and_their_bonds():
             only(several)
     assert types_of([system]) == (ps.TYPES, ps.BEAD_TYPES)
     assert types_of([system, system]) == types_of([system])
-
-
-def test_temperatures_of_dynamics_are_read_or_refused():
-    assert DataOptions(dynamics="300, 450.5,").temperatures() == (300.0, 450.5)
-    assert DataOptions().temperatures() == ()
-    for change, match in (
-        ({"dynamics": "300, warm"}, "dynamics: expected temperatures in K with commas"),
-        ({"dynamics": "300, -1"}, "dynamics: expected temperatures"),
-        ({"temperature": 1e6}, "temperature: expected kelvins below 1e5, got"),
-        ({"picoseconds": 0.0}, "picoseconds: expected a positive time"),
-        ({"every": math.nan}, "every: expected a positive time"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            DataOptions(**change)
 
 
 # --- series ---------------------------------------------------------------------------------------
