@@ -640,10 +640,12 @@ class Mechanics:
         steps.bonded_all(work.tables, groups, work.state, warmth, bonded, count, True)
         work.state.f[:] = f
         by_group = bonded.reshape(-1, count, LANES).transpose(1, 0, 2)
+        # what stands in for missing copies feels no pairs, and goes its own way
+        real = np.arange(LANES) < groups.copies[:, None]
         found = {}
         for k, name in enumerate(BONDED):
             found[name] = np.zeros(molecules)
-            found[name][groups.molecules.ravel()] = by_group[k].ravel()
+            found[name][groups.molecules[real]] = by_group[k][real]
         self._add_left(work, found)
         lists = work.lists
         assert lists is not None

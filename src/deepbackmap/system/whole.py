@@ -17,8 +17,8 @@ class BondTree:
     """A spanning tree of the bond graph of one molecule type, one root for each fragment."""
 
     parent: Int64[np.ndarray, "n"]
-    """The atom that each atom is walked to from; a root (the lowest index of its fragment) is
-    its own parent."""
+    """The atom that each atom is walked to from; a root (the lowest index of its fragment, virtual
+    sites aside) is its own parent."""
     closures: Int64[np.ndarray, "c 2"]
     """Bonds that are not in the tree: they close rings."""
 
@@ -36,12 +36,13 @@ def bond_tree(molecule: MoleculeType) -> BondTree:
     for a, b in molecule.bonds.tolist():
         neighbours[a].append(b)
         neighbours[b].append(a)
-    for listed in molecule.sites.values():  # a virtual site goes with an atom it is made from
+    # a virtual site goes with an atom it is made from, and no atom with a site: where a file has
+    # sites need not mean anything
+    for listed in molecule.sites.values():
         for site, atom in listed.atoms[:, :2].tolist():
-            neighbours[site].append(atom)
             neighbours[atom].append(site)
     parent = np.full(molecule.n_atoms, -1, dtype=np.int64)
-    for root in range(molecule.n_atoms):
+    for root in np.argsort(molecule.virtual, kind="stable").tolist():
         if parent[root] >= 0:
             continue
         parent[root] = root
