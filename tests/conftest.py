@@ -2,6 +2,8 @@
 side (scripts/test.sh). And the budget of skipped tests: with DEEPBACKMAP_SKIP_BUDGET set, a test
 that is skipped for a reason that ``tests/skips.txt`` does not list fails the run."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

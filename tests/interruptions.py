@@ -41,7 +41,7 @@ COMMANDS = {
     "infer": "mapping infer aa.gro cg.gro -p topol.top -o out.yaml",
     "draft": "mapping draft -p topol.top -o out.yaml",
 }
-RESUMED = ("backmap", "finish", "evaluate", "md")
+RESUMED = ("backmap", "baseline", "finish", "evaluate", "md")
 """Verbs that keep what is done, in a journal, and go on with ``--resume``."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PATIENCE = 300.0

@@ -365,7 +365,7 @@ def test_a_defect_that_finishing_makes_is_refused_unless_it_is_to_be_kept(chains
         strict.finish(frame, 4, "x.gro")
     kept = Finisher(topology, options, engine="openmm-cpu", keep_defects=True)
     totals = FinishTotals(topology.n_atoms, options)
-    totals.add(kept.finish(frame, 4, "x.gro"))
+    totals.count(kept.finish(frame, 4, "x.gro"))
     summary = totals.summary()
     assert len(summary.new) == 1
     assert "frame 4" in summary.new[0]

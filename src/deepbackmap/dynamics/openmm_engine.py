@@ -149,7 +149,9 @@ class OpenmmEngine:
         fixed = Constraints.of(self._topology, bonds=False)
         projected = options.bond_constant is None and len(fixed.atoms) > 0
         held = None if hold is None else held_beads(self._mapping, positions, structure.box, hold)
-        ready = self._ready(recipe, structure, seed=0)
+        # Of a context that has seen another structure the lists of neighbours stay, and with them
+        # the order in which forces are added up.
+        ready = self._ready(recipe, structure, seed=0, anew=True)
         self._place(ready, structure, positions, held)
         if projected:
             positions = fixed.project(positions)
@@ -234,15 +236,17 @@ class OpenmmEngine:
             options.steps + 1,
         )
 
-    def _ready(self, recipe: Recipe, structure: Structure, seed: int) -> Prepared:
-        """A context for a recipe, its random numbers at the start of the seed."""
+    def _ready(
+        self, recipe: Recipe, structure: Structure, seed: int, *, anew: bool = False
+    ) -> Prepared:
+        """A context for a recipe, its random numbers at the start of the seed; new if ``anew``."""
         box = reduced(structure.box)
         check_box(box, self._interactions.cutoff)
         known = self._prepared.get(recipe)
         if known is None:
             built = build_system(self._topology, self._interactions, recipe, self._mapping, box)
             known = self._prepared[recipe] = self._context(built, recipe, seed)
-        elif known.seed != seed:
+        elif anew or known.seed != seed:
             # OpenMM takes a seed only when it sets a context up, which is slow for long chains
             known = self._prepared[recipe] = self._context(known.built, recipe, seed)
         known.context.loadCheckpoint(known.fresh)

@@ -177,7 +177,7 @@ def _lone(atoms: Any, node: Any) -> bool:
     return all(atoms.nodes[o]["element"] == "H" for o in atoms[node])
 
 
-def _heavy_graph(molecule: MoleculeType) -> tuple[nx.Graph[Any], dict[int, list[int]]]:
+def _heavy_graph(molecule: MoleculeType) -> tuple[nx.Graph, dict[int, list[int]]]:
     """Heavy atoms with elements and bonds, and the hydrogens of each."""
     import networkx as nx
 
