@@ -159,7 +159,7 @@ def test_every_kind_of_term_in_one_box_is_that_of_openmm():
     from test_dynamics_kinds import with_sites
     from test_forcefield_kinds import BOX, positions, topology
 
-    whole = with_sites(topology(), ())
+    whole = dataclasses.replace(with_sites(topology(), ()), intermolecular={})
     x = make_whole(positions(), BOX, whole)
     left = dict.fromkeys(table.kind for m in Mechanics(bare_mapping(whole))._tables_for(
         np.zeros(0, dtype=bool))[1] for table in m)  # fmt: skip

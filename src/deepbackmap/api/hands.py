@@ -121,12 +121,12 @@ def find_hands(
     sources, sides = [nothing], WantedSides.nothing()
     others: tuple[Centres, Hands] | None = None
     if like is not None:
-        given = _read(like)
-        sources.append(hands.from_reference(system.topology, centres, *given))
-        sides = hands.sides_from_reference(system.topology, *given)
+        shown = _read(like)
+        sources.append(hands.from_reference(system.topology, centres, *shown))
+        sides = hands.sides_from_reference(system.topology, *shown)
         if of_beads:
             more = tacticity.find_centres(system, of_beads=True)
-            others = more, hands.from_reference(system.topology, more, *given)
+            others = more, hands.from_reference(system.topology, more, *shown)
     if labels is not None:
         given = hands.read_labels(labels)
         sources.append(hands.from_labels(system, centres, given, MEANING, str(labels)))

@@ -558,9 +558,11 @@ class Mechanics:
     def _list(self, work: _Work) -> steps.Lists:
         """Lists pairs anew."""
         work.lists = None  # let go before the next ones are made
-        state, box = work.state, work.box
+        heights = 1.0 / np.linalg.norm(np.linalg.inv(work.box), axis=0)
+        # clusters of a layer are worked on one after the other: the smaller it is, the less memory
+        longest = np.argsort(-heights, kind="stable")
+        state, box, heights = work.state, work.box[longest], heights[longest]
         inverse = np.linalg.inv(box)
-        heights = 1.0 / np.linalg.norm(inverse, axis=0)
         reach = self.reach
         if heights.min() < 2.0 * reach:
             raise ValueError(

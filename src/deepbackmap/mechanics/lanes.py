@@ -78,7 +78,7 @@ class _PartLibrary(JITCodeLibrary):
         return JITCodeLibrary._unserialize(codegen, state)  # what was kept is no part
 
 
-class _Compiler(Compiler):  # type: ignore[misc]
+class _Compiler(Compiler):
     """Compiles a function that Python calls; what is compiled on the way are parts."""
 
     library = JITCodeLibrary
@@ -104,6 +104,8 @@ class _PartCompiler(_Compiler):
     library = _PartLibrary
 
 
+_njit: Any = njit  # its types know fewer options than it has
+
 LOOPS = dict.fromkeys(
     ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False
 )
@@ -117,7 +119,7 @@ def part(function: Callable[..., Any], **options: Any) -> Any:
         function: loops over arrays.
         options: of ``numba.njit``.
     """
-    return njit(
+    return _njit(
         error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
         pipeline_class=_PartCompiler, **options,
     )(_plain(function))  # fmt: skip
@@ -148,7 +150,7 @@ def compiled(
         folder: with the functions that it calls.
         options: of ``numba.njit``.
     """
-    dispatcher = njit(
+    dispatcher = _njit(
         cache=True, error_model="numpy", no_cfunc_wrapper=True, pipeline_class=_Compiler, **options
     )(_plain(function))
     key, sources = dispatcher._cache._index_key, _digest(folder)
