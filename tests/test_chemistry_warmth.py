@@ -47,6 +47,20 @@ def test_independent_angles_about_a_centre(arms, theta0, degrees, kind):
     assert found.strain[0] == pytest.approx(0.0, abs=0.02)
 
 
+def test_an_octahedron_has_all_that_six_arms_have():
+    """Twelve ways to turn six arms, less the three of the whole: right angles and straight ones."""
+    axes = np.concatenate([np.eye(3), -np.eye(3)])
+    pairs = [(i, j) for i in range(6) for j in range(i)]
+    listed = BondedTerms(
+        np.array([(1 + i, 0, 1 + j) for i, j in pairs]),
+        np.array([(math.acos(axes[i] @ axes[j]), 300.0) for i, j in pairs]),
+    )
+    types, bonds = ("C", *("H",) * 6), [(0, k + 1) for k in range(6)]
+    found = AngleFreedom.from_topology(topology(molecule(types, bonds, terms={"angle": listed})))
+    assert found.degrees[0] == 9.0
+    assert found.strain[0] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_a_linear_molecule_bends_two_ways():
     assert AngleFreedom.from_topology(star(2, math.pi)).degrees[0] == 2.0
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import chdtri
 
 import small_polystyrene
 from deepbackmap.chemistry import tacticity
 from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.evaluation.defects import NAMED, Figures
-from deepbackmap.evaluation.judge import Judge, bead_name
+from deepbackmap.evaluation.judge import Judge, bead_name, chi_square_edge
 from deepbackmap.evaluation.usable import verdict, worst
 from deepbackmap.forcefield import ForceField
 from deepbackmap.mapping import map_positions
@@ -276,3 +277,11 @@ def test_figures_of_a_system_without_anything_to_see():
     assert (seen.frames, seen.atoms, seen.blocks.count, seen.hands.known) == (1, 2, 0, 0)
     assert seen.contacts.closest == math.inf
     assert seen.bonds.rms == 0.0
+
+
+def test_the_edge_of_chi_square_is_the_one_of_scipy():
+    degrees = np.array([0.5, 1.0, 2.0, 11 / 3, 10.0, 300.0, 5000.0])
+    for share in (0.5, 1e-4, 1e-9):
+        np.testing.assert_allclose(
+            chi_square_edge(degrees, share), chdtri(degrees, share), rtol=1e-9
+        )

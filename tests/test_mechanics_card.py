@@ -460,8 +460,8 @@ def test_no_number_of_a_step_is_looked_at_and_all_are_on_one_device(monkeypatch)
 
 def test_the_device_says_which_engine():
     mapping = short_chains()[0]
-    assert type(open_mechanics(mapping)) is Mechanics
-    assert type(open_mechanics(mapping, device="cpu")) is Mechanics
+    assert type(settle.open_mechanics(mapping)) is Mechanics
+    assert type(settle.open_mechanics(mapping, device="cpu")) is Mechanics
     # a device without numbers stands for a card
     seen = []
     stand_in = lambda *_, **options: seen.append(options["device"])  # noqa: E731

@@ -14,6 +14,7 @@ from deepbackmap.blocks.index import whole_beads
 from deepbackmap.chemistry import tacticity
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.errors import InputError
+from deepbackmap.geometry import parts
 from deepbackmap.mapping import map_positions
 from deepbackmap.methods.base import Model, open_sampler
 from deepbackmap.methods.points.options import PointSamplingOptions
@@ -147,6 +148,14 @@ def test_one_sampler_makes_frames_in_any_order():
 def test_the_size_of_batches_changes_nothing(batch):
     assert furthest(made(), sampler(batch=batch).sample(coarse())) < 1e-5
     assert furthest(made(sweeps=1), sampler(sweeps=1, batch=batch).sample(coarse())) < 1e-5
+
+
+@pytest.mark.parametrize("sweeps", [0, 1])
+def test_the_size_of_parts_changes_not_a_bit(monkeypatch, sweeps):
+    whole = made(sweeps=sweeps).positions
+    for most in (7, 2):
+        monkeypatch.setattr(parts, "PART", most)
+        assert np.array_equal(sampler(sweeps=sweeps).sample(coarse()).positions, whole)
 
 
 def test_images_of_beads_change_nothing_but_the_place_of_chains():

@@ -65,6 +65,22 @@ def test_verbs_do_not_import_what_others_need(verb):
     assert packages & {"tensorboard", "dscribe", "distributed"} == set()
 
 
+SELDOM = {
+    "scipy.optimize", "scipy.sparse", "scipy.special", "scipy.spatial", "scipy.interpolate",
+    "networkx", "deepbackmap.mechanics.card", "deepbackmap.methods.physics.sampler",
+    "deepbackmap.methods.voxel.sampler", "deepbackmap.io.topology.lammps",
+    "deepbackmap.io.topology.openmm",
+}  # fmt: skip
+"""What few systems need and takes long to import."""
+
+
+def test_backmapping_imports_what_few_systems_need_when_they_need_it():
+    program = VERB.replace("{words}", "{words[0]}").replace('m.split(".")[0]', "m")
+    _, modules = imported("backmap", program=program)
+    assert "deepbackmap.mechanics.engine" in modules  # or what follows would say nothing
+    assert modules & SELDOM == set()
+
+
 def test_verbs_stand_before_their_modules():
     program = """
 import sys

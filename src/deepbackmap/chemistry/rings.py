@@ -6,9 +6,10 @@ from collections import deque
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from vesin import NeighborList
 
 from deepbackmap.chemistry.stereo import bonded_neighbours
-from deepbackmap.geometry.cell import NeighborList, minimum_image
+from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.system import MoleculeType, Structure
 
 LARGEST_RING = 10

@@ -30,7 +30,6 @@ from deepbackmap.evaluation.defects import (
 )
 from deepbackmap.evaluation.plan import Plan, atom_name, expand, particle_name
 from deepbackmap.forcefield import contacts as close
-from deepbackmap.forcefield import terms
 from deepbackmap.forcefield.pairs import PairEnergies
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
@@ -261,10 +260,15 @@ class Judge:
     def block_energies(self, structure: Structure) -> Float64[np.ndarray, " b"]:
         """Angle energy of every block, kJ/mol."""
         positions, box = torch.tensor(structure.positions), torch.tensor(structure.box)
-        found = np.zeros(len(self._degrees))
-        for kind, owners, index, parameters in self._angles:
-            energies = terms.FUNCTIONS[kind](positions, index, parameters, box).numpy()
-            found += np.bincount(owners, energies, minlength=len(found))
+        found, offsets = np.zeros(len(self._degrees)), self.topology.molecule_offsets()
+        field = self._plan.forcefield
+        pieces = [(offsets[:1], field.between, positions[None])]
+        for run, tables, molecules in field.molecules(positions):
+            pieces.append((offsets[run : run + len(molecules)], tables, molecules))
+        for first, tables, molecules in pieces:
+            for table in (t for t in tables if t.kind in ANGLE_KINDS):
+                centres = table.index[:, 1].numpy() + first[:, None]
+                np.add.at(found, self._owner[centres], table.energies(molecules, box).numpy())
         return found
 
     def name_contact(self, contact: close.Contact) -> str:
@@ -312,13 +316,7 @@ class Judge:
             many = len(self._block_atoms)
         else:
             owner, many = self._mapping.atom_owners(), self._mapping.n_beads
-        self._angles = []
-        for kind in ANGLE_KINDS:
-            listed = self.topology.expand_terms(kind)
-            if len(listed.atoms):
-                owners = owner[listed.atoms[:, 1]]
-                tensors = torch.tensor(listed.atoms), torch.tensor(listed.parameters)
-                self._angles.append((kind, owners, *tensors))
+        self._owner = owner
         freedom = AngleFreedom.from_topology(self.topology)
         self._degrees = np.bincount(owner, freedom.degrees, minlength=many)
         self._strain = np.bincount(owner, freedom.strain, minlength=many)

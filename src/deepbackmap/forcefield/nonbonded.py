@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
+from vesin import NeighborList
 
-from deepbackmap.geometry.cell import NeighborList
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Topology
 

@@ -6,22 +6,12 @@ is rectangular, reduced or in GROMACS' lower triangular form.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
-
-# vesin imports ase where that is installed, for a function that nobody here calls
-_HIDDEN = "ase" not in sys.modules
-if _HIDDEN:
-    sys.modules["ase"] = None  # type: ignore[assignment]
-try:
-    from vesin import NeighborList as NeighborList
-finally:
-    if _HIDDEN:
-        del sys.modules["ase"]
+from vesin import NeighborList
 
 _TIE = 1e-9
 """How much more than half a lattice vector a vector must reach before it is folded back, as a

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from vesin import NeighborList
 
 from deepbackmap.geometry.cell import (
     WIDER,
-    NeighborList,
     NeighbourPairs,
     cell_heights,
     cell_volume,
@@ -70,7 +70,7 @@ def neighbours_by_parts(
     positions: Float64[np.ndarray, "n 3"],
     box: Float64[np.ndarray, "3 3"],
     cutoff: float,
-    most: int = PART,
+    most: int | None = None,
 ) -> Iterator[tuple[Int64[np.ndarray, "m"], NeighbourPairs]]:
     """What ``neighbour_pairs`` gives, for some particles at a time.
 
@@ -78,7 +78,7 @@ def neighbours_by_parts(
         positions: nm; need not be wrapped.
         box: lattice vectors as rows, nm.
         cutoff: nm.
-        most: particles of a part, about.
+        most: particles of a part, about; None: ``PART``.
 
     Yields:
         Particles of a part, in ascending order, and all pairs whose first one is among them.
@@ -86,6 +86,7 @@ def neighbours_by_parts(
     Raises:
         ValueError: as for ``neighbour_pairs``.
     """
+    most = PART if most is None else most
     if len(positions) <= most or not np.isfinite(positions).all():
         yield np.arange(len(positions)), neighbour_pairs(positions, box, cutoff)
         return

@@ -105,7 +105,7 @@ def find_pairs(
 
 
 def _joined(
-    parts: list[tuple[Int64[Tensor, "r"], AtomPairs]],
+    parts: list[tuple[Tensor, AtomPairs]],
 ) -> tuple[Int64[Tensor, "r"], AtomPairs]:
     """Pairs of some parts as those of one; the parts are used up.
 
