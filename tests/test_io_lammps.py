@@ -233,13 +233,13 @@ def test_mistakes_are_one_sentence(tmp_path, old, new, message):
 
 
 def test_styles_that_are_not_known_stop_energies_only(tmp_path):
-    changed = {**COEFFICIENTS, "angle": ("class2", {1: "10.0 1 1 1", 2: "12.0 1 1 1"})}
-    text = data_text(changed).replace("lj/cut/coul/cut", "buck/coul/cut")
+    changed = {**COEFFICIENTS, "angle": ("gaussian", {1: "300 1 1 1 1", 2: "300 1 1 1 1"})}
+    text = data_text(changed).replace("lj/cut/coul/cut", "born/coul/long")
     (tmp_path / "a.data").write_text(text)
     topology = read_topology(tmp_path / "a.data")
     assert topology.n_atoms == 18
     with pytest.raises(InputError) as raised:
         require_energies(topology)
     message = str(raised.value)
-    assert "angle type 1 (style class2) is not known (and 8 more such lines)" in message
-    assert "pair_style buck/coul/cut" in message
+    assert "angle type 1 (style gaussian) is not known (and 8 more such lines)" in message
+    assert "pair_style born/coul/long" in message

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
 from cli_systems import command
+from deepbackmap.forcefield import terms
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import load_mapping
 from deepbackmap.system.topology import require_energies
 from lipid_system import molecule, write_lipids
+from popc_system import CARBONS, SITE, force_field, write_popc
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,10 @@ def positions(path):
 def test_the_terms_are_those_of_charmm(made):
     topology = read_topology(made[1])
     require_energies(topology)
-    terms = topology.molecule_types[0].terms
-    assert set(terms) == {"bond", "angle", "urey_bradley", "proper", "improper"}
+    found = topology.molecule_types[0].terms
+    assert set(found) == {"bond", "angle", "urey_bradley", "proper", "improper"}
     atoms, bonds = molecule()
-    assert len(terms["bond"].atoms) == len(bonds) == len(atoms) - 1
+    assert len(found["bond"].atoms) == len(bonds) == len(atoms) - 1
     assert sum(charge for *_, charge in atoms) == pytest.approx(1.0)
 
 
@@ -61,3 +65,72 @@ def test_heads_are_outside_and_beads_where_they_were(made):
     apart -= np.diag(given.box) * np.rint(apart / np.diag(given.box))
     # beads that were put on straight lines, which no lipid has exactly there
     assert np.sqrt((apart**2).sum(axis=1).mean()) < 0.12
+
+
+# --- POPC of CHARMM27, with the beads of Martini 3
+
+
+@pytest.fixture(scope="module")
+def popc(tmp_path_factory):
+    if force_field() is None:
+        pytest.skip("GROMACS' charmm27.ff is absent")
+    return write_popc(tmp_path_factory.mktemp("popc"))
+
+
+def test_popc_has_the_terms_of_charmm(popc):
+    topology = read_topology(popc[0])
+    require_energies(topology)
+    lipid = topology.molecule_types[0]
+    assert lipid.n_atoms == 134 and lipid.charges.sum() == pytest.approx(0.0, abs=1e-9)
+    assert {"urey_bradley", "proper", "improper"} <= set(lipid.terms) and "cmap" not in lipid.terms
+    assert len(lipid.bonds) == 133 and len(lipid.pairs.atoms) > 300
+
+
+def test_popc_in_the_beads_of_martini(popc):
+    """Twelve beads and a virtual site of the coarse-grained model, which shares atoms of two."""
+    top, cg, mapping = popc
+    found = load_mapping(mapping).resolve(read_topology(top)).molecules[0]
+    assert found.bead_names == (*CARBONS, SITE)
+    owned = np.bincount(found.owner, minlength=13)
+    assert owned.sum() == 134 and (owned > 0).all()
+    names = read_topology(top).molecule_types[0].atom_names
+    assert {names[a] for a in np.flatnonzero(found.owner == 12)} == {"C2", "HS"}
+    members = np.bincount(found.weight_atoms, minlength=134)
+    assert (members == 2).sum() > 10 and members.max() == 3
+    given = ("-p", top, "--mapping", mapping, "--beads", cg)
+    done = command("check", *given, "--model", "none", "--temperature", 310)
+    assert done.code == 0 and "POPC, 134 atoms in 13 beads" in done.out
+    assert "hands of 18 stereocentres: not known" in done.out
+    hands = mapping.parent / "hands.yaml"
+    hands.write_text("stereo:\n  - {molecules: POPC, centres: {C2: R}, "
+                     "double_bonds: {C29=C210: cis}}\n")  # fmt: skip
+    told = command("check", *given, "--mapping", hands, "--model", "none", "--temperature", 310)
+    assert told.code == 0 and "not known" not in told.out
+
+
+def test_atoms_of_popc_without_a_model(popc):
+    """Of beads that were put on straight lines, so that atoms cannot have them exactly there."""
+    top, cg, mapping = popc
+    hands, folder = mapping.parent / "sides.yaml", mapping.parent
+    hands.write_text("stereo:\n  - {molecules: POPC, double_bonds: {C29=C210: cis}}\n")
+    done = command("backmap", cg, "-p", top, "--mapping", mapping, "--mapping", hands, "--model",
+                   "none", "--temperature", 310, "-o", folder / "aa.gro", "--keep-defects",
+                   "--option", "conformations=400", "--option", "pieces=100")  # fmt: skip
+    assert done.code == 0, done
+    assert done.out.split("bonds through rings")[1].split()[0] == "0"
+    atoms = positions(folder / "aa.gro").positions.reshape(18, 134, 3)
+    names = read_topology(top).molecule_types[0].atom_names
+    head, tail = (np.abs(atoms[:, names.index(n), 2] - 4.0) for n in ("N", "C218"))
+    assert (head > tail + 0.8).all()
+    turn = torch.tensor([[names.index(n) for n in ("C28", "C29", "C210", "C211")]])
+    box = torch.tensor(positions(cg).box)
+    wrong = int((terms.dihedrals(torch.tensor(atoms), turn, box).abs() > 1.57).sum())
+    # what is drawn without a model knows no sides; the report counts those that are not as told
+    assert (f"found {wrong} of 18 cis for trans or trans for cis" in done.out) == (wrong > 0)
+    again = command("map", folder / "aa.gro", "-p", top, "--mapping", mapping, "-o",
+                    folder / "again.gro")  # fmt: skip
+    assert again.code == 0, again
+    given, found = positions(cg), positions(folder / "again.gro")
+    apart = found.positions - given.positions
+    apart -= np.diag(given.box) * np.rint(apart / np.diag(given.box))
+    assert np.sqrt((apart**2).sum(axis=1).mean()) < 0.17

@@ -509,7 +509,7 @@ def _table_force(
     n = len(topology.type_names)
     if topology.pair_forms is None:
         formula, tables = "(c12(a1,a2)*s-c6(a1,a2))*s; s=r^-6", [topology.c6, topology.c12]
-        names = ("c6", "c12")
+        names: tuple[str, ...] = ("c6", "c12")
     else:
         formula, tables, names = _OTHER_PAIRS, [*topology.pair_forms.columns], PAIR_COLUMNS
     force = mm.CustomNonbondedForce(formula)

@@ -78,7 +78,8 @@ def pairs_of_types(found: LammpsInput, units: Units, numbers: Sequence[int]) -> 
     n = len(numbers)
     style = found.style("pair")
     if not _is_known(found, style):
-        return TypePairs(*np.zeros((6, n, n)), np.zeros((n, n), dtype=bool))
+        zero = np.zeros((n, n))
+        return TypePairs(zero, zero, zero, zero, zero, zero, zero > 0.0)
     said = _said(found, style, units, numbers)
     if not said.given.diagonal().all():
         k = int(np.argmin(said.given.diagonal()))
