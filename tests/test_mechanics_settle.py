@@ -206,6 +206,14 @@ def test_who_can_be_told_widths_is_told_before_they_are_looked_for(monkeypatch):
     assert len(seen) == 1
 
 
+def test_who_was_told_too_little_is_told_what_was_found(monkeypatch):
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 0.05)
+    seen = []
+    settled_anew(noisy(0.05), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert seen == [{"A": settle.WIDER * 0.05, "B": settle.WIDER * 0.05}]
+
+
 def test_widths_that_no_longer_change_are_found(monkeypatch):
     """Where atoms were placed for them; else they are still on their way and all are taken."""
     monkeypatch.setattr(settle, "HOT", 0.0)

@@ -15,8 +15,8 @@ follows from the beads themselves, in two steps:
   approached in longer strides than one mean at a time would make. Where the widths come out small
   and the start was too hot to tell, beads are held exactly once more, from there.
 * *Anew?* Beads that no atoms can have misled whoever placed the atoms. One who can be told how far
-  beads are off places them for such beads, before widths are looked for. For others there are the
-  beads of the atoms by then, which are near those that were given and can be had: where somebody
+  beads are off places them for usual widths before these are looked for, and once more where they
+  turn out to be others. For those who cannot there are the beads of the atoms by then, which are near those that were given and can be had: where somebody
   can place atoms on them, that is where steps go on.
 
 Then steps follow until no energy drifts any more, or as many as were asked for.
@@ -57,6 +57,9 @@ SMALL = 0.012
 """nm: beads whose widths come out smaller may be exact all the same."""
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
+LIKE_THE_FIRST = 1.6
+"""Factor by which widths may differ from the first one before atoms that were placed for that are
+placed anew."""
 LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
 ESTIMATES = 4
@@ -67,7 +70,7 @@ ALIKE = 0.12
 """Relative change of the widths that counts as none."""
 LARGEST_STRIDE = 2.0
 """No estimate changes a width by a larger factor."""
-WIDER = 1.06
+WIDER = 1.08
 """Times the last estimate: atoms are still on their way from where they were put onto the beads, so
 that widths come out low (0.0203 and 0.0159 nm for A and B beads with noise of 0.02 nm)."""
 NARROWEST, WIDEST = 0.002, 0.06
@@ -176,7 +179,7 @@ class Settler:
             box: lattice vectors as rows, nm.
             names: keys of the random numbers of each atom.
             options: temperature, and what is not to be found out.
-            anew: places atoms anew; asked once, where beads turn out not to fit.
+            anew: places atoms anew, where beads turn out not to fit.
             placed_for: width (nm) of the beads that ``positions`` were placed for, by somebody who
                 can be told one, as ``anew`` then is; None: ``anew`` places atoms on the beads of
                 others.
@@ -194,7 +197,7 @@ class Settler:
             run.fit_again()
         elif not run.fits():
             run.learn(told)
-        if given is None and anew is not None and run.soft and not told:
+        if given is None and anew is not None and run.soft and not (told and run.usual):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             run.until_settled()
@@ -263,6 +266,13 @@ class _Run:
     def soft(self) -> bool:
         """Whether some beads are not held exactly."""
         return any(self._widths.values())
+
+    @property
+    def usual(self) -> bool:
+        """Whether all widths are about those that atoms are placed for at first."""
+        return all(
+            1.0 / LIKE_THE_FIRST < w / FIRST_WIDTH < LIKE_THE_FIRST for w in self._widths.values()
+        )
 
     def begin_at(self, positions: Float64[np.ndarray, "n 3"]) -> None:
         """Goes on from other positions (nm), with velocities drawn anew."""
