@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from cli_systems import refused, write_system
+from deepbackmap.api.models import ModelEntry
 from deepbackmap.api.train import train
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.config import dump_config, load_train_config
@@ -451,3 +452,15 @@ def test_hands_are_those_of_each_systems_own_frames(folder, tmp_path):
     one, other = (_hands_of(s).sign for s in systems)
     assert torch.equal(one, -other)
     assert bool((one != 0).all())
+
+
+def test_a_list_of_models_names_the_files_of_each_system_once(folder, tmp_path):
+    spec = dataclasses.replace(SPEC, provenance={"systems": [
+        {"topology": "a.top", "trajectory": "a.xtc", "train": "0:1"},
+        {"topology": "a.top", "trajectory": "a.xtc", "train": "1:2"},
+        {"topology": "b.top", "trajectory": "b.xtc", "train": "0:1"},
+    ]})  # fmt: skip
+    entry = ModelEntry("m", tmp_path / "m", 10, default=False, spec=spec)
+    assert "trained on a.top, a.xtc; b.top, b.xtc at 500 K\n" in entry.to_text()
+    alone = dataclasses.replace(SPEC, provenance={"topology": "a.top", "trajectory": "a.xtc"})
+    assert "trained on a.top, a.xtc at 500 K\n" in dataclasses.replace(entry, spec=alone).to_text()
