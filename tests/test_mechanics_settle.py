@@ -271,6 +271,15 @@ def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
     assert found.evaluations == times * settle.MOST
 
 
+def test_what_was_placed_for_soft_beads_settles_sooner(monkeypatch):
+    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "ENOUGH", settle.WINDOW)
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 0.02)
+    found = settled_anew(noisy(0.02), asked([], melt()[1]), settle.FIRST_WIDTH)
+    assert found.evaluations == settle.LEARN + settle.WINDOW
+
+
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):
     monkeypatch.setattr(settle, "drifts", lambda change: False)
     found, _ = steps_that_were_run(monkeypatch, bead_tolerance=0.0)

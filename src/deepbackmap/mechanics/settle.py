@@ -82,6 +82,8 @@ WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
 FEWEST, MOST = 120, 240
 """Steps that follow the choice of widths, where their number is not given."""
+ENOUGH = 180
+"""Steps at most where atoms were placed for beads of about such widths."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
 WARMING = 0.6
@@ -186,7 +188,7 @@ class Settler:
                 others.
         """
         run = _Run(self, positions, beads, box, names, options)
-        given, told = options.bead_tolerance, placed_for is not None
+        given, told = options.bead_tolerance, bool(placed_for)
         if isinstance(given, Mapping):
             run.hold(given)
         elif given is not None:
@@ -194,6 +196,7 @@ class Settler:
         elif run.hot():
             if placed_for == 0.0 and anew is not None:
                 run.begin_at(anew(run.positions, dict.fromkeys(self.bead_types, FIRST_WIDTH)))
+                told = True
             run.learn(told)
             run.fit_again()
         elif not run.fits():
@@ -201,7 +204,7 @@ class Settler:
         if given is None and anew is not None and run.soft and not (told and run.usual):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
-            run.until_settled()
+            run.until_settled(ENOUGH if told and run.usual else MOST)
         else:
             run.some(options.steps)
         return run.result()
@@ -270,7 +273,7 @@ class _Run:
 
     @property
     def usual(self) -> bool:
-        """Whether all widths are about those that atoms are placed for at first."""
+        """Whether all widths are about the one that atoms are placed for at first."""
         return all(
             1.0 / LIKE_THE_FIRST < w / FIRST_WIDTH < LIKE_THE_FIRST for w in self._widths.values()
         )
@@ -337,9 +340,9 @@ class _Run:
         part = options.cold_start + (1.0 - options.cold_start) * warm
         self._advance(steps, part)
 
-    def until_settled(self) -> None:
-        """Steps until no energy drifts, or ``MOST``, twice that where beads are wide."""
-        most = MOST * (2 if max(self._widths.values(), default=0.0) > ROUGH else 1)
+    def until_settled(self, most: int) -> None:
+        """Steps until no energy drifts, or ``most``, twice that where beads are wide."""
+        most *= 2 if max(self._widths.values(), default=0.0) > ROUGH else 1
         before = self._means(self._advance(WINDOW))
         for done in range(2 * WINDOW, most + 1, WINDOW):
             after = self._means(self._advance(WINDOW))
