@@ -1,19 +1,24 @@
 """Hands of a system: which source is believed, and types of molecules that share their hands."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import deepbackmap
 import small_polystyrene as ps
 from deepbackmap.api import hands as api_hands
 from deepbackmap.api.hands import find_hands, handedness_of
+from deepbackmap.api.models import find_model
 from deepbackmap.blocks.handedness import Handedness, split_by_hands
 from deepbackmap.chemistry import hands, tacticity
 from deepbackmap.errors import InputError
-from deepbackmap.io.trajectory import atom_table, open_writer
-from deepbackmap.mapping import MappingFile, SystemMapping
+from deepbackmap.io.topology import read_topology
+from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
+from deepbackmap.model.header import read_spec
 from deepbackmap.system import BondedTerms, Structure
 from evaluation_systems import molecule, topology
 
@@ -242,3 +247,41 @@ def test_true_stereocentres_are_not_counted_twice(sources):
     more = find_hands(system, file(), None, like=folder / "like.gro", of_beads=True)
     assert np.array_equal(more.centres.atoms, plain.centres.atoms)
     assert np.array_equal(more.hands.sign, plain.hands.sign)
+
+
+# --- one bead a monomer ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_bead():
+    """The packaged melt with one bead a monomer: mapping file, system, model, folder."""
+    melt = Path(deepbackmap.__file__).parent / "packaged" / "melt"
+    file = load_mapping("ps-one-bead")
+    system = file.resolve(read_topology(melt / "topol.top"))
+    return file, system, read_spec(find_model("ps-one-bead-points")), melt
+
+
+def test_one_bead_a_monomer_says_that_hands_are_assumed(one_bead):
+    file, system, spec, melt = one_bead
+    with read_frames(melt / "aa.gro") as source:
+        beads = dataclasses.replace(source[0], positions=map_positions(system, source[0].positions))
+    found = find_hands(system, file, spec, beads=beads)
+    assert found.words() == "assumed: the pattern of the training data"
+
+
+def test_one_bead_a_monomer_takes_hands_from_all_that_can_be_given(one_bead, tmp_path):
+    file, system, spec, melt = one_bead
+    assumed = find_hands(system, file, spec).hands.sign
+    like = find_hands(system, file, spec, like=melt / "aa.gro")
+    assert like.words() == "as in the reference structure"
+    np.testing.assert_array_equal(like.hands.sign, assumed)  # both are of the same melt
+    letters = np.random.default_rng(0).choice(["u", "d"], system.n_beads)
+    (tmp_path / "labels.txt").write_text("\n".join(f"M{x}" for x in letters))
+    labelled = find_hands(system, file, spec, labels=tmp_path / "labels.txt")
+    assert labelled.words() == "as labelled"
+    owner = system.atom_owners()[labelled.centres.atoms[:, 0]]
+    np.testing.assert_array_equal(labelled.hands.sign, np.where(letters == "u", 1, -1)[owner])
+    told = MappingFile.from_text(f"{file.to_text()}\nstereo:\n  - {{pattern: isotactic}}\n")
+    pattern = find_hands(told.resolve(system.topology), told, spec)
+    assert pattern.words() == "as the mapping says"
+    assert set(pattern.hands.sign.tolist()) == {1}

@@ -206,6 +206,14 @@ def test_who_can_be_told_widths_is_told_before_they_are_looked_for(monkeypatch):
     assert len(seen) == 1
 
 
+def test_who_was_told_too_little_is_told_what_was_found(monkeypatch):
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 0.05)
+    seen = []
+    settled_anew(noisy(0.05), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert seen == [{"A": settle.WIDER * 0.05, "B": settle.WIDER * 0.05}]
+
+
 def test_widths_that_no_longer_change_are_found(monkeypatch):
     """Where atoms were placed for them; else they are still on their way and all are taken."""
     monkeypatch.setattr(settle, "HOT", 0.0)
@@ -261,6 +269,15 @@ def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
     monkeypatch.setattr(settle, "MOST", 2 * settle.WINDOW)
     found = settled(melt()[2], bead_tolerance=width)
     assert found.evaluations == times * settle.MOST
+
+
+def test_what_was_placed_for_soft_beads_settles_sooner(monkeypatch):
+    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "ENOUGH", settle.WINDOW)
+    monkeypatch.setattr(settle, "next_width", lambda width, square: 0.02)
+    found = settled_anew(noisy(0.02), asked([], melt()[1]), settle.FIRST_WIDTH)
+    assert found.evaluations == settle.LEARN + settle.WINDOW
 
 
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):

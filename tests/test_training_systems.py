@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from cli_systems import refused, write_system
+from deepbackmap.api.models import ModelEntry
 from deepbackmap.api.train import train
 from deepbackmap.blocks.index import whole_beads
 from deepbackmap.config import dump_config, load_train_config
@@ -244,13 +245,13 @@ def test_a_critic_is_not_trained_on_beads_that_are_off():
 
 
 def test_sampling_puts_blocks_where_they_belong_and_not_at_beads_that_are_off():
-    """A fresh network draws from the training's Gaussian: told that beads are off, blocks are as
-    far from these as it was told; not told, beads are where the given ones are."""
+    """A fresh network takes data to have half of the noise's width in every direction: told that
+    beads are off, blocks are about as far from these; not told, beads are where they were given."""
     data = [noisy_frames(noisy(3, NoiseOptions(copies=4, narrowest=0.03, widest=0.03)))]
     generator = learner(UNCERTAIN, data).generator.eval()
     model = dataclasses.replace(point_model(), spec=UNCERTAIN, generator=generator)
     sampler = PointSampler(
-        model, mapping(), PointSamplingOptions(steps=1, relaxation=0), handedness=handedness()
+        model, mapping(), PointSamplingOptions(steps=8, relaxation=0), handedness=handedness()
     )
     given = beads(atoms(4))
     off = []
@@ -259,8 +260,8 @@ def test_sampling_puts_blocks_where_they_belong_and_not_at_beads_that_are_off():
             drawn = sampler._drawn(given, 0, width, lambda n: None)
         made = dataclasses.replace(given, positions=drawn)
         off.append(np.sqrt(np.mean((beads(made).positions - given.positions) ** 2)))
-    assert off[0] < 0.006
-    assert 0.015 < off[1] < 0.06
+    assert off[0] < 0.01
+    assert 0.012 < off[1] < 0.06
 
 
 def test_beads_that_the_training_did_not_have_are_placed_for_the_usual_width():
@@ -283,16 +284,16 @@ def test_beads_that_the_training_did_not_have_are_placed_for_the_usual_width():
 
 
 def test_distances_outside_those_of_the_training_are_counted_by_hand():
-    known = {"A-B": (0.0, 0.25)}
     given = beads(atoms(1))
     system = mapping()
     whole = whole_beads(given.positions, given.box, system)
     kinds = system.molecules[0].bead_types
-    pairs = [(a, b) for a, b in bonds_of(training_system([atoms(1)])).tolist()]
+    pairs = bonds_of(training_system([atoms(1)])).tolist()
     mixed = [(a, b) for a, b in pairs if kinds[a % 6] != kinds[b % 6]]
     apart = np.array([np.linalg.norm(whole[a] - whole[b]) for a, b in mixed])
-    found = BeadDistances(system, known).outside(given)
-    assert found == pytest.approx(np.mean(apart > 0.25))
+    middle = float(np.median(apart))
+    found = BeadDistances(system, {"A-B": (0.0, middle)}).outside(given)
+    assert found == pytest.approx(np.mean(apart > middle))
     assert 0 < found < 1
     assert BeadDistances(system, {}).outside(given) == 0.0
 
@@ -451,3 +452,15 @@ def test_hands_are_those_of_each_systems_own_frames(folder, tmp_path):
     one, other = (_hands_of(s).sign for s in systems)
     assert torch.equal(one, -other)
     assert bool((one != 0).all())
+
+
+def test_a_list_of_models_names_the_files_of_each_system_once(folder, tmp_path):
+    spec = dataclasses.replace(SPEC, provenance={"systems": [
+        {"topology": "a.top", "trajectory": "a.xtc", "train": "0:1"},
+        {"topology": "a.top", "trajectory": "a.xtc", "train": "1:2"},
+        {"topology": "b.top", "trajectory": "b.xtc", "train": "0:1"},
+    ]})  # fmt: skip
+    entry = ModelEntry("m", tmp_path / "m", 10, default=False, spec=spec)
+    assert "trained on a.top, a.xtc; b.top, b.xtc at 500 K\n" in entry.to_text()
+    alone = dataclasses.replace(SPEC, provenance={"topology": "a.top", "trajectory": "a.xtc"})
+    assert "trained on a.top, a.xtc at 500 K\n" in dataclasses.replace(entry, spec=alone).to_text()

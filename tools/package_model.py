@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 
+from deepbackmap.api.train import READING
 from deepbackmap.evaluation.plausible import known_distances
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
@@ -93,7 +94,12 @@ def main() -> None:
         spec = replace(spec, bead_distances=found)
     if arguments.hands_of is not None:
         other = read_spec(arguments.hands_of)
-        spec = replace(spec, handedness=other.handedness, bead_hands=other.bead_hands)
+        said = {k: v for k, v in spec.provenance.items() if k != READING}
+        if READING in other.provenance:
+            said[READING] = other.provenance[READING]
+        spec = replace(
+            spec, handedness=other.handedness, bead_hands=other.bead_hands, provenance=said
+        )
     MODELS.mkdir(parents=True, exist_ok=True)
     save_model(Model(spec, model.generator), MODELS / f"{arguments.name}.safetensors", half=True)
     if arguments.default:

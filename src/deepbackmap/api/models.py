@@ -46,7 +46,7 @@ class ModelEntry:
         spec, came = self.spec, self.spec.provenance
         rows = [
             ("types", f"atoms {', '.join(spec.atom_types)}; beads {', '.join(spec.bead_types)}"),
-            ("trained on", f"{_words(came, 'topology', 'trajectory')} at {spec.temperature:g} K"),
+            ("trained on", f"{_frames(came)} at {spec.temperature:g} K"),
             *self.about.items(),
             ("training", _words(came, "trained_by", "iteration", "seed")),
             ("method", f"{spec.method}: {spec.options.words()}"),
@@ -55,6 +55,14 @@ class ModelEntry:
         ]
         head = f"{self.name}{' (default)' if self.default else ''}, {self.size / 1e6:.1f} MB"
         return "\n".join([head, *(f"  {name:<10} {text}" for name, text in rows if text)]) + "\n"
+
+
+def _frames(came: Mapping[str, Any]) -> str:
+    """The files of the training, of several systems one after the other, each named once."""
+    systems = came.get("systems")
+    each = systems if isinstance(systems, list) else [came]
+    found = [_words(one, "topology", "trajectory") for one in each if isinstance(one, Mapping)]
+    return "; ".join(dict.fromkeys(found))
 
 
 def models() -> tuple[ModelEntry, ...]:

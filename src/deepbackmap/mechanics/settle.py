@@ -15,9 +15,10 @@ follows from the beads themselves, in two steps:
   approached in longer strides than one mean at a time would make. Where the widths come out small
   and the start was too hot to tell, beads are held exactly once more, from there.
 * *Anew?* Beads that no atoms can have misled whoever placed the atoms. One who can be told how far
-  beads are off places them for such beads, before widths are looked for. For others there are the
-  beads of the atoms by then, which are near those that were given and can be had: where somebody
-  can place atoms on them, that is where steps go on.
+  beads are off places them for usual widths before these are looked for, and once more where they
+  turn out to be others. For those who cannot there are the beads of the atoms by then, which are
+  near those that were given and can be had: where somebody can place atoms on them, that is where
+  steps go on.
 
 Then steps follow until no energy drifts any more, or as many as were asked for.
 """
@@ -59,6 +60,9 @@ SMALL = 0.012
 """nm: beads whose widths come out smaller may be exact all the same."""
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
+LIKE_THE_FIRST = 1.6
+"""Factor by which widths may differ from the first one before atoms that were placed for that are
+placed anew."""
 LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
 ESTIMATES = 4
@@ -69,7 +73,7 @@ ALIKE = 0.12
 """Relative change of the widths that counts as none."""
 LARGEST_STRIDE = 2.0
 """No estimate changes a width by a larger factor."""
-WIDER = 1.06
+WIDER = 1.08
 """Times the last estimate: atoms are still on their way from where they were put onto the beads, so
 that widths come out low (0.0203 and 0.0159 nm for A and B beads with noise of 0.02 nm)."""
 NARROWEST, WIDEST = 0.002, 0.06
@@ -80,6 +84,8 @@ WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
 FEWEST, MOST = 120, 240
 """Steps that follow the choice of widths, where their number is not given."""
+ENOUGH = 180
+"""Steps at most where atoms were placed for beads of about such widths."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
 WARMING = 0.6
@@ -200,13 +206,13 @@ class Settler:
             box: lattice vectors as rows, nm.
             names: keys of the random numbers of each atom.
             options: temperature, and what is not to be found out.
-            anew: places atoms anew; asked once, where beads turn out not to fit.
+            anew: places atoms anew, where beads turn out not to fit.
             placed_for: width (nm) of the beads that ``positions`` were placed for, by somebody who
                 can be told one, as ``anew`` then is; None: ``anew`` places atoms on the beads of
                 others.
         """
         run = _Run(self, positions, beads, box, names, options)
-        given, told = options.bead_tolerance, placed_for is not None
+        given, told = options.bead_tolerance, bool(placed_for)
         if isinstance(given, Mapping):
             run.hold(given)
         elif given is not None:
@@ -214,14 +220,15 @@ class Settler:
         elif run.hot():
             if placed_for == 0.0 and anew is not None:
                 run.begin_at(anew(run.positions, dict.fromkeys(self.bead_types, FIRST_WIDTH)))
+                told = True
             run.learn(told)
             run.fit_again()
         elif not run.fits():
             run.learn(told)
-        if given is None and anew is not None and run.soft and not told:
+        if given is None and anew is not None and run.soft and not (told and run.usual):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
-            run.until_settled()
+            run.until_settled(ENOUGH if told and run.usual else MOST)
         else:
             run.some(options.steps)
         return run.result()
@@ -288,6 +295,13 @@ class _Run:
         """Whether some beads are not held exactly."""
         return any(self._widths.values())
 
+    @property
+    def usual(self) -> bool:
+        """Whether all widths are about the one that atoms are placed for at first."""
+        return all(
+            1.0 / LIKE_THE_FIRST < w / FIRST_WIDTH < LIKE_THE_FIRST for w in self._widths.values()
+        )
+
     def begin_at(self, positions: Float64[np.ndarray, "n 3"]) -> None:
         """Goes on from other positions (nm), with velocities drawn anew."""
         self._positions, self._velocities = positions, None
@@ -350,9 +364,9 @@ class _Run:
         part = options.cold_start + (1.0 - options.cold_start) * warm
         self._advance(steps, part=part)
 
-    def until_settled(self) -> None:
-        """Steps until no energy drifts, or ``MOST``, twice that where beads are wide."""
-        most = MOST * (2 if max(self._widths.values(), default=0.0) > ROUGH else 1)
+    def until_settled(self, most: int) -> None:
+        """Steps until no energy drifts, or ``most``, twice that where beads are wide."""
+        most *= 2 if max(self._widths.values(), default=0.0) > ROUGH else 1
         before = self._means()
         for done in range(2 * WINDOW, most + 1, WINDOW):
             after = self._means()

@@ -112,13 +112,13 @@ class PointLearner:
         Raises:
             InputError: a kind of block on held-out frames alone.
         """
-        training, held_out = (
+        learned, tested = (
             [PointFrames(self.spec, s, self.fabric.device) for s in part]
             for part in (training, held_out)
         )
-        same_labels(training)
-        same_labels(held_out)
-        self.attach(training, held_out)
+        same_labels(learned)
+        same_labels(tested)
+        self.attach(learned, tested)
 
     def attach(self, data: Sequence[PointFrames], held_out: Sequence[PointFrames]) -> None:
         """As ``use``, with frames that are on the device."""

@@ -96,6 +96,8 @@ class BlockNetwork(nn.Module):
     """For the blocks of one bead type."""
 
     spread: Tensor
+    loose: Tensor
+    push: Tensor
     kinds: Tensor
 
     def __init__(
