@@ -240,8 +240,6 @@ def test_xtc_of_few_particles_holds_plain_numbers(tmp_path):
 
 def dump(rows, *, columns="id type x y z", box="BOX BOUNDS pp pp pp", front="", n=None):
     bounds = ("0 30", "0 28", "0 26")
-    if "xy xz yz" in box:
-        bounds = ("-6 37 7", "0 33 -6", "0 26 5")
     if "abc" in box:
         bounds = ("0 30 0 0", "28 0 0 0", "0 0 26 0")
     return (
@@ -284,15 +282,24 @@ def test_dumps_with_two_kinds_of_coordinates_are_read_by_the_plain_ones(tmp_path
         assert np.allclose(source[0].positions[2], [0.7, 0.8, 0.9])
 
 
-def test_scaled_rows_of_a_skewed_dump_are_fractions_of_its_vectors(tmp_path):
-    path = tmp_path / "a.dump"
+@pytest.mark.parametrize("tilts", [(7, -6, 5), (-7, 9, -5), (6, 4, 3), (-6, -4, -3)])
+def test_scaled_rows_of_a_skewed_dump_are_fractions_of_its_vectors(tilts, tmp_path):
+    """The bounds in the file are those of the corners of the cell."""
+    xy, xz, yz = tilts
+    box = np.array([[30.0, 0.0, 0.0], [xy, 28.0, 0.0], [xz, yz, 26.0]])
+    corners = np.stack(np.meshgrid(*[[0, 1]] * 3), axis=-1).reshape(-1, 3) @ box + 1.5
+    bounds = zip(corners.min(axis=0), corners.max(axis=0), tilts, strict=True)
+    text = "\n".join(f"{low} {high} {tilt}" for low, high, tilt in bounds)
     fractions = np.random.default_rng(1).uniform(size=(3, 3))
     rows = [f"{k + 1} A {f[0]:.12f} {f[1]:.12f} {f[2]:.12f}" for k, f in enumerate(fractions)]
-    path.write_text(dump(rows, columns="id type xs ys zs", box="BOX BOUNDS xy xz yz pp pp pp"))
+    plain = dump(rows, columns="id type xs ys zs")
+    path = tmp_path / "a.dump"
+    path.write_text(plain.replace("BOUNDS pp pp pp\n0 30\n0 28\n0 26",
+                                  f"BOUNDS xy xz yz pp pp pp\n{text}"))  # fmt: skip
     with read_frames(path) as source:
-        box = np.array([[3.0, 0.0, 0.0], [0.7, 2.8, 0.0], [-0.6, 0.5, 2.6]])
-        np.testing.assert_allclose(source[0].box, box, atol=1e-12)
-        np.testing.assert_allclose(source[0].positions, fractions @ box, atol=1e-9)
+        np.testing.assert_allclose(source[0].box, 0.1 * box, atol=1e-12)
+        # coordinates keep the origin of the file
+        np.testing.assert_allclose(source[0].positions, 0.1 * (fractions @ box + 1.5), atol=1e-9)
 
 
 def test_what_a_dump_lacks_is_named(tmp_path):

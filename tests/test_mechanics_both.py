@@ -647,3 +647,67 @@ def test_water_has_openmms_forces_in_both(engine):
     np.testing.assert_allclose(found, forces, rtol=0, atol=1e-5 * np.abs(forces).max())
     total_energy = sum(e.sum() for e in made.energies(x, NONE, box).values())
     assert total_energy == pytest.approx(energy, abs=1e-5 * np.abs(forces).max())
+
+
+# --- projections ----------------------------------------------------------------------------------
+
+
+def products(masses, one, other):
+    return float((masses[:, None] * one * other).sum())
+
+
+@pytest.mark.parametrize("width", [0.0, math.inf])
+def test_tangents_are_an_orthogonal_projection_in_the_metric_of_masses(engine, width):
+    """Linear, the same when taken twice, and symmetric: so the nearest motion that keeps bonds and
+    held beads, of which no motion along a constraint is left."""
+    mapping, x, _, _ = relaxed()
+    made = engine(mapping, lightest=0.0)
+    masses, rng = mapping.topology.masses(), np.random.default_rng(1)
+    u, v = rng.normal(size=(2, *x.shape))
+    pu, pv, both = (made.tangent(x, w, width) for w in (u, v, 2 * u - v))
+    np.testing.assert_allclose(both, 2 * pu - pv, atol=1e-6)
+    np.testing.assert_allclose(made.tangent(x, pv, width), pv, atol=1e-6)
+    size = products(masses, u, u)
+    assert products(masses, u, pv) == pytest.approx(products(masses, pu, v), abs=1e-7 * size)
+    assert products(masses, pv, v - pv) == pytest.approx(0.0, abs=1e-7 * size)
+    bonds = mapping.topology.expand_terms("bond").atoms
+    d, w = (p[bonds[:, 0]] - p[bonds[:, 1]] for p in (x, pv))
+    assert np.abs((d * w).sum(axis=1)).max() < 1e-6
+    moved = np.abs(map_positions(mapping, pv)).max()
+    assert (moved < 1e-6) if width == 0.0 else (moved > 0.01)
+    # a constraint takes that many dimensions, of which a random vector loses its share
+    held = len(bonds) + (3 * mapping.n_beads if width == 0.0 else 0)
+    assert products(masses, pv, pv) / products(masses, v, v) < 1.0 - 0.5 * held / x.size
+
+
+def test_bonds_are_met_without_pushing_or_turning_the_molecule(engine):
+    """The forces of constraints are inner ones: the centre of mass of every chain stays."""
+    mapping, x, beads, _ = relaxed()
+    made = engine(mapping, lightest=0.0)
+    rough = x + np.random.default_rng(2).normal(0.0, 0.005, x.shape)
+    found = made.project(rough, beads, math.inf).positions
+    masses = mapping.topology.masses().reshape(ps.CHAINS, -1, 1)
+    shift = (masses * (found - rough).reshape(ps.CHAINS, -1, 3)).sum(axis=1)
+    assert np.abs(shift).max() < 1e-6
+    assert bonds_off(mapping, found).max() < 1e-6
+    again = made.project(found, beads, math.inf).positions
+    np.testing.assert_allclose(again, found, atol=2e-6)
+
+
+@pytest.mark.parametrize("width", [0.0, math.inf])
+def test_projections_move_and_turn_with_the_molecules_and_know_no_order(engine, width):
+    mapping, x, _, _ = relaxed()
+    made, beads = engine(mapping), map_positions(mapping, x)  # which its bonds can have
+    rough = x + np.random.default_rng(3).normal(0.0, 0.004, x.shape)
+    here = made.project(rough, beads, width).positions
+    turn, shift = ps.rotation(4), np.array([0.3, -2.0, 1.0])
+    there = made.project(rough @ turn + shift, beads @ turn + shift, width).positions
+    np.testing.assert_allclose(there, here @ turn + shift, atol=1e-5)
+    order = np.array([1, 2, 0])
+    atoms = (order[:, None] * ps.ATOMS + np.arange(ps.ATOMS)).ravel()
+    places = (order[:, None] * ps.BEADS + np.arange(ps.BEADS)).ravel()
+    other = made.project(rough[atoms], beads[places], width).positions
+    np.testing.assert_allclose(other, here[atoms], atol=1e-6)
+    mirror = np.array([1.0, -1.0, 1.0])
+    glass = made.project(rough * mirror, beads * mirror, width).positions
+    np.testing.assert_allclose(glass, here * mirror, atol=1e-5)
