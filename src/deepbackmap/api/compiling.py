@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 PATIENCE = 5.0
 """Seconds of compiling after which a line says what is going on."""
-LINE = "compiling, once: about a minute; what is compiled is kept for the next run"
+LINE = "compiling, once: about half a minute; what is compiled is kept for the next run"
 
 
 class _Watch(event.Listener):
