@@ -56,7 +56,8 @@ def test_same_seed_same_bytes_whatever_the_batches(melt, tmp_path):
     assert (tmp_path / "a.trr").read_bytes() == (tmp_path / "b.trr").read_bytes()
     run(melt, tmp_path / "c.trr", seed=5, batch=4, **one)
     a, c = (positions(melt, tmp_path / f"{name}.trr") for name in "ac")
-    assert np.abs(a - c).max() < 1e-5
+    # sums of single precision in another order, which the steps of relaxation make larger
+    assert np.abs(a - c).max() < 5e-5
     run(melt, tmp_path / "d.trr", seed=6, **one)
     assert np.abs(a - positions(melt, tmp_path / "d.trr")).max() > 0.01
     assert (first.frames, first.atoms, first.seed) == (1, 150, 5)

@@ -228,7 +228,7 @@ def test_wrong_configurations(melt, unchanged):
     assert "training.precision 12-bit" in refused_train("training.precision=12-bit")
     assert "file: expected a folder" in refused("train", "train.yaml", "--run", "file")
     said = refused_train("voxel.radius=1.3")
-    assert "aa.xtc frame 2: expected a box at least 2.600 nm high" in said
+    assert "aa.xtc frame 0: expected a box at least 2.600 nm high" in said
     said = refused_train("data.structure=cg.gro", "data.trajectory=cg.xtc")
     assert "cg.gro: expected atom H1 at position 1 of molecule 1 (PS1), found B1" in said
     said = refused_train("data.beads=cg.gro", 'data.validate=""')

@@ -214,7 +214,7 @@ def test_a_bar_counts_to_its_end_and_no_further(monkeypatch):
             made.n += step
             shown.append(made.n)
 
-        made.update, made.set_description = update, lambda text: shown.append(text)
+        made.update, made.set_description = update, lambda text, refresh=True: shown.append(text)
         return made
 
     monkeypatch.setattr("deepbackmap.api.bar.tqdm", bar)
@@ -309,7 +309,7 @@ def test_training_frames_are_read_chosen_and_checked(tmp_path):
     fewer.write_text((tmp_path / "cg.gro").read_text())
     with pytest.raises(InputError, match=r"twice\.gro: expected 2 frames as of the atoms \(frames"):
         read_systems(replace(with_beads, train="0:2", beads=str(fewer)), 1.0)
-    with pytest.raises(InputError, match=r"frame 2: expected a box at least 9\.000 nm high"):
+    with pytest.raises(InputError, match=r"frame 0: expected a box at least 9\.000 nm high"):
         read_systems(given, 9.0)
     for name in ("topology", "mapping", "structure"):
         with pytest.raises(InputError, match=f"data.{name}: expected a file, found nothing"):

@@ -30,12 +30,13 @@ def read_systems(
     Raises:
         InputError: a file is missing or wrong, or a box too small.
     """
+    for number, one in enumerate(data.each):
+        _check(one, f"data.systems[{number}]" if data.systems else "data")
     if not data.mapping:
         raise InputError("data.mapping: expected a file, found nothing")
     training: list[TrainingSystem] = []
     held_out: list[TrainingSystem] = []
-    for number, one in enumerate(data.each):
-        _check(one, f"data.systems[{number}]" if data.systems else "data")
+    for one in data.each:
         lean = without_sites(read_topology(one.topology))
         mapping = lean_mapping(load_mapping(data.mapping).resolve(lean.full), lean)
         training.append(_read(lean, mapping, one, one.train, least_height))

@@ -304,9 +304,9 @@ def _unit(bonds: Bonds, apart: Float64[np.ndarray, " k"], beads: Structure) -> I
     if not len(ratios):
         return
     ratio, middle = float(np.median(ratios)), float(np.median(apart[known]))
-    if TOO_NARROW <= ratio <= TOO_WIDE:
+    if TOO_NARROW <= ratio <= TOO_WIDE or ratio == 0.0:  # no unit makes half of them nothing
         return
-    uniform = float(np.quantile(ratios, 0.9) / np.quantile(ratios, 0.1))
+    uniform = float(np.quantile(ratios, 0.9) / max(np.quantile(ratios, 0.1), 1e-9))
     usual = middle / ratio
     limit = f"at most {float(np.median(most)):.2g} nm is possible" if ratio > 1.0 else (
         f"about {usual:.2g} nm is usual for these bonds"
