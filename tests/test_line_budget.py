@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import count_lines
 
-LEAST = 0.79
+LEAST = 0.80
 """Of the tests' lines over the package's; raised as tests are added, to 0.8 in the end."""
 
 
