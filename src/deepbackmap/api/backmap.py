@@ -23,7 +23,7 @@ from deepbackmap.api.hands import find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.api.record import content_hash
-from deepbackmap.api.run import FrameRun
+from deepbackmap.api.run import FrameRun, frame_jobs
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
@@ -278,7 +278,7 @@ def backmap(
             keep_defects, finish,
         )  # fmt: skip
         judge = None if moved is None else Judge(system.lean.topology, system.beads)
-        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        jobs = frame_jobs(source)
         bar = FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress)
         with moved_beads(moved, judge, system.beads, force) as show_moved:
             accepted = (*system.left_out, *match.notes)

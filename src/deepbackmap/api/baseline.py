@@ -16,7 +16,7 @@ from deepbackmap.api import judgement
 from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.files import spare_inputs
 from deepbackmap.api.record import content_hash
-from deepbackmap.api.run import FrameRun
+from deepbackmap.api.run import FrameRun, frame_jobs
 from deepbackmap.baselines.beads import bead_topology, whole_beads
 from deepbackmap.baselines.modifiers import (
     Modifiers,
@@ -396,7 +396,7 @@ def baseline(
         task = BaselineTask(
             placement, str(source.path), engine if minimise else None, steps, keep_defects
         )
-        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        jobs = frame_jobs(source)
         totals = _Totals(
             lean, atoms=atoms.n_atoms, method=method, seed=seed, source=placement.words,
             accepted=(*left_out, *lean.notes(), *match.notes),

@@ -10,7 +10,7 @@ from typing import Any
 from deepbackmap.api import judgement
 from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.files import spare_inputs
-from deepbackmap.api.run import FrameRun
+from deepbackmap.api.run import FrameRun, frame_jobs
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.plausible import Bonds, look_at_atoms
 from deepbackmap.evaluation.usable import worst
@@ -85,7 +85,7 @@ def map_trajectory(
         )
         notes = (*file.without_dropped(atoms)[1], *match.notes)
         task = MapTask(system, str(source.path), source.without_cell)
-        jobs = (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
+        jobs = frame_jobs(source)
         totals = _Totals(atoms.n_atoms, system.n_beads, notes)
         bar = FrameBar(len(source), 1, "frame", progress)
         summary = run.write(task, jobs, totals, writer, bar)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -12,7 +12,7 @@ from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.files import beside
 from deepbackmap.api.record import identity, make_record
 from deepbackmap.io.atomic import refuse_existing
-from deepbackmap.io.trajectory import TrajectoryWriter
+from deepbackmap.io.trajectory import FrameSource, TrajectoryWriter
 from deepbackmap.jobs.journal import open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.task import Job, Task
@@ -48,6 +48,11 @@ class Totals(Protocol[S_co]):
     def summary(self) -> S_co:
         """Of all frames so far."""
         ...
+
+
+def frame_jobs(source: FrameSource) -> Iterator[Job]:
+    """One job a frame, which is read when its job is asked for."""
+    return (Job(k, n, source[k]) for k, n in enumerate(source.frames.tolist()))
 
 
 @dataclass(frozen=True)

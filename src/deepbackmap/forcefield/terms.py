@@ -291,8 +291,14 @@ def bond_bond(
     box: Box = None,
 ) -> Float[Tensor, "*found"]:
     """Coupling of two bonds, k (rij - r1) (rjk - r2)."""
+    return _of_two_bonds(arms(positions, index, box, ((1, 0), (1, 2))), parameters)
+
+
+def _of_two_bonds(
+    both: Sequence[Tensor], parameters: Float[Tensor, "*columns 3"]
+) -> Float[Tensor, "*found"]:
     first, second, k = parameters.unbind(-1)
-    a, b = arms(positions, index, box, ((1, 0), (1, 2)))
+    a, b = both
     return k * (norm(a) - first) * (norm(b) - second)
 
 
@@ -446,9 +452,7 @@ def bond_bond_13(
     box: Box = None,
 ) -> Float[Tensor, "*found"]:
     """Coupling of the outer two of three bonds, k (rij - r1) (rkl - r3)."""
-    first, last, k = parameters.unbind(-1)
-    a, b = arms(positions, index, box, ((0, 1), (2, 3)))
-    return k * (norm(a) - first) * (norm(b) - last)
+    return _of_two_bonds(arms(positions, index, box, ((0, 1), (2, 3))), parameters)
 
 
 def _waves(coefficients: Sequence[Tensor], phi: Tensor) -> Tensor:

@@ -76,9 +76,6 @@ class Cluster(Pool):
 
     def submit(self, job: Job) -> None:
         """Takes a job."""
-        self._send(job)
-
-    def _send(self, job: Job) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self._client.submit(
@@ -98,7 +95,7 @@ class Cluster(Pool):
         while True:
             alone = not self._jobs
             if alone:
-                self._send(self._suspects.popleft())
+                self.submit(self._suspects.popleft())
             future = next(self._done)
             job = self._jobs.pop(future)
             try:
