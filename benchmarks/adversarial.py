@@ -141,9 +141,7 @@ class Task:
                 sweeps=self.sweeps, candidates=unit.candidates, choice="lowest", seed=unit.seed
             )
             hands = handedness_of(self.mapping, model.spec.handedness)
-            self._samplers[key] = open_sampler(
-                model, self.mapping, options, self.device, hands
-            )
+            self._samplers[key] = open_sampler(model, self.mapping, options, self.device, hands)
         beads = self.beads(unit.temperature)
         number = frame_number(unit.place, len(beads))
         return self._samplers[key].sample(beads[number], frame=number)

@@ -37,8 +37,8 @@ from jaxtyping import Float64, Int64
 from deepbackmap.chemistry.warmth import AngleFreedom
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
-from deepbackmap.mechanics.gather import Gathering
 from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
+from deepbackmap.mechanics.gather import Gathering
 from deepbackmap.quantities import BOLTZMANN
 
 Seen = TypeVar("Seen")

@@ -54,6 +54,8 @@ begin with: 1e-8 nm of a melt of polystyrene, with inverses that are five steps 
 WIDEST_SKIN = 0.16
 """nm: where boxes are high enough pairs are listed that far beyond the cut-off. A card works
 out more pairs in less time than it lists them anew."""
+CAPTURE = True
+"""Whether steps are captured on a card."""
 MOST_ROUNDS = 24
 """Of SHAKE, before molecules are brought onto their constraints by Newton's method instead."""
 
@@ -585,7 +587,7 @@ class CardMechanics(Mechanics):
     def _take(self, s: _State, how: _How, count: int) -> None:
         """Takes steps. On a card the first ones go operation by operation; then one is captured,
         and the others are that again, which costs the host next to nothing."""
-        can = self.device.type == "cuda" and not self._others and s.rounds > 0
+        can = CAPTURE and self.device.type == "cuda" and not self._others and s.rounds > 0
         if can and s.warm and s.graph is None:
             s.graph = _captured(lambda: self._step(s, how))
         for _ in range(count):

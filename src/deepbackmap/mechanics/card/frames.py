@@ -17,8 +17,8 @@ from jaxtyping import Float64, Int64
 
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.card.engine import CardMechanics
-from deepbackmap.mechanics.gather import Gathering, copies_of
 from deepbackmap.mechanics.engine import Langevin, Observation, Projected, Trajectory
+from deepbackmap.mechanics.gather import Gathering, copies_of
 from deepbackmap.mechanics.solver import TOLERANCE
 
 
