@@ -33,8 +33,9 @@ def open_pool(task: Task, workers: int = 1, scheduler: str | None = None) -> Poo
     if workers > 1:
         return Processes(task, workers)
     here = Here(task)
-    together = isinstance(here.work, SharedWork) and here.work.at_once > 1
-    return Seats(here.work) if together else here
+    if isinstance(here.work, SharedWork) and here.work.at_once > 1:
+        return Seats(here.work)
+    return here
 
 
 def in_order(

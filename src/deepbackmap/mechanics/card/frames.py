@@ -90,7 +90,7 @@ class CardFrames(CardMechanics):
             ]
 
         return self._asked(("project", tolerance), work, _Frame(positions, beads, box,
-                           self._widths(widths)))  # type: ignore[no-any-return]  # fmt: skip
+                           self._widths(widths)))  # fmt: skip
 
     def energies(
         self,
@@ -120,7 +120,7 @@ class CardFrames(CardMechanics):
         if self._spans(positions, box):
             return alone(positions, beads, box, widths, **how)  # type: ignore[arg-type]
         return self._asked(("energies", *how.values()), work, _Frame(positions, beads, box,
-                           self._widths(widths)))  # type: ignore[no-any-return]  # fmt: skip
+                           self._widths(widths)))  # fmt: skip
 
     def run(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shutil
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,23 @@ def fused(function: Callable[..., Any], atoms: int, device: torch.device) -> Cal
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled once, for all sizes."""
-    return torch.compile(function, dynamic=True, fullgraph=True)
+    """Compiled once, for all sizes; as it is where that fails."""
+    quick = torch.compile(function, dynamic=True, fullgraph=True)
+    chosen = [quick]
+
+    def either(*arguments: Any) -> Any:
+        try:
+            return chosen[0](*arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if chosen[0] is function:
+                raise
+            warnings.warn(f"{function.__name__} is not compiled: {error}", stacklevel=2)
+            chosen[0] = function
+            return function(*arguments)
+
+    return either
 
 
 @functools.cache

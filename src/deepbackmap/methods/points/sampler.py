@@ -257,7 +257,12 @@ class PointSampler:
     def _drawn_together(self, frames: list[_Beads], width: float) -> list[np.ndarray]:
         """The positions of some frames."""
         at = self._look(frames, width)
-        states = self._flow(at, lambda n: [f.report(n // len(frames)) for f in frames])
+
+        def report(placed: int) -> None:
+            for f in frames:
+                f.report(placed // len(frames))
+
+        states = self._flow(at, report)
         for sweep in range(1, 1 + self.options.sweeps):
             states = self._sweep(at, states, sweep, frames[0].report)
         tables = at.system.tables
