@@ -124,9 +124,7 @@ def test_steps_are_those_of_each(width):
             seen.append((o.step, o.energies["angle"], o.positions))
             return False
 
-        run = engine.run(
-            at[k], beads[k], boxes[k], how, names[k], width, every=10, observe=observe
-        )
+        run = engine.run(at[k], beads[k], boxes[k], how, names[k], width, every=10, observe=observe)
         again = engine.run(
             run.positions, beads[k], boxes[k], how, names[k], width, velocities=run.velocities,
             every=10,

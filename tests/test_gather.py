@@ -13,7 +13,13 @@ from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.pool import Here
 from deepbackmap.jobs.seats import Seats
 from deepbackmap.jobs.task import Job
-from deepbackmap.mechanics.gather import ATOMS_AT_ONCE, FRAMES_AT_ONCE, Gathering, frames_at_once
+from deepbackmap.mechanics.gather import (
+    ATOMS_AT_ONCE,
+    BYTES_AN_ATOM,
+    FRAMES_AT_ONCE,
+    Gathering,
+    frames_at_once,
+)
 
 
 def together(table, threads, talk):
@@ -156,9 +162,13 @@ def _same(table, work, k):
 
 
 def test_many_small_frames_go_together_and_a_large_one_alone():
-    assert frames_at_once(10) == FRAMES_AT_ONCE
-    assert frames_at_once(20_000) == ATOMS_AT_ONCE // 20_000
-    assert frames_at_once(3_000_000) == frames_at_once(ATOMS_AT_ONCE) == 1
+    large = 2 * ATOMS_AT_ONCE * BYTES_AN_ATOM
+    assert frames_at_once(10, large) == FRAMES_AT_ONCE
+    assert frames_at_once(20_000, large) == ATOMS_AT_ONCE // 20_000
+    assert frames_at_once(3_000_000, large) == frames_at_once(ATOMS_AT_ONCE, large) == 1
+    # as many as fit a small card
+    assert frames_at_once(10_000, 45_000 * BYTES_AN_ATOM) == 4
+    assert frames_at_once(10_000, 1000) == 1
 
 
 # --- jobs -----------------------------------------------------------------------------------------

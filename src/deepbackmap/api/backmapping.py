@@ -126,9 +126,7 @@ class _Backmapping:
     @property
     def table(self) -> Gathering:
         """Where they wait for each other while they are sampled; the rest is done one by one."""
-        return (
-            self._sampler.gathering if isinstance(self._sampler, SharedSampler) else Gathering()
-        )
+        return self._sampler.gathering if isinstance(self._sampler, SharedSampler) else Gathering()
 
     def __call__(self, job: Job, report: Report) -> BackmappedFrame:
         """Atoms for one frame.

@@ -16,8 +16,10 @@ from typing import Any
 from deepbackmap.mapping import SystemMapping
 
 ATOMS_AT_ONCE = 1_000_000
-"""In all frames together; about 20 GB of a card's memory."""
+"""In all frames together, at most."""
 FRAMES_AT_ONCE = 128
+BYTES_AN_ATOM = 40_000
+"""Of a card's memory (an H200 needed 24 kB for a box of a million atoms)."""
 
 
 def copies_of(mapping: SystemMapping, count: int) -> SystemMapping:
@@ -31,9 +33,15 @@ def copies_of(mapping: SystemMapping, count: int) -> SystemMapping:
     return replace(mapping, topology=topology)
 
 
-def frames_at_once(n_atoms: int) -> int:
-    """How many frames of so many atoms a card takes together."""
-    return max(1, min(FRAMES_AT_ONCE, ATOMS_AT_ONCE // max(1, n_atoms)))
+def frames_at_once(n_atoms: int, memory: int) -> int:
+    """How many frames of so many atoms a card takes together.
+
+    Args:
+        n_atoms: of a frame.
+        memory: of the card, bytes.
+    """
+    atoms = min(ATOMS_AT_ONCE, memory // BYTES_AN_ATOM)
+    return max(1, min(FRAMES_AT_ONCE, atoms // max(1, n_atoms)))
 
 
 Work = Callable[[list[Any]], list[Any]]

@@ -193,7 +193,8 @@ class PointSampler:
         """How many frames are worth being sampled at once, by a thread each."""
         if self.device.type == "cpu" or self.options.sweeps:
             return 1
-        return frames_at_once(self.tables.n_atoms)
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return frames_at_once(self.tables.n_atoms, memory)
 
     @property
     def placements(self) -> int:
