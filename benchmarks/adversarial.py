@@ -103,8 +103,8 @@ def frame_number(place: int, total: int) -> int:
 class Task:
     """Reference data and models, read once."""
 
-    def __init__(self, models: Mapping[str, Path], sweeps: int) -> None:
-        self.folder, self.sweeps = data_folder(None), sweeps
+    def __init__(self, models: Mapping[str, Path], sweeps: int, device: str = "cpu") -> None:
+        self.folder, self.sweeps, self.device = data_folder(None), sweeps, device
         self.topology = read_topology(self.folder / "topol.top")
         self.plan = Plan.from_topology(self.topology)
         self.models = {name: load_model(path) for name, path in models.items()}
@@ -141,7 +141,7 @@ class Task:
                 sweeps=self.sweeps, candidates=unit.candidates, choice="lowest", seed=unit.seed
             )
             hands = handedness_of(self.mapping, model.spec.handedness)
-            self._samplers[key] = open_sampler(model, self.mapping, options, "cpu", hands)
+            self._samplers[key] = open_sampler(model, self.mapping, options, self.device, hands)
         beads = self.beads(unit.temperature)
         number = frame_number(unit.place, len(beads))
         return self._samplers[key].sample(beads[number], frame=number)
@@ -301,12 +301,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--frames", type=int, default=SPREAD)
     parser.add_argument("--sweeps", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--table", action="store_true", help="print only what is there")
     options = parser.parse_args(arguments)
     models = {k: find_model(v) for k, v in (m.split("=", 1) for m in options.models)}
     check_models(options.output, models, options.sweeps)
-    task = Task(models, options.sweeps)
+    task = Task(models, options.sweeps, options.device)
     if not options.table:
         asked = units(
             list(models), options.temperatures, options.candidates, options.seeds, options.frames

@@ -38,7 +38,8 @@ part() {
   timeout "$seconds" "$@" 2>&1 | tee "$out/$name.txt" || { echo "$name: failed"; failed=1; }
 }
 
-part steps 120 "$PYTHON" benchmarks/mechanics.py --device "$tensors" "${smoke[@]}"
-part card 480 "$PYTHON" benchmarks/card.py --device "$tensors" "${smoke[@]}"
+for what in steps frames atoms same; do
+  part "$what" 120 "$PYTHON" benchmarks/card.py --device "$tensors" --parts "$what" "${smoke[@]}"
+done
 part training 180 "$PYTHON" benchmarks/training_step.py --device "$device" --precision auto "${smoke[@]}"
 exit "$failed"

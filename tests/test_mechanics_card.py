@@ -123,7 +123,7 @@ def test_neighbours_are_all_pairs_in_reach_but_the_excluded_ones(skewed, scale):
     x = rng.uniform(size=x.shape) @ box + rng.integers(-2, 3, (len(x), 3)) @ box
     engine = on_card(mapping)
     reach = 0.49 * float((1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)).min())
-    lists = pairs.list_neighbours(torch.tensor(x), box, reach, engine._pairs)
+    lists = pairs.list_neighbours(torch.tensor(x), box[None], reach, engine._pairs)
     points = lists.points(torch.tensor(x)).numpy()
     owners, rows = lists.owners().numpy(), lists.rows.numpy()
     found = {
@@ -440,6 +440,7 @@ def test_no_number_of_a_step_is_looked_at_and_all_are_on_one_device(monkeypatch)
     widths = np.where(np.arange(len(beads)) % 2, 0.02, 0.0)
     s = engine._state(x, beads, widths, np.arange(len(x)), box)
     engine._list_pairs(s)
+    engine._renew_inverses(s)
     kinetic = torch.zeros(3, dtype=torch.float64)
     how = card._How(kinetic + 3.0, kinetic, engine._parameters(0.5), 0.95, 0.002, 0.003, 0)
     engine._step(s, how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,8 @@ from deepbackmap.evaluation.usable import Finding, verdict, worst
 from deepbackmap.geometry.frame_noise import draw_number
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import SystemMapping
-from deepbackmap.methods.base import Model, open_sampler
+from deepbackmap.mechanics.gather import Gathering
+from deepbackmap.methods.base import Model, SharedSampler, open_sampler
 from deepbackmap.methods.options import SamplingOptions
 from deepbackmap.system import Structure
 from deepbackmap.system.lean import Lean
@@ -109,11 +111,22 @@ class _Backmapping:
         self._judge = Judge(task.lean.topology, task.system, hands=task.hands, sides=task.sides)
         self._bonds = Bonds.of(task.system)
         self._finisher: Finisher | None = None
+        self._alone = threading.RLock()
         if task.finish is not None:
             self._finisher = Finisher(
                 task.lean.full, finish_options(task.temperature, steps=task.finish.steps),
                 engine=task.finish.engine, seed=task.options.seed, keep_defects=task.keep_defects,
             )  # fmt: skip
+
+    @property
+    def at_once(self) -> int:
+        """How many frames are done at once."""
+        return self._sampler.at_once if isinstance(self._sampler, SharedSampler) else 1
+
+    @property
+    def table(self) -> Gathering:
+        """Where they wait for each other while they are sampled; the rest is done one by one."""
+        return self._sampler.gathering if isinstance(self._sampler, SharedSampler) else Gathering()
 
     def __call__(self, job: Job, report: Report) -> BackmappedFrame:
         """Atoms for one frame.
@@ -123,9 +136,10 @@ class _Backmapping:
         """
         task, beads = self._task, job.content
         place = f"{task.source} frame {job.number}"
-        doubts = judgement.of_input(
-            task.system, beads, self._bonds, task.model.spec, task.temperature
-        )
+        with self._alone:
+            doubts = judgement.of_input(
+                task.system, beads, self._bonds, task.model.spec, task.temperature
+            )
         judgement.refuse(place, doubts, keep_defects=task.keep_defects)
         per_bead = max(1, self._sampler.placements // max(1, task.system.n_beads))
         found = self._usable(beads, job.number, _by_bead(report, per_bead))
@@ -142,14 +156,15 @@ class _Backmapping:
             made = self._sample(beads, number, attempt, report)
             settled = self._sampler.settled
             evaluations += 0 if settled is None else settled.evaluations
-            done = None
-            if self._finisher is not None:
-                done = self._finisher.finish(lean.fill(made), number, self._task.source)
-                assert done.structure is not None
-                made = lean.strip(done.structure)
-                before = before[0] + done.minimisation, before[1] + done.dynamics
-                done = replace(done, structure=None, minimisation=before[0], dynamics=before[1])
-            figures = self._judge.frame(made, beads, number)
+            with self._alone:
+                done = None
+                if self._finisher is not None:
+                    done = self._finisher.finish(lean.fill(made), number, self._task.source)
+                    assert done.structure is not None
+                    made = lean.strip(done.structure)
+                    before = before[0] + done.minimisation, before[1] + done.dynamics
+                    done = replace(done, structure=None, minimisation=before[0], dynamics=before[1])
+                figures = self._judge.frame(made, beads, number)
             if worst(verdict(figures, self._task.temperature)) != "unusable":
                 break
         held = Held() if settled is None else Held.of(replace(settled, evaluations=evaluations))

@@ -126,6 +126,14 @@ class NearBeads:
     """As in ``BeadFrames``, with ``vectors``."""
     vectors: Float[Tensor, "p k 3"]
 
+    def moved(self, first: int) -> NearBeads:
+        """The same beads where others come before them."""
+        if not first:
+            return self
+        there = self.neighbours >= 0
+        neighbours = torch.where(there, self.neighbours + first, self.neighbours)
+        return NearBeads(self.beads + first, neighbours, self.vectors)
+
 
 def near_beads(
     positions: Float[np.ndarray, "nb 3"], box: Float[np.ndarray, "3 3"], cutoff: float
@@ -256,6 +264,18 @@ def stack_frames(frames: list[BeadFrames]) -> BeadFrames:
         rotation=torch.cat([f.rotation for f in frames]),
         whole=torch.cat([f.whole for f in frames]),
     )
+
+
+def joined_frames(frames: list[BeadFrames]) -> BeadFrames:
+    """Several frames as one of more beads; neighbours only where there is a single frame."""
+    if len(frames) == 1:
+        return frames[0]
+    rotation, whole = (
+        torch.cat([getattr(f, name) for f in frames], dim=1) for name in ("rotation", "whole")
+    )
+    n = whole.shape[1]
+    none = torch.full((1, n, 0), -1, device=whole.device)
+    return BeadFrames(none, whole.new_zeros(1, n, 0, 3), rotation, whole)
 
 
 def relative_positions(

@@ -59,13 +59,13 @@ def cell_volume(box: Float64[np.ndarray, "3 3"]) -> float:
     return abs(float(np.linalg.det(box)))
 
 
-def cell_heights(box: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3"]:
-    """Distances between opposite faces of the cell in nm.
+def cell_heights(box: Float64[np.ndarray, "*f 3 3"]) -> Float64[np.ndarray, "*f 3"]:
+    """Distances between opposite faces of the cell, or of several, in nm.
 
     Half the smallest height is the radius below which rounding fractional coordinates gives
     the nearest image.
     """
-    return 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    return 1.0 / np.linalg.norm(np.linalg.inv(box), axis=-2)
 
 
 def shortest_lengths(box: Float64[np.ndarray, "3 3"]) -> Float64[np.ndarray, "3"]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def minimum_image(
-    vectors: Float[Tensor, "*batch 3"], box: Float[Tensor, "3 3"] | None
+    vectors: Float[Tensor, "*batch 3"], box: Float[Tensor, "*cells 3 3"] | None
 ) -> Float[Tensor, "*batch 3"]:
     """Move difference vectors by lattice vectors to their short image.
 
@@ -19,7 +19,8 @@ def minimum_image(
 
     Args:
         vectors: differences of positions in nm.
-        box: lattice vectors as rows, lower triangular, in nm; None for open boundaries.
+        box: lattice vectors as rows, lower triangular, in nm, the same for all or one for each
+            vector (by broadcasting); None for open boundaries.
 
     Returns:
         The images in nm; their derivative with respect to ``vectors`` is the identity.
@@ -27,6 +28,6 @@ def minimum_image(
     if box is None:
         return vectors
     for axis in (2, 1, 0):
-        multiple = torch.round(vectors[..., axis].detach() / box[axis, axis])
-        vectors = vectors - multiple[..., None] * box[axis]
+        multiple = torch.round(vectors[..., axis].detach() / box[..., axis, axis])
+        vectors = vectors - multiple[..., None] * box[..., axis, :]
     return vectors

@@ -11,6 +11,7 @@ from deepbackmap.jobs.cluster import Cluster
 from deepbackmap.jobs.journal import NoJournal
 from deepbackmap.jobs.pool import Failure, Here, Pool
 from deepbackmap.jobs.processes import Processes
+from deepbackmap.jobs.seats import Seats, SharedWork
 from deepbackmap.jobs.task import Job, Report, Task, no_report
 
 
@@ -29,7 +30,12 @@ def open_pool(task: Task, workers: int = 1, scheduler: str | None = None) -> Poo
         raise InputError(f"workers: expected at least 1, found {workers}")
     if scheduler is not None:
         return Cluster(task, scheduler, workers)
-    return Here(task) if workers < 2 else Processes(task, workers)
+    if workers > 1:
+        return Processes(task, workers)
+    here = Here(task)
+    if isinstance(here.work, SharedWork) and here.work.at_once > 1:
+        return Seats(here.work)
+    return here
 
 
 def in_order(

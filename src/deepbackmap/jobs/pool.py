@@ -67,7 +67,7 @@ class Here(Pool):
         Raises:
             InputError: what was given cannot be worked with.
         """
-        self._work: Work = task.open()
+        self.work: Work = task.open()
         self._jobs: deque[Job] = deque()
 
     def submit(self, job: Job) -> None:
@@ -78,7 +78,7 @@ class Here(Pool):
         """Does a job."""
         job = self._jobs.popleft()
         try:
-            return job.index, self._work(job, report)
+            return job.index, self.work(job, report)
         except InputError as error:
             return job.index, Failure(error)
 

@@ -103,8 +103,13 @@ class Observation:
     step: int
     energies: dict[str, Float64[np.ndarray, "m"]]
     """By term (``BONDED`` and ``PAIRS``) of each molecule, kJ/mol."""
-    positions: Float64[np.ndarray, "n 3"]
-    """nm."""
+    look: Callable[[], Float64[np.ndarray, "n 3"]]
+    """Positions, nm; only good until the next step where nobody looks before."""
+
+    @property
+    def positions(self) -> Float64[np.ndarray, "n 3"]:
+        """nm."""
+        return self.look()
 
 
 @dataclass(frozen=True)
@@ -502,7 +507,8 @@ class Mechanics:
                     self._list(work)
                     due = False
                 energies = self._energies(work, float(warmth[step]))
-                found = Observation(step, energies, self._places.gather(work.state.x))
+                there = self._places.gather(work.state.x)
+                found = Observation(step, energies, lambda kept=there: kept)  # type: ignore[misc]
                 if observe is None:
                     seen.append(found)
                 elif observe(found):

@@ -38,6 +38,7 @@ from deepbackmap.chemistry.warmth import AngleFreedom
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
+from deepbackmap.mechanics.gather import Gathering
 from deepbackmap.quantities import BOLTZMANN
 
 Seen = TypeVar("Seen")
@@ -146,6 +147,7 @@ def open_mechanics(
     rigid: bool = True,
     threads: int | None = None,
     device: torch.device | str = "cpu",
+    gathering: Gathering | None = None,
 ) -> Mechanics:
     """The engine for a device: compiled loops on processors, tensors on a card.
 
@@ -154,12 +156,14 @@ def open_mechanics(
         rigid: hold all bonds at their lengths.
         threads: of processors.
         device: to work on.
+        gathering: of threads with a frame each, which a card works on together; None: there are
+            none.
     """
     if torch.device(device).type == "cpu":
         return Mechanics(mapping, rigid=rigid, threads=threads)
-    from deepbackmap.mechanics.card.engine import CardMechanics
+    from deepbackmap.mechanics.card.frames import CardFrames
 
-    return CardMechanics(mapping, rigid=rigid, device=device)
+    return CardFrames(mapping, gathering=gathering or Gathering(), rigid=rigid, device=device)
 
 
 class Settler:
@@ -172,6 +176,7 @@ class Settler:
         rigid: bool = True,
         threads: int | None = None,
         device: torch.device | str = "cpu",
+        gathering: Gathering | None = None,
     ) -> None:
         """Tables of the system.
 
@@ -180,9 +185,12 @@ class Settler:
             rigid: whether all bonds are held at their lengths.
             threads: how many; results do not depend on it.
             device: that steps are taken on.
+            gathering: as for ``open_mechanics``.
         """
         self.mapping = mapping
-        self.mechanics = open_mechanics(mapping, rigid=rigid, threads=threads, device=device)
+        self.mechanics = open_mechanics(
+            mapping, rigid=rigid, threads=threads, device=device, gathering=gathering
+        )
         freedom = AngleFreedom.from_topology(mapping.topology)
         self._degrees = float(freedom.degrees.sum())
         self._strain = float(freedom.strain.sum())

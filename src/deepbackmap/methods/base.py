@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.data.systems import TrainingSystem
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.mechanics.gather import Gathering
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods import find_method
 from deepbackmap.methods.options import MethodOptions, Metrics, SamplingOptions, TrainingOptions
@@ -146,6 +147,22 @@ class Sampler(Protocol):
         Raises:
             InputError: wrong number of beads, or a box that is too small.
         """
+        ...
+
+
+@runtime_checkable
+class SharedSampler(Sampler, Protocol):
+    """One whose ``sample`` threads may call at the same time, and ``settled`` after it: it does
+    together what they ask for together."""
+
+    @property
+    def at_once(self) -> int:
+        """How many frames are worth being sampled at once."""
+        ...
+
+    @property
+    def gathering(self) -> Gathering:
+        """Where threads wait for each other."""
         ...
 
 

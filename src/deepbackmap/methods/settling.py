@@ -15,6 +15,7 @@ from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.frame_noise import ANEW, PLACEMENTS, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
+from deepbackmap.mechanics.gather import Gathering
 from deepbackmap.mechanics.settle import Anew, Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
@@ -69,6 +70,7 @@ class LastSteps:
         *,
         rigid: bool = True,
         device: torch.device | str = "cpu",
+        gathering: Gathering | None = None,
     ) -> None:
         """Tables of the system.
 
@@ -78,11 +80,13 @@ class LastSteps:
             temperature: K.
             rigid: whether all bonds are held at their lengths.
             device: that the steps are taken on.
+            gathering: of threads with a frame each, which a card works on together.
         """
         self._mapping, self._options = mapping, options
         self._settler = Settler(
-            mapping, rigid=rigid, threads=torch.get_num_threads(), device=device
-        )
+            mapping, rigid=rigid, threads=torch.get_num_threads(), device=device,
+            gathering=gathering,
+        )  # fmt: skip
         self._settle = SettleOptions(
             temperature, options.relaxation, options.bead_tolerance, options.cold_start
         )

@@ -10,7 +10,9 @@ and nothing waits for the host.
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from deepbackmap.forcefield.system import TermTable, molecule_tables
+from deepbackmap.geometry.cell import cell_heights
 from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.periodic import minimum_image
 from deepbackmap.mapping import SystemMapping
@@ -49,6 +52,11 @@ CHECK = 5
 ROUNDS, WHOLE, CUT = 3, 2, 8
 """Of SHAKE, and of conjugate gradients in each where molecules are one block and where not, to
 begin with: 1e-8 nm of a melt of polystyrene, with inverses that are five steps old."""
+WIDEST_SKIN = 0.16
+"""nm: where boxes are high enough pairs are listed that far beyond the cut-off. A card works
+out more pairs in less time than it lists them anew."""
+CAPTURED = 1e-9
+"""nm: a captured step and the same step operation by operation may differ by the order of sums."""
 MOST_ROUNDS = 24
 """Of SHAKE, before molecules are brought onto their constraints by Newton's method instead."""
 
@@ -65,8 +73,10 @@ class _State:
     """One over the squared width of soft beads, nm^-2; None where there are none."""
     held: h.Held
     active: Float64[Tensor, "r"]
-    box: Float64[np.ndarray, "3 3"]
-    lattice: Float64[Tensor, "3 3"]
+    boxes: Float64[np.ndarray, "f 3 3"]
+    lattices: Float64[Tensor, "f 3 3"]
+    skin: float
+    """Pairs are listed that much beyond the cut-off, nm."""
     cell: Float64[Tensor, "3 3"] | None
     """The lattice, where molecules are bonded to their own images."""
     step: Int64[Tensor, "1"]
@@ -83,7 +93,13 @@ class _State:
     gradients: int = WHOLE
     """Of conjugate gradients in each."""
     since: int = 0
-    """Steps since pairs were listed."""
+    """Steps since pairs were listed; -1: they are to be listed anew."""
+    graph: torch.cuda.CUDAGraph | None = None
+    """One step, captured."""
+    warm: bool = False
+    """Whether a step was taken: what is compiled or opened at the first call is there."""
+    left: int = CHECK
+    """Steps that these lists are likely to be good for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +138,8 @@ class CardMechanics(Mechanics):
         if self.far_every != 1:
             raise ValueError(f"far_every: expected 1 on a card, got {self.far_every}")
         self.device = torch.device(device)
+        self.captures, self._tried = self.device.type == "cuda", False
+        self.widest = max(WIDEST_SKIN, self.skin)
         self._pairs = self._pair_tables()
         self._listed, self._others = self._terms()
         self._shares = self._bead_shares()
@@ -144,7 +162,7 @@ class CardMechanics(Mechanics):
         *,
         at: Float64[np.ndarray, "n 3"] | None = None,
         tolerance: float = TOLERANCE,
-        box: Float64[np.ndarray, "3 3"] | None = None,
+        box: Float64[np.ndarray, "*f 3 3"] | None = None,
     ) -> Projected:
         """As ``Mechanics.project``."""
         s = self._state(positions, beads, widths, None, box)
@@ -159,7 +177,7 @@ class CardMechanics(Mechanics):
         vectors: Float64[np.ndarray, "n 3"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
         *,
-        box: Float64[np.ndarray, "3 3"] | None = None,
+        box: Float64[np.ndarray, "*f 3 3"] | None = None,
     ) -> Float64[np.ndarray, "n 3"]:
         """As ``Mechanics.tangent``."""
         s = self._state(positions, np.zeros((self.mapping.n_beads, 3)), widths, None, box)
@@ -173,7 +191,7 @@ class CardMechanics(Mechanics):
         self,
         positions: Float64[np.ndarray, "n 3"],
         beads: Float64[np.ndarray, "nb 3"],
-        box: Float64[np.ndarray, "3 3"],
+        box: Float64[np.ndarray, "*f 3 3"],
         options: Langevin,
         names: Int64[np.ndarray, "n"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
@@ -212,7 +230,7 @@ class CardMechanics(Mechanics):
         self,
         positions: Float64[np.ndarray, "n 3"],
         beads: Float64[np.ndarray, "nb 3"],
-        box: Float64[np.ndarray, "3 3"],
+        box: Float64[np.ndarray, "*f 3 3"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
         *,
         temperature: float = 300.0,
@@ -230,7 +248,7 @@ class CardMechanics(Mechanics):
         self,
         positions: Float64[np.ndarray, "n 3"],
         beads: Float64[np.ndarray, "nb 3"],
-        box: Float64[np.ndarray, "3 3"],
+        box: Float64[np.ndarray, "*f 3 3"],
         widths: float | Float64[np.ndarray, "nb"] = 0.0,
         *,
         temperature: float = 300.0,
@@ -347,23 +365,28 @@ class CardMechanics(Mechanics):
         beads: Float64[np.ndarray, "nb 3"],
         widths: float | Float64[np.ndarray, "nb"],
         names: Int64[np.ndarray, "n"] | None,
-        box: Float64[np.ndarray, "3 3"] | None,
+        box: Float64[np.ndarray, "*f 3 3"] | None,
     ) -> _State:
         width = np.broadcast_to(np.asarray(widths, dtype=np.float64), (len(beads),))
         exact = width == 0.0
         softness = np.where(exact, 0.0, 1.0 / np.where(exact, 1.0, width) ** 2)
         held = self._held_for(exact)
         counts = self._tensor(exact.astype(np.float64))[held.beads].repeat_interleave(3)
-        lattice = np.eye(3) if box is None else np.asarray(box, dtype=np.float64)
-        across = bool(self._across(positions, box).any())
+        boxes = np.eye(3) if box is None else np.asarray(box, dtype=np.float64)
+        boxes = boxes.reshape(-1, 3, 3)
+        # molecules bonded to their own images are not in systems of several boxes
+        across = len(boxes) == 1 and bool(self._across(positions, box).any())
+        lattices = self._tensor(boxes)
+        room = 0.5 * float(cell_heights(boxes).min()) - self.cutoff
         x = self._tensor(np.asarray(positions, dtype=np.float64))
         named = np.zeros(len(positions), dtype=np.int64) if names is None else names
         return _State(
             x=x, v=torch.zeros_like(x), names=self._tensor(named),
             beads=self._tensor(np.asarray(beads, dtype=np.float64)),
             softness=self._tensor(softness) if softness.any() else None, held=held,
-            active=torch.cat([torch.ones_like(held.lengths), counts]), box=lattice,
-            lattice=self._tensor(lattice), cell=self._tensor(lattice) if across else None,
+            active=torch.cat([torch.ones_like(held.lengths), counts]), boxes=boxes,
+            lattices=lattices, skin=min(self.widest, max(room, self.skin)),
+            cell=lattices[0] if across else None,
             step=torch.zeros(1, dtype=torch.int64, device=self.device),
             seen=torch.zeros(3, dtype=torch.float64, device=self.device), check=CHECK,
             rounds=ROUNDS, gradients=WHOLE if held.whole else CUT,
@@ -416,18 +439,31 @@ class CardMechanics(Mechanics):
 
     def _list_pairs(self, s: _State) -> None:
         """Lists pairs anew, and inverts the constraints' blocks anew."""
-        heights = 1.0 / np.linalg.norm(np.linalg.inv(s.box), axis=0)
-        if heights.min() < 2.0 * self.reach:
+        lowest = float(cell_heights(s.boxes).min())
+        if lowest < 2.0 * self.reach:
             raise ValueError(
                 f"box: expected heights of at least {2.0 * self.reach:g} nm, twice cut-off and "
-                f"skin, got {heights.min():.4g} nm"
+                f"skin, got {lowest:.4g} nm"
             )
         self._check_finite(s)
-        s.lists = p.list_neighbours(s.x, s.box, self.reach, self._pairs)
-        if s.held.n_rows:
-            a = h.matrix(s.held, h.units(s.held, s.x, s.cell), s.active)
-            s.inverses = h.invert(s.held, a)
+        new = p.list_neighbours(s.x, s.boxes, self.cutoff + s.skin, self._pairs)
+        lists = p.fitted(new, s.lists)
+        if lists is not s.lists:
+            s.lists, s.graph = lists, None
         s.count, s.since = s.count + 1, 0
+
+    def _renew_inverses(self, s: _State, anew: bool = False) -> None:
+        """Inverses of the constraints' blocks as atoms are now: from those that there are, or
+        anew."""
+        if not s.held.n_rows:
+            return
+        a = h.matrix(s.held, h.units(s.held, s.x, s.cell), s.active)
+        if s.inverses is None:
+            s.inverses = h.invert(s.held, a)
+            return
+        found = h.invert(s.held, a) if anew else h.improved(s.held, a, s.inverses)
+        for inverse, new in zip(s.inverses, found, strict=True):
+            inverse.copy_(new)
 
     def _check_finite(self, s: _State) -> None:
         finite = torch.isfinite(s.x).all(dim=-1)
@@ -440,7 +476,7 @@ class CardMechanics(Mechanics):
 
     def _forces(self, s: _State, how: p.Parameters, warmth: Tensor) -> Float64[Tensor, "n 3"]:
         assert s.lists is not None
-        f = p.pair_forces(s.x, s.lists, self._pairs, how, s.lattice)
+        f = p.pair_forces(s.x, s.lists, self._pairs, how, s.lattices)
         for listed in self._listed:
             if not listed.rigid:
                 _, forces = evaluate(listed, s.x, s.cell)
@@ -497,7 +533,7 @@ class CardMechanics(Mechanics):
         table = np.stack([c12, c6, end if shifted else 0.0 * end], axis=-1).astype(np.float32)
         return p.pair_energies(
             s.x, s.lists, self._pairs, self._tensor(table.reshape(-1, 3)), self.cutoff,
-            self.field.k, self.field.c, s.lattice,
+            self.field.k, self.field.c, s.lattices,
         )  # fmt: skip
 
     # --- steps ------------------------------------------------------------------------------------
@@ -550,15 +586,50 @@ class CardMechanics(Mechanics):
         x, off = h.shake(s.held, a, s.inverses, u, aim, goals, s.cell, s.rounds, s.gradients)
         return x, off.abs().amax()
 
+    def _take(self, s: _State, how: _How, count: int) -> None:
+        """Takes steps. On a card the first ones go operation by operation; then one is captured,
+        and the others are that again, which costs the host next to nothing."""
+        can = self.captures and not self._others and s.rounds > 0
+        if can and s.warm and s.graph is None:
+            self._capture(s, how)
+        for _ in range(count):
+            if s.graph is None:
+                self._step(s, how)
+            else:
+                s.graph.replay()
+        s.warm = True
+
+    def _capture(self, s: _State, how: _How) -> None:
+        """Captures a step. The first one is tried: where it is not what the step does, steps go on
+        operation by operation."""
+        kept = s.x.clone(), s.v.clone(), s.step.clone(), s.seen.clone()
+        try:
+            s.graph = _captured(lambda: self._step(s, how))
+            if self._tried:
+                return
+            found = []
+            for take in (s.graph.replay, lambda: self._step(s, how)):
+                take()
+                found.append(s.x.clone())
+                for tensor, old in zip((s.x, s.v, s.step, s.seen), kept, strict=True):
+                    tensor.copy_(old)
+            off = float((found[0] - found[1]).abs().max())
+            if not off < CAPTURED:
+                raise RuntimeError(f"a captured step is {off:.1e} nm off")
+            self._tried = True
+        except RuntimeError as error:
+            s.graph, self.captures = None, False
+            warnings.warn(f"steps are not captured on this card: {error}", stacklevel=2)
+
     def _few_steps(self, s: _State, how: _How, count: int) -> int:
         """Takes at most so many steps; returns how many it were."""
-        slack = (0.5 * self.skin) ** 2
+        slack = (0.5 * s.skin) ** 2
+        self._renew_inverses(s)
         before = s.x.clone(), s.v.clone(), s.step.clone()
         while True:
-            count = min(count, s.check)
+            count = min(count, s.check, s.left if s.since else s.check)
             s.seen.zero_()
-            for _ in range(count):
-                self._step(s, how)
+            self._take(s, how, count)
             pushed, now, off = s.seen.tolist()
             if off <= ON_THE_WAY and (pushed <= slack or (count == 1 and s.since == 0)):
                 break
@@ -567,6 +638,8 @@ class CardMechanics(Mechanics):
             # taken back
             for tensor, old in zip((s.x, s.v, s.step), before, strict=True):
                 tensor.copy_(old)
+            self._renew_inverses(s, anew=True)
+            s.graph = None
             if s.since:
                 self._list_pairs(s)
             elif not pushed <= slack:
@@ -575,10 +648,11 @@ class CardMechanics(Mechanics):
                 s.rounds = 2 * s.rounds if s.rounds < MOST_ROUNDS else 0
                 s.gradients = 2 * s.gradients
         if not s.rounds:  # Newton's method for these steps alone
-            s.rounds = MOST_ROUNDS // 2
+            s.rounds, s.graph = MOST_ROUNDS // 2, None
         s.since += count
-        # as far again in the steps to come would be too far
-        if math.sqrt(now) * (1.0 + count / s.since) > 0.5 * self.skin:
+        # no farther in the steps to come than these lists are good for, at the same speed
+        s.left = int(0.5 * s.skin * s.since / max(math.sqrt(now), 1e-9)) - s.since
+        if s.left < 2:
             s.since = -1
         return count
 
@@ -601,15 +675,36 @@ class CardMechanics(Mechanics):
             if every and (step % every == 0 or step == steps):
                 if s.since < 0:
                     self._list_pairs(s)
-                found = Observation(
-                    step, self._energies_of(s, how.warmth[step]), s.x.cpu().numpy().copy()
-                )
+                energies = self._energies_of(s, how.warmth[step])
+                found = Observation(step, energies, functools.cache(lambda: _copied(s.x)))
                 if observe is None:
+                    _ = found.positions  # before atoms move on
                     seen.append(found)
                 elif observe(found):
                     break
         self._check_finite(s)
         return seen
+
+
+def _captured(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """What a step does to its tensors, to be done again. (``torch.cuda.graph`` would do the same
+    and empty the card's memory pool before.)"""
+    graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    aside = torch.cuda.Stream()
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            step()
+        finally:
+            graph.capture_end()
+    here.wait_stream(aside)
+    return graph
+
+
+def _copied(x: Tensor) -> np.ndarray:
+    found: np.ndarray = x.cpu().numpy().copy()
+    return found
 
 
 def _parts(table: TermTable) -> list[TermTable]:

@@ -20,12 +20,16 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from deepbackmap.geometry.periodic import minimum_image
+from deepbackmap.mechanics.card.fused import fused
 from deepbackmap.mechanics.pairs import FAR_AWAY, TINY
 
-CANDIDATES_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 26}
+CANDIDATES_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Distances looked at together when pairs are listed; bounds the memory."""
 PAIRS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 25}
 """Pairs whose forces are worked out together."""
+ROOM = 16
+"""Columns of neighbours that tensors have beyond those that are needed, and which part of the
+repeated atoms, so that the next lists fit."""
 ROUNDED = 1e-4
 """nm: added to the reach of the search, which is in single precision."""
 
@@ -74,107 +78,152 @@ class Neighbours:
         return torch.cat([own, self.sources, own[:1]])
 
 
+def fitted(new: Neighbours, old: Neighbours | None) -> Neighbours:
+    """The same lists in the tensors of old ones, if these have room; else in tensors with some room
+    for others. What was captured to read the old ones then reads these."""
+    repeated, (n, width) = len(new.sources), new.rows.shape
+    if old is None or repeated > len(old.sources) or width > old.rows.shape[1]:
+        room = ROOM + repeated + repeated // ROOM
+        old = Neighbours(
+            torch.empty_like(new.offsets), new.sources.new_empty(room),
+            new.shifts.new_empty(room, 3), new.rows.new_empty(n, width + ROOM),
+            new.kinds.new_empty(n, width + ROOM), torch.empty_like(new.listed),
+        )  # fmt: skip
+    old.offsets.copy_(new.offsets)
+    old.listed.copy_(new.listed)
+    # repeated atoms that are not there are the first one, far away
+    for there, found, filling in (
+        (old.sources, new.sources, 0), (old.shifts, new.shifts, FAR_AWAY),
+        (old.rows.T, new.rows.T, n + len(old.sources)), (old.kinds.T, new.kinds.T, 0),
+    ):  # fmt: skip
+        there[: len(found)] = found
+        there[len(found) :] = filling
+    return old
+
+
 def list_neighbours(
-    x: Float64[Tensor, "n 3"], box: Float64[np.ndarray, "3 3"], reach: float, tables: PairTables
+    x: Float64[Tensor, "n 3"],
+    boxes: Float64[np.ndarray, "f 3 3"],
+    reach: float,
+    tables: PairTables,
 ) -> Neighbours:
-    """Lists pairs anew. The box must be twice as high as ``reach`` in each direction.
+    """Lists pairs anew. Each box must be twice as high as ``reach`` in each direction.
 
     Args:
-        x: positions, nm, finite.
-        box: lattice vectors as rows, nm.
+        x: positions, nm, finite; as many atoms in each box, box after box.
+        boxes: lattice vectors of each as rows, nm. Atoms of different boxes do not meet.
         reach: pairs are listed up to there, nm.
         tables: of the system.
     """
-    device = x.device
-    lattice = torch.as_tensor(box, dtype=x.dtype, device=device)
-    inverse = np.linalg.inv(box)
-    margin = (reach + ROUNDED) * np.linalg.norm(inverse, axis=0)
-    fractions = x @ torch.as_tensor(inverse, dtype=x.dtype, device=device)
+    n, frames = len(x), len(boxes)
+
+    def put(array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array, device=x.device)
+
+    inverses = np.linalg.inv(boxes)
+    grid = _Grid((reach + ROUNDED) * np.linalg.norm(inverses, axis=1), x.device)
+    lattice = put(boxes)
+    fractions = x.view(frames, -1, 3) @ put(inverses)
     whole = torch.floor(fractions)
     fractions = fractions - whole
-    offsets = whole @ lattice
-    which, sources = _repeated(fractions, margin)
+    offsets = (whole @ lattice).view(-1, 3)
+    which, sources = _repeated(fractions, put(grid.margin))
+    own = torch.arange(n, device=x.device)
+    frame = torch.cat([own, sources]) // max(1, n // frames)
+    fractions = fractions.view(-1, 3)
     fractions = torch.cat([fractions, fractions[sources] + which])
-    shifts = which @ lattice
-    rows = _search(fractions, margin, (x - offsets), sources, shifts, reach, tables)
+    shifts = (which[:, :, None] * lattice[frame[n:]]).sum(1)
+    points = x - offsets
+    points = torch.cat([points, points[sources] + shifts]).float()
+    owner = torch.cat([own, sources]).int()
+    rows = _search(grid.cells(fractions, frame), grid, frame, points, owner, reach, tables)
     types = torch.cat([tables.types, tables.types[sources], tables.types[:1]])
     kinds = tables.types[:, None] * tables.n_types + types[rows]
     return Neighbours(offsets, sources, shifts, rows, kinds, x.clone())
 
 
 def _repeated(
-    fractions: Float64[Tensor, "n 3"], margin: Float64[np.ndarray, "3"]
+    fractions: Float64[Tensor, "f m 3"], margin: Float64[Tensor, "f 3"]
 ) -> tuple[Float64[Tensor, "g 3"], Int64[Tensor, "g"]]:
-    """Lattice vectors by which atoms are repeated near the cell, and which atoms."""
+    """Lattice vectors by which atoms are repeated near their cells, and which atoms."""
     codes = [c for c in itertools.product((-1.0, 0.0, 1.0), repeat=3) if any(c)]
     vectors = torch.tensor(codes, dtype=fractions.dtype, device=fractions.device)
-    edge = torch.as_tensor(margin, dtype=fractions.dtype, device=fractions.device)
-    low, high = fractions < edge, fractions >= 1.0 - edge
+    low, high = fractions < margin[:, None], fractions >= 1.0 - margin[:, None]
     # towards +1 go those at the low face
-    near = torch.stack([high, torch.ones_like(low), low])
+    near = torch.stack([high, torch.ones_like(low), low]).flatten(1, 2)
     chosen = torch.tensor(codes, device=fractions.device).long() + 1
     ok = near[chosen[:, 0], :, 0] & near[chosen[:, 1], :, 1] & near[chosen[:, 2], :, 2]
     which, sources = ok.nonzero(as_tuple=True)
     return vectors[which], sources
 
 
-def _cells(
-    fractions: Float64[Tensor, "q 3"], margin: Float64[np.ndarray, "3"]
-) -> tuple[Int64[Tensor, "q"], Int64[Tensor, "s"], int]:
-    """Cell of each point, what to add for those around, and how many cells there are.
+class _Grid:
+    """Cells at least as wide as pairs are listed; there is an empty one at each end.
 
-    Cells are at least as wide as pairs are listed; there is an empty one at each end.
+    Each box has its own, one after the other.
     """
-    counts = np.maximum(1, np.floor((1.0 + 2.0 * margin) / margin)).astype(np.int64)
-    scale = torch.as_tensor(counts / (1.0 + 2.0 * margin), device=fractions.device)
-    edge = torch.as_tensor(margin, device=fractions.device)
-    most = torch.as_tensor(counts - 1, device=fractions.device)
-    cell = torch.floor((fractions + edge) * scale).long().clamp(min=0).minimum(most) + 1
-    c = counts + 2
-    strides = torch.tensor([c[1] * c[2], c[2], 1], device=fractions.device)
-    around = torch.tensor(list(itertools.product((-1, 0, 1), repeat=3)), device=fractions.device)
-    return (cell * strides).sum(-1), (around * strides).sum(-1), int(c.prod())
+
+    def __init__(self, margin: Float64[np.ndarray, "f 3"], device: torch.device) -> None:
+        """Cells for pairs that are listed up to ``margin``, in fractions of each box."""
+        self.margin = margin
+        counts = np.maximum(1, np.floor((1.0 + 2.0 * margin) / margin)).astype(np.int64)
+        c = counts + 2
+        strides = np.stack([c[:, 1] * c[:, 2], c[:, 2], np.ones_like(c[:, 0])], axis=1)
+        ends = np.cumsum(c.prod(axis=1))
+        around = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
+        self.n_cells = int(ends[-1])
+        scale = counts / (1.0 + 2.0 * margin)
+        self._columns = [
+            torch.as_tensor(a, device=device)
+            for a in (margin, scale, counts - 1, strides, ends - c.prod(axis=1))
+        ]
+        self.around = torch.as_tensor(strides @ around.T, device=device)
+        """What to add to a cell for those around, (f, 27)."""
+
+    def cells(
+        self, fractions: Float64[Tensor, "q 3"], frame: Int64[Tensor, "q"]
+    ) -> Int64[Tensor, "q"]:
+        """Cell of each point."""
+        margin, scale, most, strides, first = (c[frame] for c in self._columns)
+        cell = torch.floor((fractions + margin) * scale).long().clamp(min=0).minimum(most) + 1
+        return (cell * strides).sum(-1) + first
 
 
 def _search(
-    fractions: Float64[Tensor, "q 3"],
-    margin: Float64[np.ndarray, "3"],
-    wrapped: Float64[Tensor, "n 3"],
-    sources: Int64[Tensor, "g"],
-    shifts: Float64[Tensor, "g 3"],
+    cell: Int64[Tensor, "q"],
+    grid: _Grid,
+    frame: Int64[Tensor, "q"],
+    points: Float32[Tensor, "q 3"],
+    owner: Int32[Tensor, "q"],
     reach: float,
     tables: PairTables,
 ) -> Int32[Tensor, "n k"]:
     """The matrix of neighbours."""
-    n, device = len(wrapped), wrapped.device
-    points = torch.cat([wrapped, wrapped[sources] + shifts]).float()
-    nowhere = len(points)
+    n, device, nowhere = len(tables.types), points.device, len(points)
     points = torch.cat([points, torch.full_like(points[:1], FAR_AWAY)])
-    cell, around, n_cells = _cells(fractions, margin)
     order = torch.argsort(cell, stable=True)
-    sizes = torch.bincount(cell, minlength=n_cells)
+    sizes = torch.bincount(cell, minlength=grid.n_cells)
     starts = torch.cumsum(sizes, 0) - sizes
     room = int(sizes.max())
-    members = torch.full((n_cells, room), nowhere, dtype=torch.int64, device=device)
+    members = torch.full((grid.n_cells, room), nowhere, dtype=torch.int32, device=device)
     sorted_cells = cell[order]
-    members[sorted_cells, torch.arange(nowhere, device=device) - starts[sorted_cells]] = order
-    owner = torch.cat([torch.arange(n, device=device), sources]).int()
+    places = torch.arange(nowhere, device=device) - starts[sorted_cells]
+    members[sorted_cells, places] = order.int()
     batch = max(1, CANDIDATES_AT_ONCE[device.type] // (27 * room))
+    near_by, allowed = fused(_near, n, device), fused(_not_excluded, n, device)
     found, counts = [], []
     for lo in range(0, n, batch):
         hi = min(lo + batch, n)
-        candidates = members[cell[lo:hi, None] + around].reshape(hi - lo, -1)
-        apart = points[candidates] - points[lo:hi, None]
-        near = (apart * apart).sum(-1) < (reach + ROUNDED) ** 2
+        around = cell[lo:hi, None] + grid.around[frame[lo:hi]]
+        near = near_by(points, points[lo:hi], members, around, (reach + ROUNDED) ** 2)
         row, column = near.nonzero(as_tuple=True)
-        chosen = candidates[row, column]
-        kept = _not_excluded(tables.excluded[lo:hi], row, owner[chosen])
+        chosen = members[around[row, column // room], column % room]
+        kept = allowed(tables.excluded[lo:hi], row, owner[chosen])
         row, chosen = row[kept], chosen[kept]
-        found.append((row + lo, chosen.int()))
+        found.append((row + lo, chosen))
         counts.append(torch.bincount(row, minlength=hi - lo))
     count = torch.cat(counts)
-    width = -(-int(count.max()) // 16) * 16  # few different shapes
-    rows = torch.full((n, max(width, 16)), nowhere, dtype=torch.int32, device=device)
+    rows = torch.full((n, max(1, int(count.max()))), nowhere, dtype=torch.int32, device=device)
     first = torch.cumsum(count, 0) - count
     begun = 0
     for row, chosen in found:
@@ -182,6 +231,19 @@ def _search(
         rows[row, at - first[row]] = chosen
         begun += len(row)
     return rows
+
+
+def _near(
+    points: Float32[Tensor, "p 3"],
+    own: Float32[Tensor, "b 3"],
+    members: Int32[Tensor, "c m"],
+    around: Int64[Tensor, "b 27"],
+    square: float,
+) -> Tensor:
+    """Which of the points in cells around are near, (b, 27 m)."""
+    candidates = members[around].flatten(1)
+    apart = points[candidates] - own[:, None]
+    return (apart * apart).sum(-1) < square
 
 
 def _not_excluded(
@@ -212,17 +274,20 @@ class Parameters:
 
 def _batches(lists: Neighbours) -> list[tuple[int, int]]:
     n, width = lists.rows.shape
-    batch = max(1, PAIRS_AT_ONCE[lists.rows.device.type] // width)
+    most = PAIRS_AT_ONCE[lists.rows.device.type]
+    if fused(_pushed, n, lists.rows.device) is not _pushed:
+        most *= 16  # nothing is written out on the way
+    batch = max(1, most // width)
     return [(lo, min(lo + batch, n)) for lo in range(0, n, batch)]
 
 
 def _apart(
-    points: Float64[Tensor, "q 3"], rows: Int32[Tensor, "b k"], lo: int
+    points: Float64[Tensor, "q 3"], own: Float64[Tensor, "b 3"], rows: Int32[Tensor, "b k"]
 ) -> list[Float32[Tensor, "b k"]]:
     """Components of the vectors from neighbours to atoms, in single precision."""
-    flat, hi = rows.reshape(-1), lo + len(rows)
+    flat = rows.reshape(-1)
     return [
-        (points[lo:hi, c, None] - points[:, c].index_select(0, flat).view(rows.shape)).float()
+        (own[:, c, None] - points[:, c].index_select(0, flat).view(rows.shape)).float()
         for c in range(3)
     ]
 
@@ -232,35 +297,55 @@ def pair_forces(
     lists: Neighbours,
     tables: PairTables,
     how: Parameters,
-    box: Float64[Tensor, "3 3"],
+    box: Float64[Tensor, "f 3 3"],
 ) -> Float64[Tensor, "n 3"]:
     """Forces of Lennard-Jones and Coulomb on all atoms, kJ/mol/nm."""
     points = lists.points(x)
     charges = tables.charges[lists.owners()] if how.charged else None
     columns = [c.contiguous() for c in how.table.unbind(-1)]
-    found = []
-    for lo, hi in _batches(lists):
-        rows, kinds = lists.rows[lo:hi], lists.kinds[lo:hi].reshape(-1)
-        d = _apart(points, rows, lo)
-        c12, c6, least = (c.index_select(0, kinds).view_as(rows) for c in columns[:3])
-        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-        square = torch.maximum(r2, least)
-        r4 = square * square
-        r6 = r4 * square
-        if how.soft:
-            r6 = r6 + columns[3].index_select(0, kinds).view_as(rows)
-        inverse6 = 1.0 / r6
-        slope = (c12 * inverse6 - c6) * inverse6 * (r4 * inverse6)
-        if charges is not None:
-            product = charges[lo:hi, None] * how.scale
-            product = product * charges.index_select(0, rows.reshape(-1)).view_as(rows)
-            slope = slope + product * (torch.rsqrt(square) / square - how.field)
-        slope = torch.where(r2 < how.cutoff**2, slope, 0.0)
-        found.append(torch.stack([(slope * c).sum(-1) for c in d], dim=-1).double())
+    pushed = fused(_pushed, len(x), x.device)
+    found = [
+        pushed(
+            points, points[lo:hi], lists.rows[lo:hi], lists.kinds[lo:hi], columns,
+            None if charges is None else (charges, how.scale * charges[lo:hi, None]),
+            how.soft, how.cutoff**2, how.field,
+        )
+        for lo, hi in _batches(lists)
+    ]  # fmt: skip
     forces = torch.cat(found)
     if charges is not None and len(tables.excluded_pairs):
         _add_excluded(forces, x, tables, how, box)
     return forces
+
+
+def _pushed(
+    points: Float64[Tensor, "q 3"],
+    own: Float64[Tensor, "b 3"],
+    rows: Int32[Tensor, "b k"],
+    kinds: Int32[Tensor, "b k"],
+    columns: list[Tensor],
+    charges: tuple[Tensor, Tensor] | None,
+    soft: bool,
+    square_cutoff: float,
+    field: float,
+) -> Float64[Tensor, "b 3"]:
+    """Forces on some atoms."""
+    flat = kinds.reshape(-1)
+    d = _apart(points, own, rows)
+    c12, c6, least = (c.index_select(0, flat).view_as(rows) for c in columns[:3])
+    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    square = torch.maximum(r2, least)
+    r4 = square * square
+    r6 = r4 * square
+    if soft:
+        r6 = r6 + columns[3].index_select(0, flat).view_as(rows)
+    inverse6 = 1.0 / r6
+    slope = (c12 * inverse6 - c6) * inverse6 * (r4 * inverse6)
+    if charges is not None:
+        product = charges[1] * charges[0].index_select(0, rows.reshape(-1)).view_as(rows)
+        slope = slope + product * (torch.rsqrt(square) / square - field)
+    slope = torch.where(r2 < square_cutoff, slope, 0.0)
+    return torch.stack([(slope * c).sum(-1) for c in d], dim=-1).double()
 
 
 def _add_excluded(
@@ -268,11 +353,11 @@ def _add_excluded(
     x: Float64[Tensor, "n 3"],
     tables: PairTables,
     how: Parameters,
-    box: Float64[Tensor, "3 3"],
+    box: Float64[Tensor, "f 3 3"],
 ) -> None:
     """What the reaction field does to excluded pairs."""
     i, j = tables.excluded_pairs.unbind(-1)
-    d = minimum_image(x[i] - x[j], box)
+    d = _image(x[i] - x[j], box)
     product = tables.charges[i].double() * tables.charges[j] * (how.scale * how.field)
     inside = (d * d).sum(-1) < how.cutoff**2
     push = -torch.where(inside, product, 0.0)[:, None] * d
@@ -288,7 +373,7 @@ def pair_energies(
     cutoff: float,
     k_field: float,
     c_field: float,
-    box: Float64[Tensor, "3 3"],
+    box: Float64[Tensor, "f 3 3"],
 ) -> Float64[Tensor, "n 4"]:
     """Half of the energy of every pair to each of its atoms, as ``mechanics.pairs.pair_energies``.
 
@@ -300,7 +385,7 @@ def pair_energies(
         cutoff: nm.
         k_field: constant of the reaction field, nm^-3.
         c_field: the other, nm^-1.
-        box: lattice vectors as rows, nm.
+        box: lattice vectors of each box as rows, nm.
 
     Returns:
         Lennard-Jones and Coulomb with atoms of the same molecule, then both with others.
@@ -308,30 +393,56 @@ def pair_energies(
     points, owners = lists.points(x), lists.owners()
     molecules, charges = tables.molecules[owners], tables.charges[owners]
     columns = [c.contiguous() for c in table.unbind(-1)]
-    found = []
-    for lo, hi in _batches(lists):
-        rows, kinds = lists.rows[lo:hi], lists.kinds[lo:hi].reshape(-1)
-        flat = rows.reshape(-1)
-        d = _apart(points, rows, lo)
-        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-        c12, c6, end = (c.index_select(0, kinds).view_as(rows) for c in columns)
-        inverse2 = 1.0 / r2.clamp(min=float(TINY))
-        inverse6 = inverse2 * inverse2 * inverse2
-        inside = r2 < cutoff**2
-        lj = torch.where(inside, (c12 * inverse6 - c6) * inverse6 - end, 0.0)
-        product = charges[lo:hi, None] * charges.index_select(0, flat).view_as(rows)
-        coulomb = product * (torch.sqrt(inverse2) + k_field * r2 - c_field)
-        coulomb = torch.where(inside, coulomb, 0.0)
-        same = molecules[lo:hi, None] == molecules.index_select(0, flat).view_as(rows)
-        parts = [torch.where(same == own, e, 0.0).sum(-1) for own in (True, False)
-                 for e in (lj, coulomb)]  # fmt: skip
-        found.append(0.5 * torch.stack(parts, dim=-1).double())
+    halves = fused(_halves, len(x), x.device)
+    found = [
+        halves(
+            points, points[lo:hi], lists.rows[lo:hi], lists.kinds[lo:hi], columns,
+            (charges, charges[lo:hi, None]), (molecules, molecules[lo:hi, None]), cutoff**2,
+            k_field, c_field,
+        )
+        for lo, hi in _batches(lists)
+    ]  # fmt: skip
     energies = torch.cat(found)
     own = tables.charges.double()
     energies[:, 1] -= 0.5 * c_field * own * own  # each charge with itself
     if len(tables.excluded_pairs):
         i, j = tables.excluded_pairs.unbind(-1)
-        r2 = minimum_image(x[i] - x[j], box).square().sum(-1)
+        r2 = _image(x[i] - x[j], box).square().sum(-1)
         half = torch.where(r2 < cutoff**2, 0.5 * own[i] * own[j] * (k_field * r2 - c_field), 0.0)
         energies[:, 1].index_add_(0, torch.cat([i, j]), torch.cat([half, half]))
     return energies
+
+
+def _halves(
+    points: Float64[Tensor, "q 3"],
+    own: Float64[Tensor, "b 3"],
+    rows: Int32[Tensor, "b k"],
+    kinds: Int32[Tensor, "b k"],
+    columns: list[Tensor],
+    charges: tuple[Tensor, Tensor],
+    molecules: tuple[Tensor, Tensor],
+    square_cutoff: float,
+    k_field: float,
+    c_field: float,
+) -> Float64[Tensor, "b 4"]:
+    """Energies of some atoms, half of each pair's."""
+    flat, kind = rows.reshape(-1), kinds.reshape(-1)
+    d = _apart(points, own, rows)
+    r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
+    c12, c6, end = (c.index_select(0, kind).view_as(rows) for c in columns)
+    inverse2 = 1.0 / r2.clamp(min=float(TINY))
+    inverse6 = inverse2 * inverse2 * inverse2
+    inside = r2 < square_cutoff
+    lj = torch.where(inside, (c12 * inverse6 - c6) * inverse6 - end, 0.0)
+    product = charges[1] * charges[0].index_select(0, flat).view_as(rows)
+    coulomb = product * (torch.sqrt(inverse2) + k_field * r2 - c_field)
+    coulomb = torch.where(inside, coulomb, 0.0)
+    same = molecules[1] == molecules[0].index_select(0, flat).view_as(rows)
+    parts = [torch.where(same == inner, e, 0.0).sum(-1) for inner in (True, False)
+             for e in (lj, coulomb)]  # fmt: skip
+    return 0.5 * torch.stack(parts, dim=-1).double()
+
+
+def _image(d: Float64[Tensor, "p 3"], boxes: Float64[Tensor, "f 3 3"]) -> Float64[Tensor, "p 3"]:
+    """Shortest images of vectors, as many in each box, box after box."""
+    return minimum_image(d.view(len(boxes), -1, 3), boxes[:, None]).reshape(-1, 3)

@@ -9,7 +9,10 @@ for in the steps that follow.
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +21,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from deepbackmap.blocks.handedness import Handedness, split_by_hands
-from deepbackmap.blocks.index import build_bead_frames, build_blocks, near_beads, whole_beads
+from deepbackmap.blocks.index import (
+    Blocks,
+    NearBeads,
+    build_bead_frames,
+    build_blocks,
+    joined_frames,
+    near_beads,
+    whole_beads,
+)
 from deepbackmap.blocks.order import colours
 from deepbackmap.blocks.plan import build_plan
 from deepbackmap.errors import InputError
@@ -26,6 +37,7 @@ from deepbackmap.geometry.counter_random import hash_counters, uniform
 from deepbackmap.geometry.frame_noise import Turn, turn_of
 from deepbackmap.geometry.parts import PART, give_back
 from deepbackmap.mapping import SystemMapping
+from deepbackmap.mechanics.gather import Gathering, copies_of, frames_at_once
 from deepbackmap.mechanics.settle import Settled
 from deepbackmap.methods.base import Model, Progress
 from deepbackmap.methods.options import correlation_time
@@ -40,6 +52,7 @@ from deepbackmap.methods.points.generator import (
 from deepbackmap.methods.points.options import PointModelOptions, PointSamplingOptions
 from deepbackmap.methods.points.pairs import MARGIN, find_pairs
 from deepbackmap.methods.points.slots import (
+    PointTables,
     TypeTable,
     bead_signs,
     build_point_tables,
@@ -72,14 +85,41 @@ def triples(steps: int) -> list[tuple[float, float, float]]:
     return list(zip([0.0, *angles], angles, angles[1:], strict=False))
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """One frame on the way."""
+ROWS_OF_A_CARD = 16
+"""Times ``batch`` blocks in one call of the network on a card."""
+BEADS_AT_ONCE = {"cpu": 128, "cuda": 4096}
+"""Whose pairs of atoms are looked for together."""
 
-    scene: Scene
-    neighbours: Int64[Tensor, "nb k"]
+
+@dataclass(frozen=True)
+class _System:
+    """Tables of one frame, or of several as if they were one."""
+
+    blocks: Blocks
+    tables: PointTables
+    copies: int
+
+
+@dataclass(frozen=True)
+class _Beads:
+    """One frame that is to be drawn."""
+
+    beads: Structure
     turn: Turn
     """Its random numbers."""
+    near: Iterable[NearBeads]
+    report: Progress
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One frame on the way, or several."""
+
+    system: _System
+    scene: Scene
+    neighbours: Int64[Tensor, "nb k"]
+    turns: list[Turn]
+    """The random numbers of each."""
     width: float
     """How far beads are off those that atoms can have, nm."""
 
@@ -113,13 +153,21 @@ class PointSampler:
         self.points, vocabulary = spec.options.points, spec.options.slots()
         self.spec, self.mapping, self.options = spec, mapping, options
         self.device = torch.device(device)
+        self._rows = options.batch * (1 if self.device.type == "cpu" else ROWS_OF_A_CARD)
         # What follows is made once a molecule type and depends on hands.
         split = split_by_hands(mapping, handedness)
         self._split, self._handedness = split, handedness
         plan = build_plan(split, spec.atom_types, spec.bead_types)
-        self.blocks = build_blocks(plan, split, self.device)
         names = name_kinds(split, plan, self.points, bead_signs(split, handedness))
-        self.tables = build_point_tables(split, self.blocks, names, vocabulary, self.points)
+
+        def system(copies: int) -> _System:
+            several = copies_of(split, copies)
+            blocks = build_blocks(plan, several, self.device)
+            tables = build_point_tables(several, blocks, names, vocabulary, self.points)
+            return _System(blocks, tables, copies)
+
+        self._systems = functools.cache(system)
+        self.blocks, self.tables = system(1).blocks, system(1).tables
         self.generator = model.generator.to(self.device).eval()
         self.temperature = options.temperature or spec.temperature
         self.heat = math.sqrt(self.temperature / spec.temperature)
@@ -127,11 +175,26 @@ class PointSampler:
         known = spec.temperatures or (spec.temperature,)
         told = min(max(self.temperature, min(known)), max(known))
         self.told_heat = math.sqrt(told / spec.temperature)
+        self.gathering = Gathering()
         self.last_steps = LastSteps(
-            mapping, options, self.temperature, rigid=spec.rigid, device=self.device
-        )
+            mapping, options, self.temperature, rigid=spec.rigid, device=self.device,
+            gathering=self.gathering,
+        )  # fmt: skip
         self._distances = BeadDistances(mapping, spec.bead_distances)
-        self.settled: Settled | None = None
+        self._own = threading.local()
+
+    @property
+    def settled(self) -> Settled | None:
+        """What the last steps of the frame that this thread sampled last came to."""
+        return getattr(self._own, "settled", None)
+
+    @property
+    def at_once(self) -> int:
+        """How many frames are worth being sampled at once, by a thread each."""
+        if self.device.type == "cpu" or self.options.sweeps:
+            return 1
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return frames_at_once(self.tables.n_atoms, memory)
 
     @property
     def placements(self) -> int:
@@ -158,11 +221,15 @@ class PointSampler:
             )
         self.last_steps.check_box(beads, frame)
         report = progress or (lambda n: None)
-        self.settled = self.last_steps.until_right(
-            lambda near, attempt, width: self._drawn(near, frame + attempt * ANEW, width, report),
-            self._any_wrong, beads, frame, placed_for=self._width_of(beads),
-        )  # fmt: skip
-        return Structure(positions=self.settled.positions, box=beads.box, time=beads.time)
+        with self.gathering.working():
+            settled = self.last_steps.until_right(
+                lambda near, attempt, width: self._drawn(
+                    near, frame + attempt * ANEW, width, report
+                ),
+                self._any_wrong, beads, frame, placed_for=self._width_of(beads),
+            )  # fmt: skip
+        self._own.settled = settled
+        return Structure(positions=settled.positions, box=beads.box, time=beads.time)
 
     def _width_of(self, beads: Structure) -> float | None:
         """Width (nm) to place atoms for at first: none, or the usual one for beads farther apart
@@ -178,45 +245,83 @@ class PointSampler:
     def _drawn(self, beads: Structure, frame: int, width: float, report: Progress) -> np.ndarray:
         """Positions (n, 3) as the network draws them, nm, on beads that are off by a width. Who is
         near whom is the most of what a large box holds, and is gone when they are returned."""
-        whole = torch.as_tensor(
-            whole_beads(beads.positions, beads.box, self.mapping), device=self.device
-        )
-        at = self._look(beads, frame, width)
+        turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
+        near = near_beads(beads.positions, beads.box, self.spec.bead_cutoff)
+        if self.at_once == 1:
+            return self._drawn_together([_Beads(beads, turn, near, report)], width)[0]
+        found: np.ndarray = self.gathering.ask(
+            ("drawn", width), lambda frames: self._drawn_together(frames, width),
+            _Beads(beads, turn, list(near), report),
+        )  # fmt: skip
+        return found
+
+    def _drawn_together(self, frames: list[_Beads], width: float) -> list[np.ndarray]:
+        """The positions of some frames."""
+        at = self._look(frames, width)
+
+        def report(placed: int) -> None:
+            for f in frames:
+                f.report(placed // len(frames))
+
         states = self._flow(at, report)
         for sweep in range(1, 1 + self.options.sweeps):
-            states = self._sweep(at, states, sweep, report)
-        relative = self.generator.spread(states, self.tables, at.scene.rotation)[:-1]
+            states = self._sweep(at, states, sweep, frames[0].report)
+        tables = at.system.tables
+        relative = self.generator.spread(states, tables, at.scene.rotation)[:-1].double()
         del at, states
+        whole = np.concatenate(
+            [whole_beads(f.beads.positions, f.beads.box, self.mapping) for f in frames]
+        )
         if len(whole) > PART:
             give_back()
-        return (whole[self.tables.atom_owner[:-1]] + relative.double()).cpu().numpy()
+        there = torch.as_tensor(whole, device=self.device)[tables.atom_owner[:-1]]
+        return np.split((there + relative).cpu().numpy(), len(frames))
 
-    def _look(self, beads: Structure, frame: int, width: float) -> _Frame:
+    def _look(self, frames: list[_Beads], width: float) -> _Frame:
         """Frames of the blocks, and which atoms may meet."""
-        spec, tables = self.spec, self.tables
-        reach = spec.bead_cutoff
-        frames = mirrored_frames(
-            build_bead_frames(
-                beads.positions, beads.box, self.blocks, self._split,
-                cutoff=reach if self.options.sweeps else None, plane=True,  # colours need them all
-            ),
-            tables.hand,
+        spec, system = self.spec, self._systems(len(frames))
+        tables = system.tables
+        reach = spec.bead_cutoff if self.options.sweeps else None  # colours need them all
+        beads = joined_frames(
+            [
+                build_bead_frames(
+                    f.beads.positions, f.beads.box, self.blocks, self._split, cutoff=reach,
+                    plane=True,
+                )
+                for f in frames
+            ]
         )  # fmt: skip
+        beads = mirrored_frames(beads, tables.hand)
+        near = (
+            part.moved(k * self.tables.n_beads) for k, f in enumerate(frames) for part in f.near
+        )
         pairs = find_pairs(
-            tables, self.blocks, near_beads(beads.positions, beads.box, reach), frames.whole[0],
-            self.generator.means(tables, frames.rotation[0]), self.points.cutoff + MARGIN,
-            len(spec.atom_types),
+            tables, system.blocks, near, beads.whole[0],
+            self.generator.means(tables, beads.rotation[0]), self.points.cutoff + MARGIN,
+            len(spec.atom_types), BEADS_AT_ONCE[self.device.type],
         )  # fmt: skip
-        turn = turn_of(frame, beads.time, correlation_time(self.options.noise))
-        return _Frame(make_scene(frames, pairs), frames.neighbours[0], turn, width)
+        scene = make_scene(beads, pairs)
+        return _Frame(system, scene, beads.neighbours[0], [f.turn for f in frames], width)
 
     def _noise(
         self, bead_type: str, table: TypeTable, at: _Frame, sweep: int
     ) -> Float[Tensor, "b d"]:
         flow = self.generator.flow(bead_type)
-        name = hash_counters(self.options.seed, at.turn.number, sweep, _NOISE, table.beads)
-        noise = flow.noise(self.heat, at.width) * at.turn.normal(name, flow.mean.shape[1])
+        normal = []
+        for k, turn in enumerate(at.turns):
+            beads = table.beads if len(at.turns) == 1 else self._beads_of(table, k)
+            name = hash_counters(self.options.seed, turn.number, sweep, _NOISE, beads)
+            normal.append(turn.normal(name, flow.mean.shape[1]))
+        noise = flow.noise(self.heat, at.width) * torch.cat(normal)
         return noise * (flow.unscale[table.variant] > 0)
+
+    def _beads_of(self, table: TypeTable, frame: int) -> Int64[Tensor, "b"]:
+        """Of one of some frames, by their numbers in it; rows are in the order of the beads."""
+        n = self.tables.n_beads
+        first, last = torch.searchsorted(
+            table.beads, table.beads.new_tensor([frame * n, (frame + 1) * n])
+        ).tolist()
+        return table.beads[first:last] - frame * n
 
     def _ends(
         self, at: _Frame, bead_type: str, table: TypeTable, noisy: Tensor, angle: float,
@@ -225,10 +330,10 @@ class PointSampler:
         """Expected ends of the paths of some blocks, a batch at a time."""
         flow = self.generator.flow(bead_type)
         found = []
-        for rows in torch.arange(len(noisy), device=self.device).split(self.options.batch):
+        for rows in torch.arange(len(noisy), device=self.device).split(self._rows):
             part = select(table, rows)
             fixed, seen = self.generator.observe(
-                bead_type, positions, own[rows], part, self.tables, at.scene, self.told_heat,
+                bead_type, positions, own[rows], part, at.system.tables, at.scene, self.told_heat,
                 settled, at.width,
             )  # fmt: skip
             full, heat, width = (
@@ -240,7 +345,7 @@ class PointSampler:
 
     def _flow(self, at: _Frame, report: Progress) -> dict[str, Tensor]:
         """All blocks along their paths together."""
-        tables = self.tables
+        tables = at.system.tables
         states = {t: self._noise(t, table, at, 0) for t, table in tables.types.items()}
         before: dict[str, Tensor] = {}
         for angles in triples(self.options.steps):
@@ -261,7 +366,7 @@ class PointSampler:
         """Every block placed anew, those of one colour at a time."""
         tables, generator = self.tables, self.generator
         index = torch.arange(tables.n_beads, device=self.device)
-        name = hash_counters(self.options.seed, at.turn.number, sweep, _COLOUR, index)
+        name = hash_counters(self.options.seed, at.turns[0].number, sweep, _COLOUR, index)
         colour = colours(at.neighbours, uniform(name, 1).squeeze(-1))
         positions = generator.spread(states, tables, at.scene.rotation)
         states = {t: u.clone() for t, u in states.items()}
