@@ -97,7 +97,8 @@ def test_the_record_says_how_it_was_made(melt, tmp_path):
     assert record["summary"]["atoms"] == 150
     assert record["summary"]["figures"]["beads"]["largest"] == summary.figures.beads.largest
     assert record["options"]["frames"] == ":1"
-    assert record["versions"]["torch"] == torch.__version__
+    # the installed package may leave out for which card it was built
+    assert torch.__version__.startswith(record["versions"]["torch"])
     assert record["input"]["beads"]["sha256"] == file_hash(melt / "cg.gro")
     assert (record["seed"], record["device"], record["engine"]) == (3, "cpu", None)
     assert summary.figures.hands.known == 6

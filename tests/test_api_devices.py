@@ -21,7 +21,8 @@ def test_the_processor_is_asked():
     if not info.exists():
         pytest.skip("not a system that lists the instructions of its processor")
     flags = info.read_text().split()
-    has = any(f in flags for f in ("avx512_bf16", "amx_bf16"))
+    asked = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    has = any(f in flags and hasattr(torch.cpu, name) for f, name in asked.items())
     assert choose_precision("auto", CPU) == ("bf16-mixed" if has else "32-true")
 
 
@@ -37,9 +38,17 @@ def test_the_processor_is_asked():
 )
 def test_processors_with_and_without(monkeypatch, capability, bf16, amx, expected):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     assert choose_precision("auto", CPU) == expected
+
+
+def test_a_library_that_cannot_be_asked_means_no(monkeypatch):
+    """PyTorch 2.4 has neither question."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision("auto", CPU) == "32-true"
 
 
 @pytest.mark.parametrize(

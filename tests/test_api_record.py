@@ -45,7 +45,7 @@ def test_what_ran_is_named(tmp_path):
     assert found["program"].startswith("deepbackmap ")
     assert found["versions"]["OpenMM"] == found["engine"]["version"]
     assert openmm.version.short_version.startswith(found["engine"]["version"].rsplit(".", 1)[0])
-    assert found["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(found["versions"]["torch"])  # without its build, perhaps
     assert (found["seed"], found["threads"], found["device"]) == (3, 2, "cuda")
     assert (found["options"], found["summary"], found["extra"]) == (
         {"steps": 10}, {"frames": 1}, [1]

@@ -34,6 +34,15 @@ training:
   average: 0.9
   validate_every: 4
 """
+POINTS = (
+    CONFIG.partition("training:")[0]
+    .replace("tiny", "points")
+    .replace("data:", 'data:\n  dynamics: ""')
+    + """points: {radial: 5}
+network: {width: 16, channels: 2}
+training: {iterations: 4, batch: 16, log_every: 1, validate_every: 2, frames: 2}
+"""
+)
 VERBS = ("map", "train", "backmap", "demo", "models", "data")
 PROGRAM = [sys.executable, "-c", "from deepbackmap.cli.main import run; run()"]
 
@@ -199,6 +208,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     refused = command("train", melt / "train.yaml", "--run", parts)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "checkpoint.pt: expected a readable checkpoint" in refused.err
+
+
+@pytest.mark.parametrize("method", ["voxel", "points"])
+def test_two_trainings_write_the_same_bytes(method, melt, tmp_path):
+    """Processes of their own, another folder, another hash of strings: one model file."""
+    (melt / "points.yaml").write_text(POINTS)
+    config = {"voxel": "train.yaml", "points": "points.yaml"}[method]
+    folders = [tmp_path / "one", tmp_path / "another"]
+    runs = [start(["train", config, "--device", "cpu", "-q", "--run", f], melt) for f in folders]
+    for process in runs:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    first, second = ((f / "model.safetensors").read_bytes() for f in folders)
+    assert first == second
+    spec = read_spec(folders[0] / "model.safetensors")
+    assert (spec.method, spec.provenance["iteration"]) == (method, 4)
 
 
 def test_a_run_begins_with_the_weights_of_a_model(melt, tmp_path):

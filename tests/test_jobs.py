@@ -173,6 +173,20 @@ def test_a_journal_that_was_cut_anywhere_or_damaged_is_read_as_far_as_it_is_whol
             assert len(good) >= (at - head) // size
 
 
+@pytest.mark.parametrize("bit", [0, 1, 4, 7, 9, 40, 63])
+def test_a_damaged_number_of_a_frame_puts_no_result_in_its_place(tmp_path, bit):
+    data = bytearray(filled(tmp_path / "out.xtc").read_bytes())
+    head = data.index(b"\n", data.index(b"\n") + 1) + 1
+    size = (len(data) - head) // 5
+    data[head + 2 * size + bit // 8] ^= 1 << bit % 8
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    with path.open("r+b") as file:
+        journal = Journal(file, head)
+        assert len(journal) == 2
+        assert [journal.read(k).time for k in (0, 1)] == [0.0, 1.0]
+
+
 def test_other_options_are_refused_and_named(tmp_path):
     out = tmp_path / "out.xtc"
     filled(out)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import dask
 import dask_jobqueue  # noqa: F401 (its defaults, before they are changed)
@@ -23,7 +24,10 @@ from job_tasks import Shake, jobs
 
 FRAMES, WORKERS = 24, 3
 ENTRY = 1200
-"""Bytes of a frame in a journal, at least."""
+"""Bytes of a frame of small systems in a journal, at least."""
+SPS = Path(os.environ.get("DEEPBACKMAP_DATA", Path(__file__).parents[2] / "shared/data")) / "sps"
+REAL, REAL_ENTRY = 9, 5832 * 24
+"""Frames of the reference data, and bytes of one in a journal, at least."""
 RUN = "import sys; sys.path[:] = {path!r}; from deepbackmap.cli.main import run; run()"
 
 
@@ -135,13 +139,13 @@ def shake(folder, output, _, scheduler, *more):
     )  # fmt: skip
 
 
-def calamity(machines, folder, seed, run, expected):
+def calamity(machines, folder, seed, run, expected, frames=FRAMES, entry=ENTRY):
     """A run whose client is killed when some frames are done, and one of whose workers is killed at
     some moment before or after."""
     rng, output = random.Random(seed), f"out{seed}.xtc"
     machines.fill()
     journal = journal_of(folder / output)
-    enough, worker_too = ENTRY * rng.randrange(1, FRAMES - 4), rng.random() < 0.5
+    enough, worker_too = entry * rng.randrange(1, frames - 4), rng.random() < 0.5
     client = run(folder, output, "--scheduler", str(machines.file), "--resume")
     while client.poll() is None and not (journal.exists() and journal.stat().st_size > enough):
         time.sleep(0.01)
@@ -174,6 +178,30 @@ def test_killed_workers_and_clients_change_no_byte(machines, tmp_path, seed):
 def test_backmapping_twenty_times(machines, melt, backmapped):
     killed = sum(calamity(machines, melt, seed, run, backmapped) for seed in range(100, 120))
     assert killed > 10  # or the runs were too short to be killed
+
+
+def run_real(folder, output, *more):
+    """Frames of 5 832 atoms by the default model, with its last steps."""
+    words = ["backmap", SPS / "cg.gro", SPS / "test_568K_cg.xtc", "-p", SPS / "topol.top"]
+    words += ["--frames", f":{REAL}", "-q", "--device", "cpu", "-o", output, *more]
+    program = RUN.format(path=[p for p in sys.path if p])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, words)], cwd=folder, env=environment(),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_backmapping_real_frames_twenty_times(machines, tmp_path):
+    if not (SPS / "test_568K_cg.xtc").exists():
+        pytest.skip(f"{SPS} is absent")
+    assert run_real(tmp_path, "serial.xtc").wait(timeout=600) == 0
+    expected = (tmp_path / "serial.xtc").read_bytes()
+    killed = sum(
+        calamity(machines, tmp_path, seed, run_real, expected, REAL, REAL_ENTRY)
+        for seed in range(200, 220)
+    )
+    assert killed == 20
 
 
 def made(pool, count):

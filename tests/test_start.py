@@ -99,3 +99,27 @@ assert set(api.__all__) == set(api._MODULES)
 print("imported", *sys.modules)
 """
     imported(program=program)
+
+
+COLLECTED = """
+import gc, sys
+sys.path[:] = {path!r}
+sys.argv = ["deepbackmap", *{words!r}]
+from deepbackmap.cli.main import run
+try:
+    run()
+except SystemExit as end:
+    print("code", end.code)
+print(gc.isenabled(), gc.get_freeze_count() > 50_000)
+"""
+
+
+@pytest.mark.parametrize("verb", ["backmap", "map"])
+def test_garbage_is_collected_again_when_imports_are_done(verb):
+    """What was imported is no longer looked through; what the work leaves is."""
+    words = (verb, "no.gro", "-p", "no.top", "-o", "out.gro", "--mapping", "ps-two-bead")
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTED.format(path=sys.path, words=words)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["code", "2", "True", "True"], done.stderr

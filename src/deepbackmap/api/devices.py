@@ -7,6 +7,8 @@ import torch
 from deepbackmap.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda")
+_ASKED = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+"""What PyTorch is asked about the processor; versions that cannot say count as no."""
 
 
 def choose_precision(name: str, device: torch.device) -> str:
@@ -31,7 +33,7 @@ def _has_bf16(device: torch.device) -> bool:
     known = torch.backends.cpu.get_cpu_capability()
     if not known.startswith("AVX512"):
         return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return any(getattr(torch.cpu, name, bool)() for name in _ASKED)
 
 
 def choose_device(name: str) -> torch.device:

@@ -67,7 +67,7 @@ class Journal(NoJournal):
         while self._end + _HEAD.size <= size:
             file.seek(self._end)
             index, length, check = _HEAD.unpack(file.read(_HEAD.size))
-            if self._end + _HEAD.size + length > size or zlib.crc32(file.read(length)) != check:
+            if self._end + _HEAD.size + length > size or _sum(index, file.read(length)) != check:
                 break
             self._places[index] = self._end
             self._end += _HEAD.size + length
@@ -93,13 +93,19 @@ class Journal(NoJournal):
         """
         data = pickle.dumps(result, protocol=5)
         self._file.seek(self._end)
-        self._file.write(_HEAD.pack(index, len(data), zlib.crc32(data)) + data)
+        self._file.write(_HEAD.pack(index, len(data), _sum(index, data)) + data)
         self._file.flush()
         if time.monotonic() - self._synced > SYNC:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
         self._places[index] = self._end
         self._end += _HEAD.size + len(data)
+
+
+def _sum(index: int, data: bytes) -> int:
+    """Checksum of an entry, its index as well: a damaged one would put a result in the place of
+    another frame."""
+    return zlib.crc32(data, zlib.crc32(index.to_bytes(8, "little")))
 
 
 class _Data(pickle.Unpickler):

@@ -56,9 +56,10 @@ class MdanalysisReader(FrameReader):
             if kind in NAMES:
                 self.table = _table(path, NAMES[kind])
                 self.n_particles = self.table.n
-            if kind in FRAMES:
+            # of .tpr MDAnalysis reads frames from 2.10 on, and names ever since
+            if kind in FRAMES and (self.table is None or FRAMES[kind] in _known("_READERS")):
                 given = {} if self.table is None else {"n_atoms": self.n_particles}
-                self._reader = _of("_READERS", FRAMES[kind])(str(path), **given)
+                self._reader = _known("_READERS")[FRAMES[kind]](str(path), **given)
                 self.n_frames = self._reader.n_frames
                 self.n_particles = self._reader.n_atoms
 
@@ -107,16 +108,16 @@ class _quietly:
         ) from error
 
 
-def _of(registry: str, name: str) -> Any:
-    """A reader or parser of MDAnalysis, which is imported when it is needed: it takes seconds."""
+def _known(registry: str) -> Any:
+    """Readers or parsers of MDAnalysis, which is imported when it is needed: it takes seconds."""
     import MDAnalysis as mda
 
-    return getattr(mda, registry)[name]
+    return getattr(mda, registry)
 
 
 def _table(path: Path, parser: str) -> ParticleTable:
     """Names as a topology parser of MDAnalysis finds them."""
-    found = _of("_PARSERS", parser)(str(path)).parse()
+    found = _known("_PARSERS")[parser](str(path)).parse()
     n = found.n_atoms
     residues = found.tt.atoms2residues(np.arange(n))
 
