@@ -610,8 +610,10 @@ class Mechanics:
         be given other pages each time, and these to be cleared."""
         capacity, room = self._capacity
         before = work.lists
-        if before is None or len(before.plain) < clusters * capacity or (
-            len(before.masked) < clusters * room
+        if (
+            before is None
+            or len(before.plain) < clusters * capacity
+            or (len(before.masked) < clusters * room)
         ):
             work.lists = None  # let go before the next ones are made
             clusters_more = clusters + clusters // 64
@@ -652,9 +654,7 @@ class Mechanics:
         self._add_left(work, found)
         lists = work.lists
         assert lists is not None
-        pairs.place(
-            work.state.x, work.state.offsets, lists.places, lists.points, LANES
-        )
+        pairs.place(work.state.x, work.state.offsets, lists.places, lists.points, LANES)
         lj = self._lennard_jones
         c6, c12 = lj.c6.numpy(), lj.c12.numpy()
         end = c12 / self.cutoff**12 - c6 / self.cutoff**6

@@ -292,7 +292,7 @@ def gather(typingctx: Any, array: Any, places: Any) -> Any:
 
 @intrinsic
 def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
-    """Asks for the part of an array about an index, which will be written to, before it is needed."""
+    """Asks for the place of an array that will be written to soon."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
