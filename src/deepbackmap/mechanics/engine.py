@@ -601,7 +601,10 @@ class Mechanics:
                 max(c, m + m // 8 + 8) for m, c in zip(most, self._capacity, strict=True)
             ]
         state.listed[:] = state.x
-        work.lists = steps.Lists(atoms, places, points, types, shifts, *made, slots)
+        plain, masked, masks, starts, counts = made
+        work.lists = steps.Lists(
+            atoms, places, points, types, shifts, plain, masked, masks, starts, counts, slots
+        )
         work.count += 1
         return work.lists
 
