@@ -30,11 +30,12 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation import Beads, Evaluation, Plan, Sample, evaluate_samples, measure
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
-from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping
+from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
 from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.tables import bond_distances
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import make_whole
 
 OCTANE = """
 weights: mass
@@ -60,7 +61,13 @@ residues:
 """
 LIQUIDS = {"octane": ("L49C", 215, OCTANE, ""), "cumene": ("G065", 265, CUMENE, "CAro")}
 """Molecule type, molecules, mapping, and an atom type that gromos54a7 calls C."""
-POLYSTYRENE = {"ps568": 568, "ps313": 313}
+POLYSTYRENE = {
+    "ps568": (568, "ps-two-bead"),
+    "ps313": (313, "ps-two-bead"),
+    "ps568-one": (568, "ps-one-bead"),
+    "ps313-one": (313, "ps-one-bead"),
+}
+"""Temperature, K, and mapping."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +162,17 @@ MUST = ("inverted", "bonds through", "pairs closer", "g(r)", "re-mapped", "small
 
 
 def polystyrene(name: str, root: Path) -> Case:
-    """Two beads a monomer."""
-    folder, kelvin = root / "sps", POLYSTYRENE[name]
-    file = load_mapping("ps-two-bead")
+    """Test frames, mapped."""
+    kelvin, wanted = POLYSTYRENE[name]
+    folder, file = root / "sps", load_mapping(wanted)
     mapping = file.resolve(read_topology(folder / "topol.top"))
-    atoms, beads = (
-        frames(folder / f"{kind}.gro", folder / f"test_{kelvin}K_{kind}.xtc")
-        for kind in ("aa", "cg")
-    )
+    atoms = frames(folder / "aa.gro", folder / f"test_{kelvin}K_aa.xtc")
+    beads = [
+        Structure(
+            map_positions(mapping, make_whole(a.positions, a.box, mapping.topology)), a.box
+        )
+        for a in atoms
+    ]  # fmt: skip
     return Case(name, float(kelvin), file, mapping, atoms, beads, folder / "aa.gro")
 
 

@@ -17,9 +17,9 @@ from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MoleculeMapping, SystemMapping, map_positions
-from deepbackmap.mechanics import bonded, noise
+from deepbackmap.mechanics import bonded, noise, pairs
 from deepbackmap.mechanics.engine import LARGEST_MOVE, Langevin, LostError, Mechanics
-from deepbackmap.mechanics.lanes import LANES, compiled
+from deepbackmap.mechanics.lanes import LANES, WIDTH, compiled
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import BondedTerms, MoleculeType, Structure, Topology
 
@@ -326,6 +326,86 @@ def test_terms_without_a_kernel_are_differentiated(monkeypatch):
     options, names = Langevin(5, 300.0), np.arange(len(x))
     one, other = (e.run(x, beads, box, options, names) for e in (with_kernels, without))
     np.testing.assert_allclose(other.positions, one.positions, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1), (3, 2, 2), (1, 1, 6)])
+@pytest.mark.parametrize("far_every", [1, 3])
+def test_a_box_repeated_has_the_same_forces_and_energies(times, far_every):
+    """Whatever its longest direction is, and where there was too little room for lists at first."""
+    mapping, x, _beads, box = relaxed()
+    shifts = np.array(list(np.ndindex(*times)))
+    topology = mapping.topology
+    many = dataclasses.replace(
+        mapping,
+        topology=dataclasses.replace(topology, blocks=topology.blocks * len(shifts)),
+    )
+    y = (x + (shifts @ box)[:, None]).reshape(-1, 3)
+    large = np.array(times)[:, None] * box
+    small_engine, engine = (Mechanics(m, far_every=far_every) for m in (mapping, many))
+    engine._capacity, engine._candidates = [8, 2], 4
+    beads = [map_positions(m, p) for m, p in ((mapping, x), (many, y))]
+    expected = small_engine.forces(x, beads[0], box)
+    found = engine.forces(y, beads[1], large).reshape(-1, *expected.shape)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected, found.shape), rtol=0, atol=2e-6 * np.abs(expected).max()
+    )
+    assert engine._candidates > 4 and engine._capacity[0] > 8  # the lists were made again
+    once, often = small_engine.energies(x, beads[0], box), engine.energies(y, beads[1], large)
+    for name, energies in once.items():
+        each = often[name].reshape(len(shifts), -1)
+        np.testing.assert_allclose(
+            each, np.broadcast_to(energies, each.shape), rtol=0,
+            atol=1e-5 * max(1.0, np.abs(energies).max()), err_msg=name,
+        )  # fmt: skip
+
+
+def test_lists_have_each_pair_within_reach_once_one_behind_the_other_in_the_same_memory():
+    mapping, x, beads, box = relaxed()
+    engine = Mechanics(mapping)
+    work = engine._work(x, beads, 0.0, box=box)
+    engine._list(work)
+    first = work.lists
+    lists = engine._list(work)
+    assert first is not None
+    for name in ("plain", "masked", "masks"):
+        assert np.shares_memory(getattr(lists, name), getattr(first, name))
+    points = lists.points.reshape(-1, 4)[:, :3]
+    shifts = np.asarray(lists.shifts)
+    for cluster in range(len(lists.counts)):
+        own = np.arange(cluster * WIDTH, (cluster + 1) * WIDTH)
+        own = own[lists.atoms[own] >= 0]
+        rows = [
+            array[start : start + count]
+            for array, start, count in zip(
+                (lists.plain, lists.masked),
+                lists.starts[cluster],
+                lists.counts[cluster].reshape(2, 2).sum(axis=1),
+                strict=True,
+            )
+        ]
+        entries = np.concatenate(rows)
+        listed = set(entries.tolist())
+        assert len(listed) == len(entries)
+        everywhere = points[None] + shifts[:, None]  # image, place
+        apart = np.linalg.norm(everywhere[:, :, None] - points[own], axis=-1).min(axis=-1)
+        images, places = np.nonzero((apart < engine.reach - 1e-5) & (lists.atoms >= 0))
+        assert set((places * 32 + images).tolist()) <= listed
+        images, places = np.nonzero((apart < engine.reach + 1e-5) & (lists.atoms >= 0))
+        assert listed <= set((places * 32 + images).tolist())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clusters_of_a_column_are_found_by_their_heights(seed):
+    rng = np.random.default_rng(seed)
+    heights = np.sort(rng.uniform(0.0, 1.0, 8 * rng.integers(0, 12))).reshape(-1, 8)
+    low, high = np.sort(rng.uniform(-0.5, 1.5, 2))
+    lowest = np.concatenate([[-1.0] * 3, heights[:, :1].ravel(), [-1.0]])
+    start, stop = pairs._between.py_func(lowest, 3, 3 + len(heights), low, high)
+    within = (heights[:, 0] <= high) & (heights[:, -1] >= low)
+    chosen = np.zeros(len(heights), dtype=bool)
+    chosen[start - 3 : stop - 3] = True
+    assert not (within & ~chosen).any()
+    assert (chosen & ~within).sum() <= 1  # its last atom may be below
 
 
 def on_constraints(mapping, x, beads):

@@ -9,7 +9,16 @@ import numba
 import numpy as np
 import pytest
 
-from deepbackmap.mechanics.lanes import LANES, compiled, gather, load, part, store, whole
+from deepbackmap.mechanics.lanes import (
+    LANES,
+    compiled,
+    gather,
+    load,
+    part,
+    prefetch,
+    store,
+    whole,
+)
 
 SOURCE = """
 import numpy as np
@@ -107,3 +116,16 @@ def test_vectors_are_gathered_from_where_their_elements_say():
     _picked(table, places, lower, found)
     np.testing.assert_array_equal(lower, np.floor(places))
     np.testing.assert_array_equal(found, table[np.floor(places).astype(int)])
+
+
+@compiled
+def _asked_for(x, k):
+    prefetch(x, k)
+    x[k] += 1.0
+
+
+@pytest.mark.parametrize("place", [0, 6])
+def test_asking_for_a_place_changes_nothing_else(place):
+    x = np.arange(7.0)
+    _asked_for(x, place)
+    assert x.tolist() == [k + (k == place) for k in range(7)]

@@ -257,7 +257,7 @@ def test_they_follow_the_look_at_the_beads(monkeypatch):
 
 
 def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):
-    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: True)
     found, made = steps_that_were_run(monkeypatch, bead_tolerance=0.0)
     assert found.evaluations == sum(made) == settle.MOST // settle.WINDOW * settle.WINDOW
     assert found.drifting == tuple(settle.WATCHED)
@@ -265,14 +265,14 @@ def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):
 
 @pytest.mark.parametrize(("width", "times"), [(0.02, 1), (0.04, 2)])
 def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
-    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: True)
     monkeypatch.setattr(settle, "MOST", 2 * settle.WINDOW)
     found = settled(melt()[2], bead_tolerance=width)
     assert found.evaluations == times * settle.MOST
 
 
 def test_what_was_placed_for_soft_beads_settles_sooner(monkeypatch):
-    monkeypatch.setattr(settle, "drifts", lambda change: True)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: True)
     monkeypatch.setattr(settle, "HOT", 0.0)
     monkeypatch.setattr(settle, "ENOUGH", settle.WINDOW)
     monkeypatch.setattr(settle, "next_width", lambda width, square: 0.02)
@@ -281,7 +281,7 @@ def test_what_was_placed_for_soft_beads_settles_sooner(monkeypatch):
 
 
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):
-    monkeypatch.setattr(settle, "drifts", lambda change: False)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: False)
     found, _ = steps_that_were_run(monkeypatch, bead_tolerance=0.0)
     assert found.evaluations == settle.FEWEST
     assert found.drifting == ()
@@ -351,11 +351,24 @@ def test_the_fixed_point_of_the_width_is_that_of_noise_and_freedom():
 
 
 def test_drifts_on_hand_values():
+    none = np.zeros(3)
     # mean 1, standard error sqrt(2 / 3) / sqrt(3) with ddof 1: 1 / sqrt(3) = 0.577
-    assert not drifts(np.array([0.0, 1.0, 2.0]))
-    assert drifts(np.array([1.0, 2.0, 3.0]))  # 2 / 0.577 = 3.5
-    assert drifts(np.array([-1.0, -2.0, -3.0]))
-    assert not drifts(np.array([5.0]))  # one molecule says nothing
+    assert not drifts(none, np.array([0.0, 1.0, 2.0]))
+    assert drifts(none, np.array([1.0, 2.0, 3.0]))  # 2 / 0.577 = 3.5
+    assert drifts(none, np.array([-1.0, -2.0, -3.0]))
+    assert not drifts(np.zeros(1), np.array([5.0]))  # one molecule says nothing
+
+
+@pytest.mark.parametrize("molecules", [2_000, 200_000])
+@pytest.mark.parametrize(("part", "expected"), [(0.8, False), (1.3, True)])
+def test_what_is_waited_for_does_not_shrink_with_the_box(part, expected, molecules):
+    """However many molecules show it, less than ``NEGLIGIBLE`` of their spread is none."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(-170.0, 28.0, molecules)
+    after = before + part * settle.NEGLIGIBLE * 28.0 + rng.normal(0.0, 5.0, molecules)
+    assert drifts(before, after) is expected
+    few = slice(0, 30)  # chance alone makes more than that among so few
+    assert not drifts(before[few], before[few] + rng.normal(0.0, 28.0, 30))
 
 
 def test_warmth_counts_kt_half_a_degree_of_freedom():

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from deepbackmap.geometry.cell import minimum_image
 from evaluation_systems import reference_folder
 
 
@@ -46,3 +47,15 @@ def test_missing_data_is_one_line(
 ) -> None:
     assert physics.main(["--smoke", "--data", str(tmp_path)]) == 2
     assert "expected the reference data" in capsys.readouterr().err
+
+
+def test_beads_of_polystyrene_are_the_published_ones(physics: ModuleType) -> None:
+    """They are mapped from the atoms, so that other mappings can be tried on the same frames."""
+    root = reference_folder().parent
+    two, one = (physics.polystyrene(name, root) for name in ("ps313", "ps313-one"))
+    published = physics.frames(root / "sps" / "cg.gro", root / "sps" / "test_313K_cg.xtc")
+    assert len(two.beads) == len(published) == len(one.beads)
+    for made, given in zip(two.beads[::7], published[::7], strict=True):
+        off = minimum_image(made.positions - given.positions, given.box)
+        assert abs(off).max() < 2e-3  # three digits of either file
+    assert 2 * len(one.beads[0].positions) == len(two.beads[0].positions)

@@ -552,7 +552,6 @@ class Mechanics:
         return steps.Field(
             table=table,
             bits=self._bits,
-            where=self._places.atoms,
             n_types=len(c6),
             cutoff=self.cutoff,
             field=2.0 * self.field.k,
@@ -562,8 +561,7 @@ class Mechanics:
         )
 
     def _list(self, work: _Work) -> steps.Lists:
-        """Lists pairs anew."""
-        work.lists = None  # let go before the next ones are made
+        """Lists pairs anew, in the memory of the lists before."""
         heights = 1.0 / np.linalg.norm(np.linalg.inv(work.box), axis=0)
         # clusters of a layer are worked on one after the other: the smaller it is, the less memory
         longest = np.argsort(-heights, kind="stable")
@@ -579,13 +577,13 @@ class Mechanics:
         side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, n)) ** (1.0 / 3.0)
         columns = tuple(max(1, round(float(h) / side)) for h in heights[:2])
         fractions = np.empty((n, 3))
-        atoms, first, finite = pairs.sort_atoms(
+        atoms, places, slots, own, first, finite = pairs.sort_atoms(
             state.x, self._places.atoms, box, inverse, columns, state.offsets, fractions, LANES
         )
         if not finite:
             raise LostError(self._lost(work))
         points = np.zeros(4 * len(atoms))
-        pairs.place(state.x, self._places.atoms, state.offsets, atoms, points, LANES)
+        pairs.place(state.x, state.offsets, places, points, LANES)
         real = atoms >= 0
         points[3::4] = np.where(real, self._charges[atoms], 0.0)
         types = np.where(real, self._atom_types[atoms], 0)
@@ -595,13 +593,11 @@ class Mechanics:
         near = NEAR if self.far_every > 1 else 0.0
         rough = points.astype(np.float32), shifts.astype(np.float32)
         while True:
-            made = self._made(len(atoms) // WIDTH)
-            most_near = pairs.list_pairs(
-                atoms, first, rough[0], columns, inverse, rough[1], reach, near, self._excluded,
-                *made, self._candidates,
+            made = self._made(len(atoms) // WIDTH, work)
+            *most, most_near = pairs.list_pairs(
+                atoms, own, first, rough[0], columns, inverse, rough[1], reach, near,
+                self._excluded, *made, tuple(self._capacity), self._candidates,
             )  # fmt: skip
-            counts = made[3]
-            most = [int(counts[:, k : k + 2].sum(axis=1).max(initial=0)) for k in (0, 2)]
             if most_near <= self._candidates and all(
                 m <= c for m, c in zip(most, self._capacity, strict=True)
             ):
@@ -610,24 +606,34 @@ class Mechanics:
             self._capacity = [
                 max(c, m + m // 8 + 8) for m, c in zip(most, self._capacity, strict=True)
             ]
-        x = self._places.atoms
-        third = x // (3 * LANES) * LANES + x % LANES
-        slots = np.full(len(state.x) // 3, -1, dtype=np.int32)
-        slots[third[atoms[real]]] = np.flatnonzero(real)
         state.listed[:] = state.x
-        plain, masked, masks, counts = made
-        work.lists = steps.Lists(atoms, points, types, shifts, plain, masked, masks, counts, slots)
+        plain, masked, masks, starts, counts = made
+        work.lists = steps.Lists(
+            atoms, places, points, types, shifts, plain, masked, masks, starts, counts, slots
+        )
         work.count += 1
         return work.lists
 
-    def _made(self, clusters: int) -> tuple[np.ndarray, ...]:
+    def _made(self, clusters: int, work: _Work) -> tuple[np.ndarray, ...]:
+        """Room for lists: that of the last ones where it is large enough, since a large box would
+        be given other pages each time, and these to be cleared."""
         capacity, room = self._capacity
-        return (
-            np.empty((clusters, capacity), dtype=np.int32),
-            np.empty((clusters, room), dtype=np.int32),
-            np.empty((clusters, room), dtype=np.uint8),
-            np.empty((clusters, 4), dtype=np.int32),
-        )
+        before = work.lists
+        if (
+            before is None
+            or len(before.plain) < clusters * capacity
+            or (len(before.masked) < clusters * room)
+        ):
+            work.lists = None  # let go before the next ones are made
+            clusters_more = clusters + clusters // 64
+            flat = (
+                np.empty(clusters_more * capacity, dtype=np.int32),
+                np.empty(clusters_more * room, dtype=np.int32),
+                np.empty(clusters_more * room, dtype=np.uint8),
+            )
+        else:
+            flat = before.plain, before.masked, before.masks
+        return *flat, np.empty((clusters, 2), np.int64), np.empty((clusters, 4), np.int32)
 
     def _lost(self, work: _Work) -> str:
         """Which molecule has positions that are not finite."""
@@ -657,9 +663,7 @@ class Mechanics:
         self._add_left(work, found)
         lists = work.lists
         assert lists is not None
-        pairs.place(
-            work.state.x, self._places.atoms, work.state.offsets, lists.atoms, lists.points, LANES
-        )
+        pairs.place(work.state.x, work.state.offsets, lists.places, lists.points, LANES)
         lj = self._lennard_jones
         c6, c12 = lj.c6.numpy(), lj.c12.numpy()
         end = c12 / self.cutoff**12 - c6 / self.cutoff**6
@@ -667,7 +671,7 @@ class Mechanics:
         per_atom = np.zeros((topology.n_atoms, len(PAIRS)))
         pairs.pair_energies(
             lists.atoms, lists.points, lists.types, lists.shifts, lists.plain, lists.masked,
-            lists.masks, lists.counts, self._bits, table, len(table), self.cutoff,
+            lists.masks, lists.starts, lists.counts, self._bits, table, len(table), self.cutoff,
             self.field.k, self.field.c, self._excluded[0], per_atom,
         )  # fmt: skip
         for k, name in enumerate(PAIRS):

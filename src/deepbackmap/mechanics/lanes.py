@@ -290,6 +290,22 @@ def gather(typingctx: Any, array: Any, places: Any) -> Any:
     return _OF[array.dtype](array, places), emit
 
 
+@intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any) -> Any:
+    """Asks for the place of an array that will be written to soon."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        how = [ir.Constant(number, k) for k in (1, 3, 1)]  # to be written, soon, data
+        builder.call(call, [builder.bitcast(builder.gep(data, [args[1]]), pointer), *how])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
 def _pointer(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     array = sig.args[0]
     data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data

@@ -8,7 +8,7 @@ in a fixed order by whichever thread, and nothing is scattered.
 
 Two parts of each list are kept apart: atoms that were nearer than ``near`` when they were listed,
 needed in every step, and the others; and in each part those that some atom of the cluster
-excludes, which carry a mask.
+excludes, which carry a mask. Lists lie one behind the other, so that they are read as one stream.
 
 Positions are kept in double precision and differences worked out in single: what is rounded is a
 position relative to the cluster's first atom, so that forces are as good in a large box as in a
@@ -21,6 +21,7 @@ import numpy as np
 from numba import prange
 
 from deepbackmap.mechanics.lanes import (
+    LANES,
     WIDTH,
     both,
     compiled,
@@ -28,6 +29,7 @@ from deepbackmap.mechanics.lanes import (
     inner,
     load,
     part,
+    prefetch,
     root,
     select,
     some,
@@ -42,6 +44,8 @@ FAR_AWAY = 1e6
 """nm: where the empty places of clusters are."""
 ROWS = 4
 """Of a pair of types: 12 c12, 6 c6, smallest distance squared, softness of the core."""
+ROUNDING = 1e-5
+"""Of heights as fractions of the cell in single precision, and more."""
 CHUNKS = 32
 """Of clusters, whose lists are made with the same working memory."""
 TINY = np.float32(1e-6)
@@ -88,8 +92,9 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
         lanes: distance of components in the state.
 
     Returns:
-        Atom of each place of the clusters (-1: none), first place of each column and behind the
-        last, and whether all positions are finite.
+        Atom of each place of the clusters (-1: none), and where its x is in the state; place in
+        the clusters of each atom of the state (stand-ins -1), and of each atom; first place of
+        each column and behind the last; whether all positions are finite.
     """
     n = len(where)
     finite = _wrapped(x, where, box, inverse, offsets, fractions, lanes)
@@ -109,7 +114,15 @@ def sort_atoms(x, where, box, inverse, columns, offsets, fractions, lanes):
         atoms[filled[column[a]]] = a
         filled[column[a]] += 1
     _sort_columns(atoms, first, count, fractions)
-    return atoms, first, finite
+    places = np.full(len(atoms), -1, dtype=np.int32)
+    slots = np.full(len(x) // 3, -1, dtype=np.int32)
+    own = np.empty(n, dtype=np.int32)
+    for s in range(len(atoms)):
+        if atoms[s] >= 0:
+            w = where[atoms[s]]
+            places[s], own[atoms[s]] = w, s
+            slots[w // (3 * LANES) * LANES + w % LANES] = s
+    return atoms, places, slots, own, first, finite
 
 
 @inner
@@ -137,28 +150,27 @@ def _sort_columns(atoms, first, count, fractions):
 
 
 @compiled
-def place(x, where, offsets, atoms, points, lanes):
+def place(x, offsets, places, points, lanes):
     """Copies positions in the cell to the places of the clusters."""
-    for s in range(len(atoms)):
-        a = atoms[s]
+    for s in range(len(places)):
         for c in range(3):
-            w = where[a] + c * lanes
-            points[4 * s + c] = x[w] - offsets[w] if a >= 0 else FAR_AWAY
+            w = places[s] + c * lanes
+            points[4 * s + c] = x[w] - offsets[w] if places[s] >= 0 else FAR_AWAY
 
 
 @inner
-def _mark(atoms, base, exclusions, marks, sign):
-    """Sets (or, by -1, clears) the bits of the atoms of a cluster at those they exclude."""
+def _mark(atoms, own, base, exclusions, marks, sign):
+    """Sets (or, by -1, clears) the bits of the atoms of a cluster at the places they exclude."""
     _molecule, local, rows, starts, partners = exclusions
     for k in range(WIDTH):
         a = atoms[base + k]
         if a < 0:
             continue
-        marks[a] = (marks[a] | (1 << k)) if sign > 0 else 0
+        marks[base + k] = (marks[base + k] | (1 << k)) if sign > 0 else 0
         row, first = rows[a] + local[a], a - local[a]
         for p in range(starts[row], starts[row + 1]):
-            b = first + partners[p]
-            marks[b] = (marks[b] | (1 << k)) if sign > 0 else 0
+            s = own[first + partners[p]]
+            marks[s] = (marks[s] | (1 << k)) if sign > 0 else 0
 
 
 @inner
@@ -175,10 +187,33 @@ def _bounds(points, atoms, cluster, boxes):
 
 
 @inner
-def _near_clusters(cluster, first, boxes, columns, inverse, steps, shifts, reach, found):
+def _between(lowest, start, stop, low, high):
+    """First and last but one of some clusters of a column that may reach between two heights."""
+    a, b = start, stop
+    while b - a > 1:
+        middle = (a + b) >> 1
+        if lowest[middle] <= low:
+            a = middle
+        else:
+            b = middle
+    start, b = a, stop
+    while a < b:
+        middle = (a + b) >> 1
+        if lowest[middle] <= high:
+            a = middle + 1
+        else:
+            b = middle
+    return start, a
+
+
+@inner
+def _near_clusters(
+    cluster, first, boxes, lowest, columns, inverse, steps, shifts, reach, found
+):  # fmt: skip
     """Clusters and images of them whose boxes are within reach of a cluster's.
 
     Args:
+        lowest: height of the first atom of each cluster, as a fraction of the cell.
         found: to be filled in: number and image in one; what is beyond its end is counted only.
 
     Returns:
@@ -193,6 +228,7 @@ def _near_clusters(cluster, first, boxes, columns, inverse, steps, shifts, reach
     at0 = m0 * inverse[0, 0] + m1 * inverse[1, 0] + m2 * inverse[2, 0]
     at1 = m0 * inverse[0, 1] + m1 * inverse[1, 1] + m2 * inverse[2, 1]
     at2 = m0 * inverse[0, 2] + m1 * inverse[1, 2] + m2 * inverse[2, 2]
+    around = radius * steps[2] + ROUNDING
     low0 = int(np.floor((at0 - radius * steps[0]) * columns[0]))
     low1 = int(np.floor((at1 - radius * steps[1]) * columns[1]))
     top0 = int(np.floor((at0 + radius * steps[0]) * columns[0]))
@@ -204,11 +240,14 @@ def _near_clusters(cluster, first, boxes, columns, inverse, steps, shifts, reach
             s1 = -1 if i1 < 0 else i1 // columns[1]
             column = (i0 - s0 * columns[0]) * columns[1] + i1 - s1 * columns[1]
             for s2 in range(-1, 2):
-                if at2 - s2 - radius * steps[2] > 1.0 or at2 - s2 + radius * steps[2] < 0.0:
+                low, high = at2 - s2 - around, at2 - s2 + around
+                if low > 1.0 or high < 0.0:
                     continue
                 code = (s0 + 1) * 9 + (s1 + 1) * 3 + s2 + 1
                 h0, h1, h2 = shifts[code, 0] - m0, shifts[code, 1] - m1, shifts[code, 2] - m2
-                for j in range(first[column] // WIDTH, first[column + 1] // WIDTH):
+                start, stop = first[column] // WIDTH, first[column + 1] // WIDTH
+                start, stop = _between(lowest, start, stop, low, high)
+                for j in range(start, stop):
                     g0 = max(abs(boxes[6 * j] + h0) - w0 - boxes[6 * j + 3], zero)
                     g1 = max(abs(boxes[6 * j + 1] + h1) - w1 - boxes[6 * j + 4], zero)
                     g2 = max(abs(boxes[6 * j + 2] + h2) - w2 - boxes[6 * j + 5], zero)
@@ -244,51 +283,51 @@ def _near_atoms(cluster, atoms, points, shifts, reach, own, clusters, n_clusters
 
 @inner
 def _list_cluster(
-    cluster, atoms, points, shifts, near, exclusions, plain, masked, masks, counts, own, marks,
-    found, n,
+    cluster, atoms, own_places, points, shifts, near, exclusions, plain, masked, masks, starts,
+    counts, ends, own, marks, found, n,
 ):  # fmt: skip
     """Sorts what is within reach of a cluster into its lists; the last are working memory."""
     base = cluster * WIDTH
     x, y, z = load(own, 0), load(own, WIDTH), load(own, 2 * WIDTH)
     near2 = np.float32(near * near)
-    n_near = n_far = m_near = m_far = 0
-    capacity, room = plain.shape[1], masked.shape[1]
-    _mark(atoms, base, exclusions, marks, 1)
-    for k in range(n):
-        entry = found[k]
-        s, code = entry >> 5, entry & 31
-        mask = 255 - np.int64(marks[atoms[s]])
-        close = True
-        if near > 0.0:
-            dx = x - (points[4 * s] + shifts[code, 0])
-            dy = y - (points[4 * s + 1] + shifts[code, 1])
-            dz = z - (points[4 * s + 2] + shifts[code, 2])
-            close = some(dx * dx + dy * dy + dz * dz < near2)
-        if mask == 255:
-            if n_near + n_far < capacity:
-                plain[cluster, n_near if close else capacity - 1 - n_far] = entry
-            n_near += close
-            n_far += not close
-        else:
-            if m_near + m_far < room:
-                slot = m_near if close else room - 1 - m_far
-                masked[cluster, slot], masks[cluster, slot] = entry, mask
-            m_near += close
-            m_far += not close
-    _mark(atoms, base, exclusions, marks, -1)
-    counts[cluster, 0], counts[cluster, 1] = n_near, n_far
-    counts[cluster, 2], counts[cluster, 3] = m_near, m_far
+    i, m = starts[cluster, 0], starts[cluster, 1]
+    _mark(atoms, own_places, base, exclusions, marks, 1)
+    for far in range(2 if near > 0.0 else 1):
+        first, first_masked = i, m
+        for k in range(n):
+            entry = found[k]
+            s, code = entry >> 5, entry & 31
+            if near > 0.0:
+                dx = x - (points[4 * s] + shifts[code, 0])
+                dy = y - (points[4 * s + 1] + shifts[code, 1])
+                dz = z - (points[4 * s + 2] + shifts[code, 2])
+                if some(dx * dx + dy * dy + dz * dz < near2) == (far == 1):
+                    continue
+            mask = 255 - np.int64(marks[s])
+            # what is beyond the end is counted only
+            if mask == 255:
+                if i < ends[0]:
+                    plain[i] = entry
+                i += 1
+            else:
+                if m < ends[1]:
+                    masked[m], masks[m] = entry, mask
+                m += 1
+        counts[cluster, far], counts[cluster, 2 + far] = i - first, m - first_masked
+    if near <= 0.0:
+        counts[cluster, 1], counts[cluster, 3] = 0, 0
+    _mark(atoms, own_places, base, exclusions, marks, -1)
 
 
 @threaded
 def list_pairs(
-    atoms, first, points, columns, inverse, shifts, reach, near, exclusions, plain, masked, masks,
-    counts, candidates,
+    atoms, own_places, first, points, columns, inverse, shifts, reach, near, exclusions, plain,
+    masked, masks, starts, counts, capacity, candidates,
 ):  # fmt: skip
     """Lists the atoms within reach of each cluster.
 
     Args:
-        atoms: atom of each place, with the first place of each column.
+        atoms: atom of each place, with the place of each atom and the first place of each column.
         points: positions of the places and their charges, (4 s,), nm; single precision does here.
         columns: how many along the first and the second lattice vector.
         inverse: of the box, whose lattice vectors are rows, 1/nm.
@@ -296,43 +335,58 @@ def list_pairs(
         reach: nm.
         near: nm; 0 if all are near.
         exclusions: molecule and number in it of each atom, and who excludes whom, row by row.
-        plain: (c, capacity), to be filled in: near atoms from the front, far ones from the back.
-        masked: (c, capacity), the same of those with exclusions, and their ``masks``.
-        counts: (c, 4), to be filled in: near and far of either; beyond the capacity if that is
-            too small, so that it can be enlarged.
+        plain: to be filled in: lists one after the other, near atoms before far ones.
+        masked: the same of those with exclusions, and their ``masks``.
+        starts: (c, 2), to be filled in: where the lists of a cluster begin in either.
+        counts: (c, 4), to be filled in: near and far of either.
+        capacity: how many of either a cluster may have in the mean over a chunk.
         candidates: how many clusters near a cluster there is room for.
 
     Returns:
-        How many there were at most.
+        How many of these three there had to be room for; beyond, nothing was listed.
     """
     steps = np.empty(3)
     for c in range(3):
         steps[c] = np.sqrt(inverse[0, c] ** 2 + inverse[1, c] ** 2 + inverse[2, c] ** 2)
     clusters = len(atoms) // WIDTH
-    boxes = np.empty(6 * clusters, dtype=np.float32)
+    boxes, lowest = np.empty(6 * clusters, dtype=np.float32), np.empty(clusters, dtype=np.float32)
     for number in prange(clusters):
-        _bounds(points, atoms, np.int64(number), boxes)
-    most = np.zeros(CHUNKS, dtype=np.int64)
+        cluster = np.int64(number)
+        _bounds(points, atoms, cluster, boxes)
+        lowest[cluster] = 0.0
+        for c in range(3):
+            lowest[cluster] += points[4 * WIDTH * cluster + c] * inverse[c, 2]
+    most = np.zeros((CHUNKS, 3), dtype=np.int64)
     for number in prange(CHUNKS):
         chunk = np.int64(number)
         own = np.empty(3 * WIDTH, dtype=np.float32)
         near_clusters = np.empty(candidates, dtype=np.int32)
         found = np.empty(candidates * WIDTH + 1, dtype=np.int32)
-        marks = np.zeros(len(exclusions[0]), dtype=np.uint8)
-        for cluster in range(chunk * clusters // CHUNKS, (chunk + 1) * clusters // CHUNKS):
+        marks = np.zeros(len(atoms), dtype=np.uint8)
+        begin, end = chunk * clusters // CHUNKS, (chunk + 1) * clusters // CHUNKS
+        ends = (end * capacity[0], end * capacity[1])
+        at, masked_at = begin * capacity[0], begin * capacity[1]
+        for cluster in range(begin, end):
+            starts[cluster, 0], starts[cluster, 1] = at, masked_at
             total = _near_clusters(
-                cluster, first, boxes, columns, inverse, steps, shifts, reach, near_clusters
-            )
-            most[chunk] = max(most[chunk], total)
+                cluster, first, boxes, lowest, columns, inverse, steps, shifts, reach,
+                near_clusters,
+            )  # fmt: skip
+            most[chunk, 2] = max(most[chunk, 2], total)
             n = _near_atoms(
                 cluster, atoms, points, shifts, reach, own, near_clusters,
                 min(total, candidates), found,
             )  # fmt: skip
             _list_cluster(
-                cluster, atoms, points, shifts, near, exclusions, plain, masked, masks, counts,
-                own, marks, found, n,
+                cluster, atoms, own_places, points, shifts, near, exclusions, plain, masked, masks,
+                starts, counts, ends, own, marks, found, n,
             )  # fmt: skip
-    return most.max()
+            at += counts[cluster, 0] + counts[cluster, 1]
+            masked_at += counts[cluster, 2] + counts[cluster, 3]
+        if end > begin:
+            most[chunk, 0] = -((begin * capacity[0] - at) // (end - begin))
+            most[chunk, 1] = -((begin * capacity[1] - masked_at) // (end - begin))
+    return most[:, 0].max(), most[:, 1].max(), most[:, 2].max()
 
 
 @inner
@@ -388,18 +442,18 @@ def _gather(points, shifts, base, own, moved):
 
 @threaded_part
 def pair_forces(
-    atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
-    field, scale, charged, far, factor, where, forces, lanes,
+    places, points, types, shifts, plain, masked, masks, starts, counts, bits, table, n_types,
+    cutoff, field, scale, charged, far, factor, forces, lanes,
 ):  # fmt: skip
     """Forces of Lennard-Jones and Coulomb on all atoms.
 
     Args:
-        atoms: atom of each place of the clusters.
+        places: where in the state x of the atom of each place of the clusters is; -1: none.
         points: positions of the places, nm, and their charges in units whose product is an energy
             times a length.
         types: row of the parameters of each place.
         shifts: lattice vectors, (27, 3), nm.
-        plain: lists, with ``masked``, ``masks`` and ``counts``.
+        plain: lists, with ``masked``, ``masks``, ``starts`` and ``counts``.
         bits: ``bit_masks``.
         table: (t, t, ROWS).
         n_types: t.
@@ -409,14 +463,12 @@ def pair_forces(
         charged: whether there are charges at all.
         far: whether the far part of the lists is meant, else the near one.
         factor: on all forces.
-        where: place of each atom in the state.
         forces: to be added to, kJ/mol/nm.
         lanes: distance of components in the state.
     """
     cutoff2, field = np.float32(cutoff * cutoff), np.float32(field)
-    scale = np.float32(scale)
-    capacity, room = plain.shape[1], masked.shape[1]
-    for number in prange(len(atoms) // WIDTH):
+    scale, side = np.float32(scale), int(far)
+    for number in prange(len(places) // WIDTH):
         cluster = np.int64(number)
         base = cluster * WIDTH
         own = np.empty(4 * WIDTH, dtype=np.float32)
@@ -424,6 +476,8 @@ def pair_forces(
         moved = np.empty(3 * IMAGES)
         _gather(points, shifts, base, own, moved)
         for k in range(WIDTH):
+            prefetch(forces, max(places[base + k], 0))
+            prefetch(forces, max(places[base + k], 0) + 2 * lanes)
             for t in range(n_types):
                 for c in range(ROWS):
                     rows[(t * ROWS + c) * WIDTH + k] = table[types[base + k], t, c]
@@ -431,11 +485,9 @@ def pair_forces(
         q = load(own, 3 * WIDTH) * scale
         fx, fy, fz = float8(np.float32(0.0)), float8(np.float32(0.0)), float8(np.float32(0.0))
         everything = float8(np.float32(0.0)) < np.float32(1.0)
-        start, stop = 0, counts[cluster, 0]
-        if far:
-            start, stop = capacity - counts[cluster, 1], capacity
-        for k in range(start, stop):
-            entry = plain[cluster, k]
+        start = starts[cluster, 0] + side * counts[cluster, 0]
+        for k in range(start, start + counts[cluster, side]):
+            entry = plain[k]
             j, code = entry >> 5, entry & 31
             dx = x - np.float32(points[4 * j] + moved[3 * code])
             dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])
@@ -447,17 +499,15 @@ def pair_forces(
             else:
                 slope = _slopes_uncharged(dx, dy, dz, rows, row, cutoff2, everything)
             fx, fy, fz = fx + slope * dx, fy + slope * dy, fz + slope * dz
-        start, stop = 0, counts[cluster, 2]
-        if far:
-            start, stop = room - counts[cluster, 3], room
-        for k in range(start, stop):
-            entry = masked[cluster, k]
+        start = starts[cluster, 1] + side * counts[cluster, 2]
+        for k in range(start, start + counts[cluster, 2 + side]):
+            entry = masked[k]
             j, code = entry >> 5, entry & 31
             dx = x - np.float32(points[4 * j] + moved[3 * code])
             dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])
             dz = z - np.float32(points[4 * j + 2] + moved[3 * code + 2])
             row = types[j] * (ROWS * WIDTH)
-            included = load(bits, masks[cluster, k] * WIDTH) > np.float32(0.0)
+            included = load(bits, masks[k] * WIDTH) > np.float32(0.0)
             if charged:
                 charge = q * np.float32(points[4 * j + 3])
                 slope = _slopes(dx, dy, dz, rows, row, charge, field, cutoff2, included)
@@ -468,21 +518,20 @@ def pair_forces(
         store(own, WIDTH, fy)
         store(own, 2 * WIDTH, fz)
         for k in range(WIDTH):
-            a = atoms[base + k]
-            if a >= 0:
+            if places[base + k] >= 0:
                 for c in range(3):
-                    w = where[a] + c * lanes
-                    forces[w] += factor * own[c * WIDTH + k]
+                    forces[places[base + k] + c * lanes] += factor * own[c * WIDTH + k]
 
 
 @threaded
 def pair_energies(
-    atoms, points, types, shifts, plain, masked, masks, counts, bits, table, n_types, cutoff,
-    k_field, c_field, molecule, found,
+    atoms, points, types, shifts, plain, masked, masks, starts, counts, bits, table, n_types,
+    cutoff, k_field, c_field, molecule, found,
 ):  # fmt: skip
     """Half of the energy of every pair to each of its atoms.
 
     Args:
+        atoms: atom of each place of the clusters; -1: none.
         table: (t, t, 3): c12, c6, and what is taken off each energy; cores are not softened.
         k_field: constant of the reaction field, nm^-3, and ``c_field``, nm^-1.
         molecule: of each atom.
@@ -494,7 +543,6 @@ def pair_energies(
     """
     cutoff2 = np.float32(cutoff * cutoff)
     k_field, c_field = np.float32(k_field), np.float32(c_field)
-    capacity, room = plain.shape[1], masked.shape[1]
     zero = np.float32(0.0)
     for number in prange(len(atoms) // WIDTH):
         cluster = np.int64(number)
@@ -517,12 +565,10 @@ def pair_energies(
         for k in range(n_plain + n_masked):
             bit = np.int64(255)
             if k < n_plain:
-                n = counts[cluster, 0]
-                entry = plain[cluster, k if k < n else capacity - 1 - (k - n)]
+                entry = plain[starts[cluster, 0] + k]
             else:
-                n, r = counts[cluster, 2], k - n_plain
-                slot = r if r < n else room - 1 - (r - n)
-                entry, bit = masked[cluster, slot], np.int64(masks[cluster, slot])
+                slot = starts[cluster, 1] + k - n_plain
+                entry, bit = masked[slot], np.int64(masks[slot])
             j, code = entry >> 5, entry & 31
             dx = x - np.float32(points[4 * j] + moved[3 * code])
             dy = y - np.float32(points[4 * j + 1] + moved[3 * code + 1])

@@ -83,7 +83,7 @@ EVERY = 4
 """Steps between two observations."""
 WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
-FEWEST, MOST = 120, 240
+FEWEST, MOST = 180, 240
 """Steps that follow the choice of widths, where their number is not given."""
 ENOUGH = 180
 """Steps at most where atoms were placed for beads of about such widths."""
@@ -93,6 +93,9 @@ WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
 DRIFT = 2.5
 """Standard errors of the change between two windows that count as none."""
+NEGLIGIBLE = 0.06
+"""Standard deviations over molecules that a mean may change by between two windows: without that,
+the more molecules a box has, the smaller is what is waited for."""
 WATCHED = {
     "angles": ("angle",),
     "dihedrals": ("proper", "improper"),
@@ -378,7 +381,7 @@ class _Run:
         before = self._means()
         for done in range(2 * WINDOW, most + 1, WINDOW):
             after = self._means()
-            self._drifting = tuple(k for k in after if drifts(after[k] - before[k]))
+            self._drifting = tuple(k for k in after if drifts(before[k], after[k]))
             if done >= FEWEST and not self._drifting:
                 return
             before = after
@@ -455,13 +458,15 @@ def next_width(width: float, square: float) -> float:
     return min(max(width * ratio, NARROWEST), WIDEST)
 
 
-def drifts(change: Float64[np.ndarray, "m"]) -> bool:
-    """Whether the mean change of some molecules is more than chance makes it.
+def drifts(before: Float64[np.ndarray, "m"], after: Float64[np.ndarray, "m"]) -> bool:
+    """Whether the mean change of some molecules is neither chance nor negligible.
 
     Args:
-        change: of the mean energy of each molecule between two windows, kJ/mol.
+        before: mean energy of each molecule over a window, kJ/mol.
+        after: over the next one.
     """
-    if len(change) < 2:
+    if len(before) < 2:
         return False
+    change = after - before
     error = float(change.std(ddof=1)) / math.sqrt(len(change))
-    return abs(float(change.mean())) > DRIFT * error
+    return abs(float(change.mean())) > max(DRIFT * error, NEGLIGIBLE * float(after.std(ddof=1)))

@@ -88,12 +88,14 @@ class Lists(NamedTuple):
     """Clusters and lists of pairs, as for ``pairs.pair_forces``."""
 
     atoms: Any
+    places: Any
     points: Any
     types: Any
     shifts: Any
     plain: Any
     masked: Any
     masks: Any
+    starts: Any
     counts: Any
     slots: Any
     """Place in the clusters of each atom of the state, stand-ins -1: (places / 3)."""
@@ -104,7 +106,6 @@ class Field(NamedTuple):
 
     table: Any
     bits: Any
-    where: Any
     n_types: int
     cutoff: float
     field: float
@@ -316,8 +317,8 @@ def molecule_steps(
 def forces_of_pairs(P, F, S, far, factor):
     """Adds the forces of one part of the lists."""
     pair_forces(
-        P.atoms, P.points, P.types, P.shifts, P.plain, P.masked, P.masks, P.counts, F.bits,
-        F.table, F.n_types, F.cutoff, F.field, F.scale, F.charged, far, factor, F.where, S.f, LANES,
+        P.places, P.points, P.types, P.shifts, P.plain, P.masked, P.masks, P.starts, P.counts,
+        F.bits, F.table, F.n_types, F.cutoff, F.field, F.scale, F.charged, far, factor, S.f, LANES,
     )  # fmt: skip
 
 
