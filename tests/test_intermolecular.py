@@ -15,6 +15,7 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
+from deepbackmap.io.tables import atom_table
 from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.mechanics.card.engine import CardMechanics
 from deepbackmap.mechanics.engine import Langevin, Mechanics
@@ -23,15 +24,16 @@ from deepbackmap.system import Structure
 BOX = np.array([[3.0, 0.0, 0.0], [0.4, 3.0, 0.0], [-0.3, 0.2, 3.0]])
 BETWEEN = """[ intermolecular_interactions ]
 [ bonds ]
-3 4 1 0.16 80000
+3 4 6 0.16 80000
 6 10 6 0.30 500
-9 7 3 0.2 30 12
+9 7 10 0.2 0.22 0.3 30
 [ angles ]
 2 3 4 1 110 300
 [ dihedrals ]
 2 3 4 5 3 8.4 16.8 1.1 -26.3 0 0
 """
-"""The first crosses the box; the second skips a molecule."""
+"""The first crosses the box; the second skips a molecule. Pairs of atoms that they bond are not
+excluded, so that atoms are small here."""
 MAPPING = """
 weights: mass
 residues:
@@ -45,7 +47,7 @@ residues:
 TOPOLOGY = f"""[ defaults ]
 1 2 no 1 1
 [ atomtypes ]
-CH2 6 14.027 0.0 A 0.395 0.3825
+CH2 6 14.027 0.0 A 0.12 0.1
 [ moleculetype ]
 PR 2
 [ atoms ]
@@ -157,6 +159,21 @@ def test_every_engine_counts_them_with_bonds_at_their_lengths(joined, name, held
     for term in NAMES:
         assert segment.energies[term][0] == pytest.approx(energies[term], rel=1e-4, abs=1e-3)
     assert energies["bond"] > 1.0  # those between
+
+
+@pytest.mark.parametrize("name", ["internal", "openmm"])
+def test_a_chemical_bond_between_molecules_is_a_spring_too(joined, name, tmp_path):
+    """GROMACS refuses those; where they are read, no engine takes them for a bond to be held."""
+    path, _, structure = joined
+    path.write_text(TOPOLOGY.replace("3 4 6", "3 4 1"))
+    topology = read_topology(path)
+    assert "bond" in topology.intermolecular
+    engine = open_engine(topology, name=name, threads=1, interactions=Interactions(cutoff=0.9))
+    segment = engine.run(structure, Dynamics(steps=0, temperature=300.0))
+    arm = minimum_image(segment.structure.positions[3] - segment.structure.positions[2], BOX)
+    energies = ForceField.from_topology(topology, cutoff=0.9).energies_by_term(segment.structure)
+    assert abs(np.linalg.norm(arm) - 0.16) > 0.01
+    assert segment.energies["bond"][0] == pytest.approx(energies["bond"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -40,7 +40,7 @@ def bonded(t: VacuumTables, x: np.ndarray, f: np.ndarray) -> float:
 
 EVERY_KIND = {
     "angles": ["1 112.0 500", "2 108 400", "5 111 380 0.25 9000", "6 110 1 2 300 -40 20",
-               "10 112 60", "3 0.15 0.16 3000", "4 0.15 0.15 0.25 2000", "9 0.4 900"],
+               "10 112 60", "spring", "3 0.15 0.16 3000", "4 0.15 0.15 0.25 2000", "9 0.4 900"],
     "dihedrals": ["1 10 5.0 3", "3 1 2 -3 0.5 0.7 -0.2", "2 17 90", "10 60 3", "11 2 1 -1 3 -2 0.5",
                   "4 180 4 2"],
 }  # fmt: skip
@@ -100,7 +100,12 @@ def test_every_kind_has_its_energy_in_vacuo(tmp_path: Path, section: str, line: 
     """Of a molecule with its bonds at their lengths, and angles at rest where a term of four atoms
     depends on them; forces are those of the force field but along bonds."""
     kinds = {"angles": ["1 112.0 500"], "dihedrals": ["1 0 5.0 3"]} | {section: [line]}
-    found = topology(tmp_path, every_kind(kinds), {"CHN": 1})
+    if line == "spring":  # across angles, and one that is left to the whole box
+        kinds["angles"] = ["1 112.0 500"]
+        springs = "[ bonds ]\n1 3 6 0.25 9000\n4 2 6 0.24 8000\n1 5 6 0.4 0.0\n"
+        found = topology(tmp_path, every_kind(kinds) + springs, {"CHN": 1})
+    else:
+        found = topology(tmp_path, every_kind(kinds), {"CHN": 1})
     molecule = found.molecule_types[0]
     t = vacuum_tables(molecule, found, T)
     easy = replace(t, pairs=t.pairs[:0], pair_parameters=t.pair_parameters[:0])

@@ -229,7 +229,7 @@ def build_bead_frames(
         raise InputError(
             "expected molecules that end within the box, as all that models are trained on do, "
             f"found molecule {endless[0] + 1} bonded to its own periodic image: --model none "
-            "(of backmap) takes it, and so do finish, md and the projection of baseline"
+            "(of backmap) takes it, and so do finish, md and baseline --method backward"
         )
     table, steps = torch.full((n, 0), -1), torch.zeros(n, 0, 3)
     if cutoff is not None:

@@ -26,7 +26,10 @@ REACH, BEND = 0.15, math.radians(110.0)
 which are not bonded do not depend on them."""
 ACROSS = ("out_of_plane", "umbrella", "angle_angle", "bond_bond_13")
 """Kinds of four atoms that are no functions of their dihedral; they are left to the dynamics of the
-whole box, as are correction maps and terms of two atoms that are not bonded."""
+whole box, as are correction maps and springs between atoms that are farther than an angle apart."""
+SPRINGS_ACROSS = ("harmonic", "bond_restraint", "bond_table_nc")
+"""Kinds of two atoms that are not bonded; across an angle they are one more term of it, as those of
+Urey and Bradley are in systems of OpenMM."""
 
 Lengths = Mapping[tuple[int, int], float]
 """nm, by the two atoms of a bond, the lower first."""
@@ -59,8 +62,32 @@ def angle_curves(tables: Iterable[TermTable], lengths: Lengths) -> Curves:
         start = torch.tensor([first, 0.0, 0.0]).to(arm).expand_as(arm)
         return torch.stack([start, torch.zeros_like(arm), second * arm], dim=-2)
 
-    wanted = [t for t in tables if t.index.shape[1] == 3]
+    wanted = []
+    for table in tables:
+        if table.index.shape[1] == 3:
+            wanted.append((table, table.index.numpy()))
+        elif table.kind in SPRINGS_ACROSS:
+            wanted.append(_across_angles(table, lengths))
     return _tabulated(wanted, 3, shape, place, torch.linspace(*ANGLES, POINTS, dtype=torch.float64))
+
+
+def _across_angles(table: TermTable, lengths: Lengths) -> tuple[TermTable, Int64[np.ndarray, "_ 3"]]:
+    """Springs between atoms that are both bonded to a third, and the angles that they so act on."""
+    near: dict[int, set[int]] = {}
+    for i, j in lengths:
+        near.setdefault(i, set()).add(j)
+        near.setdefault(j, set()).add(i)
+    rows, atoms = [], []
+    for n, (i, k) in enumerate(table.index.tolist()):
+        between = near.get(i, set()) & near.get(k, set())
+        if between and k not in near[i]:
+            rows.append(n)
+            atoms.append([i, min(between), k])
+    kept = torch.tensor(rows, dtype=torch.int64)
+    found = TermTable(
+        table.term, table.kind, table.index[kept], table.parameters[kept], table.grids
+    )
+    return found, np.array(atoms, dtype=np.int64).reshape(-1, 3)
 
 
 def torsion_curves(
@@ -96,9 +123,11 @@ def torsion_curves(
         kept = (a.expand_as(last) for a in (first, 0.0 * bond, bond))
         return torch.stack([*kept, last], dim=-2)
 
-    wanted = [t for t in tables if t.index.shape[1] == 4 and t.kind not in ACROSS]
+    wanted = [
+        (t, t.index.numpy()) for t in tables if t.index.shape[1] == 4 and t.kind not in ACROSS
+    ]
     turn = torch.linspace(-math.pi, math.pi, POINTS, dtype=torch.float64)
-    proper = [np.full(len(t.index), float(t.term == "proper")) for t in wanted]
+    proper = [np.full(len(index), float(t.term == "proper")) for t, index in wanted]
     return _tabulated(wanted, 4, shape, place, turn), np.concatenate([np.zeros(0), *proper])
 
 
@@ -116,24 +145,27 @@ def _length(lengths: Lengths, a: int, b: int) -> float:
 
 
 def _tabulated(
-    tables: list[TermTable],
+    tables: list[tuple[TermTable, Int64[np.ndarray, "_ _"]]],
     width: int,
     shape: Callable[[list[int]], tuple[float, ...]],
     place: Callable[..., Tensor],
     grid: Tensor,
 ) -> Curves:
-    """Curves of terms, one for all that have the same parameters and the same shape."""
+    """Curves of terms, with the atoms that they act on; one for all that have the same parameters
+    and the same shape."""
     atoms, which = [np.zeros((0, width), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     curves = [np.zeros((0, len(grid), 2))]
-    for table in tables:
-        index = table.index.numpy()
+    for table, index in tables:
+        if not len(index):
+            continue
         shapes = np.array([shape(row) for row in index.tolist()])
         rows = np.column_stack([table.parameters.double().numpy(), np.round(shapes, 6)])
         found, inverse = np.unique(rows, axis=0, return_inverse=True)
         which.append(inverse.reshape(-1) + sum(len(c) for c in curves))
         atoms.append(index)
         columns = table.parameters.shape[1]
-        one = torch.arange(width)[None]
+        # a spring across an angle acts on its ends
+        one = torch.tensor([[0, 2] if table.index.shape[1] == 2 else range(width)])
         curves.append(
             np.stack([
                 _curve(
