@@ -12,10 +12,9 @@ from deepbackmap.dynamics.containers import Dynamics, Hold, Interactions, Minimi
 from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.forcefield import ForceField
 from deepbackmap.geometry.cell import minimum_image
-from deepbackmap.io.tables import ParticleTable
+from deepbackmap.io.tables import atom_table
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import open_writer, read_frames
-from deepbackmap.io.tables import atom_table
 from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.mechanics.card.engine import CardMechanics
 from deepbackmap.mechanics.engine import Langevin, Mechanics
@@ -146,7 +145,7 @@ ENGINES = [
 @pytest.mark.parametrize("held", [False, True])
 def test_every_engine_counts_them_with_bonds_at_their_lengths(joined, name, held):
     """A bond between molecules is a spring, also where all others are held, as in GROMACS."""
-    path, mapping, structure = joined
+    _, mapping, structure = joined
     engine = open_engine(
         mapping.topology, name=name, mapping=mapping, threads=1,
         interactions=Interactions(cutoff=0.9),

@@ -603,7 +603,9 @@ def test_buckingham_is_combined_as_grompp_does(read):
         deep = 1e6 * np.exp(-30.0 * r) - 2e-3 / r**6
         outside = r > r[deep.argmax()]
         low = r[outside][deep[outside].argmin()]
-        assert (2 * topology.c12[0, 0] / topology.c6[0, 0]) ** (1 / 6) == pytest.approx(low, rel=2e-3)
+        assert (2 * topology.c12[0, 0] / topology.c6[0, 0]) ** (1 / 6) == pytest.approx(
+            low, rel=2e-3
+        )
 
 
 def test_buckingham_pairs_that_are_given(read):

@@ -21,7 +21,7 @@ from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
 from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.vacuum import Conformations
-from deepbackmap.methods.physics.windows import rows_inside, cut, find_windows, kind_of
+from deepbackmap.methods.physics.windows import cut, find_windows, kind_of, rows_inside
 from deepbackmap.system import Structure
 from physics_systems import CHIRAL, ION, chain, system
 

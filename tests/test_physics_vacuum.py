@@ -170,7 +170,9 @@ def test_bonds_without_a_length_are_held_where_their_energy_is_lowest(
 def test_sides_of_double_bonds_are_those_asked_for(tmp_path: Path, cis: bool) -> None:
     """Two double bonds, of which one is asked for: the other one falls as it likes."""
     text = chain(8).replace("3 4 5 6 1 0 5.0 3", "3 4 5 6 1 180 41.8 2")
-    text = text.replace("3 4 5 6 1 0 2.0 1\n", "").replace("1 2 3 4 1 0 5.0 3", "1 2 3 4 1 180 41 2")
+    text = text.replace("3 4 5 6 1 0 2.0 1\n", "").replace(
+        "1 2 3 4 1 0 5.0 3", "1 2 3 4 1 180 41 2"
+    )
     text = text.replace("1 2 3 4 1 0 2.0 1\n", "")
     asked = WantedSides(np.array([[2, 3, 4, 5]]), np.array([1 if cis else -1]))
     t = tables_of(tmp_path, text, "CHN", sides=asked)

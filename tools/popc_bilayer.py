@@ -3,9 +3,9 @@
     python tools/popc_bilayer.py FOLDER
     python tools/popc_bilayer.py FOLDER --lipids 32
 
-The bilayer is OpenMM's own (128 POPC, equilibrated in water, which is taken away), its topology that
-of OpenMM's CHARMM36 as a System, the beads are the twelve of Martini 3 and, on request, a virtual
-site of the coarse-grained model between both linkers. Atoms are mapped, checked, put back and
+The bilayer is OpenMM's own (128 POPC, equilibrated in water, which is taken away), its topology
+that of OpenMM's CHARMM36 as a System, the beads are the twelve of Martini 3 and, on request, a
+virtual site of the coarse-grained model between both linkers. Atoms are mapped, checked, put back and
 compared with those that they were made from; with ``--lipids`` so many of one corner, whose edges
 then are not those of a bilayer.
 """
@@ -20,7 +20,8 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from deepbackmap.api import backmap, check, evaluate, map_trajectory
+from deepbackmap.api import backmap, evaluate, map_trajectory
+from deepbackmap.api.check import check
 from deepbackmap.io.topology import read_topology
 
 FORCE_FIELD = "charmm36.xml"
@@ -67,8 +68,6 @@ def write_bilayer(folder: Path, lipids: int | None = None) -> tuple[Path, Path]:
         model.topology, nonbondedMethod=app.CutoffPeriodic,
         nonbondedCutoff=1.0 * unit.nanometer, constraints=None,
     )  # fmt: skip
-    for residue in model.topology.residues():
-        residue.name = "POPC"
     xml, pdb = folder / "popc.xml", folder / "popc.pdb"
     xml.write_text(openmm.XmlSerializer.serialize(system))
     with pdb.open("w") as file:
@@ -84,7 +83,7 @@ def write_mapping(path: Path, topology: Path, structure: Path, *, site: bool) ->
     owned: dict[str, list[str]] = {bead: [] for bead in BEADS}
     for k, name in enumerate(lipid.atom_names):
         owned[owner.get(name) or owner[lipid.atom_names[near[k]]]].append(name)
-    lines = ["weights: mass", "residues:", "  POPC:", "    beads:"]
+    lines = ["weights: mass", "residues:", "  POP:", "    beads:"]
     for bead, names in owned.items():
         left = [n for n in names if not (site and n in SITE_ATOMS)]
         lines.append(f"      - {{name: {bead}, type: {bead}, atoms: [{', '.join(names)}], "
@@ -93,7 +92,7 @@ def write_mapping(path: Path, topology: Path, structure: Path, *, site: bool) ->
         both = ", ".join(owned["GL1"] + owned["GL2"])
         lines.append(f"      - {{name: {SITE}, type: {SITE}, atoms: [{both}], "
                      f"owns: [{', '.join(SITE_ATOMS)}]}}")  # fmt: skip
-    lines += ["stereo:", "  - molecules: POPC", "    centres: {C2: R}",
+    lines += ["stereo:", "  - molecules: POP", "    centres: {C2: R}",
               "    double_bonds: {C29=C210: cis}"]  # fmt: skip
     path.write_text("\n".join(lines) + "\n")
     return path

@@ -366,9 +366,7 @@ class GromacsEngine:
         # GROMACS has the reduced form, which is the same lattice, and scales it as a whole
         ratio = float(np.cbrt(cell_volume(box.astype(np.float64)) / cell_volume(start.box)))
         lattice = start.box if abs(ratio - 1.0) < SAME_BOX else start.box * ratio
-        whole = make_whole(
-            positions, lattice, self._topology, trees=self._trees, endless=True
-        )
+        whole = make_whole(positions, lattice, self._topology, trees=self._trees, endless=True)
         return Structure(whole, lattice, start.time + time)
 
     def _check_constraints(self, last: Structure, options: Dynamics) -> None:

@@ -77,9 +77,7 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
     return "\n".join(lines) + "\n"
 
 
-def real_particles(
-    topology: Topology, mapping: SystemMapping | None
-) -> Bool[np.ndarray, " p"]:
+def real_particles(topology: Topology, mapping: SystemMapping | None) -> Bool[np.ndarray, " p"]:
     """Which particles of GROMACS are atoms, where each molecule's beads follow its atoms."""
     marks = [np.zeros(0, dtype=bool)]
     for index, count in topology.blocks:

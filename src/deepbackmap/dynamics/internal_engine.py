@@ -170,9 +170,7 @@ class InternalEngine:
         mechanics = self._mechanics(options.constrain)
         if velocities is None:
             velocities = thermal_velocities(self._masses, options.temperature, options.seed)
-        velocities = mechanics.tangent(
-            start.positions, velocities, start.widths, box=start.box
-        )
+        velocities = mechanics.tangent(start.positions, velocities, start.widths, box=start.box)
         record = _Record(self, start, options)
         positions = start.positions
         record.add(0, self._energies(start, positions, options.temperature), positions)

@@ -40,8 +40,8 @@ from deepbackmap.io.topology.gromacs_types import (
     parse_pair_table,
 )
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
-from deepbackmap.system.topology import Unsupported
 from deepbackmap.system.pair_forms import OTHER_PAIRS
+from deepbackmap.system.topology import Unsupported
 
 _TYPE_SECTIONS = frozenset(
     (

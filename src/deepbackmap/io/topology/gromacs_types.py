@@ -323,7 +323,10 @@ def _atom_type(line: Line, buckingham: bool) -> AtomType:
     at = _particle_column(line, words, 3 if buckingham else 2)
     has_bonded = at == 5 or (at == 4 and words[1][0].isalpha())
     names = ("a", "b", "c") if buckingham else ("sigma or C6", "epsilon or C12")
-    mass, charge = number(line, words[at - 2], "the mass"), number(line, words[at - 1], "the charge")
+    mass, charge = (
+        number(line, words[at - 2], "the mass"),
+        number(line, words[at - 1], "the charge"),
+    )
     numbers = [number(line, words[at + k], what) for k, what in enumerate(names, 1)]
     if min(numbers) < 0:
         what = "Buckingham" if buckingham else "Lennard-Jones"
@@ -379,9 +382,7 @@ def parse_pair_table(
     return found
 
 
-def _refuse_pair_type(
-    line: Line, section: str, known: Mapping[str, AtomType], wanted: int
-) -> None:
+def _refuse_pair_type(line: Line, section: str, known: Mapping[str, AtomType], wanted: int) -> None:
     """Says what is wrong with a line that was not understood."""
     words = line.fields
     if len(words) != 4 + wanted:

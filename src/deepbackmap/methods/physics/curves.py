@@ -71,7 +71,9 @@ def angle_curves(tables: Iterable[TermTable], lengths: Lengths) -> Curves:
     return _tabulated(wanted, 3, shape, place, torch.linspace(*ANGLES, POINTS, dtype=torch.float64))
 
 
-def _across_angles(table: TermTable, lengths: Lengths) -> tuple[TermTable, Int64[np.ndarray, "_ 3"]]:
+def _across_angles(
+    table: TermTable, lengths: Lengths
+) -> tuple[TermTable, Int64[np.ndarray, "_ 3"]]:
     """Springs between atoms that are both bonded to a third, and the angles that they so act on."""
     near: dict[int, set[int]] = {}
     for i, j in lengths:
@@ -132,7 +134,7 @@ def torsion_curves(
 
 
 def _lowest(energy: Float64[np.ndarray, "points"]) -> float:
-    """The angle of lowest energy, rad, of a parabola through the lowest point and its neighbours."""
+    """The angle of lowest energy, rad, by a parabola about the lowest point."""
     k = min(max(int(energy.argmin()), 1), len(energy) - 2)
     before, at, after = energy[k - 1 : k + 2]
     bend = before - 2.0 * at + after
@@ -164,27 +166,19 @@ def _tabulated(
         which.append(inverse.reshape(-1) + sum(len(c) for c in curves))
         atoms.append(index)
         columns = table.parameters.shape[1]
-        # a spring across an angle acts on its ends
-        one = torch.tensor([[0, 2] if table.index.shape[1] == 2 else range(width)])
-        curves.append(
-            np.stack([
-                _curve(
-                    TermTable(table.term, table.kind, one, torch.tensor(row[None, :columns]),
-                              table.grids),
-                    lambda a, row=row: place(a, *row[columns:].tolist()), grid,
-                )
-                for row in found
-            ])
-        )  # fmt: skip
+        for row in found:
+            parameters = torch.tensor(row[None, :columns])
+            term = TermTable(table.term, table.kind, one, parameters, table.grids)
+            curves.append(_curve(term, place, row[columns:].tolist(), grid)[None])
     return Curves(np.concatenate(atoms), np.concatenate(which), np.concatenate(curves))
 
 
 def _curve(
-    term: TermTable, place: Callable[[Tensor], Tensor], grid: Tensor
+    term: TermTable, place: Callable[..., Tensor], shape: list[float], grid: Tensor
 ) -> Float64[np.ndarray, "points 2"]:
     """Energies and slopes of one term."""
     with torch.enable_grad():
         at = grid.clone().requires_grad_(True)
-        energies = term.energies(place(at), None)[..., 0]
+        energies = term.energies(place(at, *shape), None)[..., 0]
         (slopes,) = torch.autograd.grad(energies.sum(), at)
     return np.stack([energies.detach().numpy(), slopes.numpy()], axis=-1)

@@ -164,7 +164,9 @@ def _rests(
         energy = one.energies(at, None)[:, 0].numpy()
         if (min(a, b), max(a, b)) not in excluded:
             i, j = (row[molecule.atom_types[k]] for k in (a, b))
-            energy = energy + topology.c12[i, j] / _DISTANCES**12 - topology.c6[i, j] / _DISTANCES**6
+            energy = (
+                energy + topology.c12[i, j] / _DISTANCES**12 - topology.c6[i, j] / _DISTANCES**6
+            )
         found[n] = _DISTANCES[energy.argmin()]
     return found
 
