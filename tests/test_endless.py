@@ -199,7 +199,7 @@ GMX = pytest.mark.skipif(shutil.which("gmx") is None, reason="gmx is not install
 @pytest.fixture
 def files(endless, tmp_path):
     """Atoms and mapping as files."""
-    path, mapping, x, moved = endless
+    _, _, x, moved = endless
     rng = np.random.default_rng(4)
     write_gro(tmp_path / "aa.gro", moved + rng.normal(0.0, 0.004, x.shape), ["C1", "C2"])
     (tmp_path / "map.yaml").write_text(MAPPING)

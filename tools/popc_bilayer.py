@@ -4,10 +4,10 @@
     python tools/popc_bilayer.py FOLDER --lipids 32
 
 The bilayer is OpenMM's own (128 POPC, equilibrated in water, which is taken away), its topology
-that of OpenMM's CHARMM36 as a System, the beads are the twelve of Martini 3 and, on request, a
-virtual site of the coarse-grained model between both linkers. Atoms are mapped, checked, put back and
-compared with those that they were made from; with ``--lipids`` so many of one corner, whose edges
-then are not those of a bilayer.
+that of OpenMM's CHARMM36 as a System. The beads are the twelve of Martini 3 and, on request, a
+virtual site of the coarse-grained model between both linkers. Atoms are mapped, checked, put back
+and compared with those that they were made from; with ``--lipids`` so many of one corner, whose
+edges then are not those of a bilayer.
 """
 
 from __future__ import annotations

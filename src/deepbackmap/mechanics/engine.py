@@ -684,7 +684,7 @@ class Mechanics:
         share_between(found, self._between, x, torch.from_numpy(work.box), self._excluded[0])
 
     def _slow(self, work: _Work) -> bool:
-        """Whether there are terms without a kernel: of a kind that has none, or between molecules."""
+        """Whether there are terms without a kernel: those between molecules have none."""
         return any(work.left) or bool(self._between)
 
     def _extra(self, work: _Work) -> Float64[np.ndarray, "p"]:

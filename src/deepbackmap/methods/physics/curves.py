@@ -166,6 +166,8 @@ def _tabulated(
         which.append(inverse.reshape(-1) + sum(len(c) for c in curves))
         atoms.append(index)
         columns = table.parameters.shape[1]
+        # a spring across an angle acts on its ends
+        one = torch.tensor([[0, 2] if table.index.shape[1] == 2 else range(width)])
         for row in found:
             parameters = torch.tensor(row[None, :columns])
             term = TermTable(table.term, table.kind, one, parameters, table.grids)
