@@ -303,3 +303,27 @@ def test_ctrl_c_in_backmapping_leaves_nothing(melt, tmp_path):
     code, err = interrupt(process, lambda: len(list(tmp_path.iterdir())) > 1)
     assert (code, err) == (130, "deepbackmap: interrupted\n")
     assert contents(tmp_path) == {"aa.xtc": b"an earlier result"}
+
+
+def test_map_keeps_defects_on_request(tmp_path):
+    """An atom 1 nm away is refused, or mapped with a line on standard error, with -q too."""
+    top, mapping, rows = tmp_path / "a.top", tmp_path / "a.yaml", []
+    top.write_text(
+        "[ defaults ]\n1 2 no 1 1\n[ atomtypes ]\nC 6 12.0 0.0 A 0.3 0.3\n[ moleculetype ]\nE 1\n"
+        "[ atoms ]\n1 C 1 E C1 1 0 12\n2 C 1 E C2 2 0 12\n[ bonds ]\n1 2 1 0.15 1000\n"
+        "[ system ]\nx\n[ molecules ]\nE 2\n"
+    )
+    mapping.write_text("residues:\n  E:\n    beads:\n      - {name: A, type: A, atoms: [C1, C2]}\n")
+    places = [(0.5, 0.5, 0.5), (0.65, 0.5, 0.5), (1.5, 0.5, 0.5), (1.65, 1.5, 0.5)]
+    for k, (x, y, z) in enumerate(places):
+        rows.append(f"{k // 2 + 1:5d}E    {f'C{k % 2 + 1}':>5s}{k + 1:5d}{x:8.3f}{y:8.3f}{z:8.3f}")
+    (tmp_path / "a.gro").write_text("x\n4\n" + "\n".join(rows) + "\n3.0 3.0 3.0\n")
+    given = ("map", tmp_path / "a.gro", "-p", top, "--mapping", mapping, "-o", tmp_path / "cg.gro")
+    refused = command(*given)
+    assert refused.code == 2 and "keep-defects maps it" in refused.err
+    assert not (tmp_path / "cg.gro").exists()
+    for quiet in ((), ("-q",)):
+        done = command(*given, "--keep-defects", "--force", *quiet)
+        assert done.code == 0 and done.err.startswith("WARNING: ") and "frame 0" in done.err
+    with read_frames(tmp_path / "cg.gro") as source:
+        assert source[0].positions[0] == pytest.approx([0.575, 0.5, 0.5], abs=1e-3)

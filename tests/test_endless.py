@@ -1,12 +1,18 @@
 """Molecules that are bonded to their own periodic images: chains without an end, networks."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from deepbackmap.api import backmap, map_trajectory
+from deepbackmap.api import backmap, baseline, finish, map_trajectory, md
+from deepbackmap.blocks.index import build_bead_frames, build_blocks
+from deepbackmap.blocks.plan import build_plan
+from deepbackmap.chemistry.stereo import restore, volumes
+from deepbackmap.dynamics.containers import Dynamics, EngineError, Interactions, Minimisation
+from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.geometry.cell import minimum_image
@@ -15,6 +21,7 @@ from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, map_positions
 from deepbackmap.mechanics import constraints
 from deepbackmap.mechanics.engine import Langevin, Mechanics
+from deepbackmap.system import Structure
 from deepbackmap.system.whole import make_whole, spanning_molecules
 
 UNITS, LENGTH, STEP, HEIGHT = 10, 0.154, 0.1275, 0.0864
@@ -182,6 +189,101 @@ def test_map_and_backmap_take_them(endless, tmp_path):
     off = minimum_image(map_positions(mapping, whole, BOX) - beads.positions, BOX)
     assert np.abs(off).max() < 1e-3
     assert summary.frames == 1
+
+
+# --- finish, md, baseline -------------------------------------------------------------------------
+
+GMX = pytest.mark.skipif(shutil.which("gmx") is None, reason="gmx is not installed")
+
+
+@pytest.fixture
+def files(endless, tmp_path):
+    """Atoms and mapping as files."""
+    _, _, x, moved = endless
+    rng = np.random.default_rng(4)
+    write_gro(tmp_path / "aa.gro", moved + rng.normal(0.0, 0.004, x.shape), ["C1", "C2"])
+    (tmp_path / "map.yaml").write_text(MAPPING)
+    return tmp_path
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("engine", ["internal", pytest.param("gromacs", marks=GMX)])
+def test_finish_takes_them(endless, files, engine, hold):
+    path, mapping, x, _ = endless
+    held = {"hold_beads": True, "mapping": files / "map.yaml"} if hold else {}
+    finish(files / "aa.gro", topology=path, output=files / "done.gro", engine=engine,
+           temperature=300.0, steps=100, progress=False, **held)  # fmt: skip
+    with read_frames(files / "done.gro") as source:
+        made = source[0].positions
+    assert bonds_off(mapping, made) < 2e-3
+    assert np.linalg.norm(minimum_image(made - x, BOX), axis=1).max() < 0.4
+    assert np.linalg.norm(minimum_image(made - x, BOX), axis=1).max() > 0.01
+
+
+@GMX
+def test_gromacs_is_told_and_has_the_same_energies(endless):
+    """Bonds that close across the box among them: without the setting GROMACS takes them as long as
+    the box."""
+    _, mapping, x, moved = endless
+    start = Structure(moved + np.random.default_rng(5).normal(0.0, 0.004, x.shape), BOX)
+    engine = open_engine(mapping.topology, name="gromacs", threads=1,
+                         interactions=Interactions(cutoff=0.9))  # fmt: skip
+    segment = engine.minimise(start, Minimisation(0, bond_constant=None))
+    wanted = ForceField.from_topology(mapping.topology, cutoff=0.9).energies_by_term(start)
+    for name in ("bond", "angle", "proper", "lj"):
+        assert segment.energies[name][0] == pytest.approx(wanted[name], rel=2e-4)
+
+
+def test_openmm_refuses_them_and_names_the_way(endless):
+    _, mapping, x, _ = endless
+    engine = open_engine(mapping.topology, name="openmm", threads=1,
+                         interactions=Interactions(cutoff=0.9))  # fmt: skip
+    with pytest.raises(EngineError, match=r"molecule 1 bonded to its own.*gromacs or internal"):
+        engine.run(Structure(x, BOX), Dynamics(steps=1, temperature=300.0))
+
+
+def test_md_takes_them(endless, files):
+    path, mapping, _, _ = endless
+    md({"a": files / "aa.gro"}, topology=path, output=files / "md", temperature=300.0, time=1.0,
+       pressure=None, engine="internal", progress=False)  # fmt: skip
+    (made,) = (files / "md").rglob("last.gro")
+    with read_frames(made) as source:
+        assert bonds_off(mapping, source[0].positions) < 2e-3
+
+
+def test_the_projection_of_baseline_takes_them(endless, files):
+    """Every atom on its bead: no modifiers, no minimisation."""
+    path, _, x, _ = endless
+    map_trajectory(files / "aa.gro", None, path, files / "map.yaml", files / "cg.gro",
+                   progress=False)  # fmt: skip
+    baseline(files / "cg.gro", topology=path, mapping=files / "map.yaml", output=files / "b.gro",
+             method="backward", minimise=False, keep_defects=True, progress=False)  # fmt: skip
+    with read_frames(files / "b.gro") as source:
+        made = source[0].positions
+    beads = x.reshape(-1, 2, 3).mean(axis=1)
+    assert np.abs(minimum_image(made - np.repeat(beads, 2, axis=0), BOX)).max() < 0.02
+
+
+def test_models_refuse_them_and_name_the_way(endless):
+    _, mapping, x, _ = endless
+    beads = map_positions(mapping, x, BOX)
+    blocks = build_blocks(build_plan(mapping, ("CH2",), ("A",)), mapping, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"molecule 1 bonded to its own.*--model none"):
+        build_bead_frames(beads, BOX, blocks, mapping, cutoff=None, plane=False)
+
+
+def test_hands_are_those_of_nearest_images():
+    """A centre one of whose branches lies across the box, turned inside out."""
+    x = np.array([[0.0, 0, 0], [0.1, 0, 0], [-0.05, 0.1, 0], [-0.05, -0.05, 0.09],
+                  [-0.05, -0.05, -0.09]])  # fmt: skip
+    centres, light = np.array([[0, 1, 2, 3, 4]]), np.array([False, True, False, False, False])
+    away = x + np.array([[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, -1, 1], [0, 0, 0]]) @ BOX
+    sign = np.sign(volumes(x, centres)).astype(np.int64)
+    np.testing.assert_allclose(volumes(away, centres, BOX), volumes(x, centres), rtol=1e-9)
+    restore(x, centres, -sign, light)
+    restore(away, centres, -sign, light, BOX)
+    assert np.sign(volumes(x, centres)) == -sign
+    np.testing.assert_allclose(minimum_image(away - x, BOX), 0.0, atol=1e-12)
 
 
 # --- factors that leave something out -------------------------------------------------------------

@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deepbackmap.dynamics.containers import Minimisation
+from deepbackmap.dynamics.engines import open_engine
 from deepbackmap.errors import InputError
 from deepbackmap.forcefield import ForceField
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.topology.gromacs_lines import gromacs_include_dirs
 from deepbackmap.io.topology.gromacs_molecules import pairs_within
+from deepbackmap.system import Structure
 from deepbackmap.system.topology import require_energies
 
 HERE = Path(__file__).parent
@@ -578,6 +581,59 @@ def test_bad_input_is_one_sentence_with_its_place(read, parts, message):
     assert "\n" not in str(raised.value)
 
 
+BUCKINGHAM = {
+    "defaults": "2 2",
+    "atomtypes": "A 12.0 0 A 1e6 30 0.002\nB 12.0 0 A 4e6 40 0.005",
+}
+
+
+def test_buckingham_is_combined_as_grompp_does(read):
+    """What ``gmx dump`` 2022.5 prints of these types, whatever the combination rule."""
+    for rule in "123":
+        topology = read(**BUCKINGHAM | {"defaults": f"2 {rule}"})
+        require_energies(topology)
+        c6, c9, c12, a, b, shift = topology.pair_forms.columns
+        np.testing.assert_allclose(a, [[1e6, 2e6], [2e6, 4e6]])
+        np.testing.assert_allclose(b, [[30.0, 34.2857132], [34.2857132, 40.0]], rtol=1e-7)
+        np.testing.assert_allclose(c6, [[2e-3, 3.16227786e-3], [3.16227786e-3, 5e-3]], rtol=1e-7)
+        assert not (c9.any() or c12.any() or shift.any())
+        assert any("taken as Lennard-Jones" in notice for notice in topology.notices)
+        # how large atoms are, for placing them: a minimum at the same place
+        r = np.linspace(0.2, 1.0, 80001)
+        deep = 1e6 * np.exp(-30.0 * r) - 2e-3 / r**6
+        outside = r > r[deep.argmax()]
+        low = r[outside][deep[outside].argmin()]
+        assert (2 * topology.c12[0, 0] / topology.c6[0, 0]) ** (1 / 6) == pytest.approx(
+            low, rel=2e-3
+        )
+
+
+def test_buckingham_pairs_that_are_given(read):
+    given = "[ nonbond_params ]\nA B 2 1500 33 0.0025"
+    topology = read(**BUCKINGHAM, types=given)
+    c6, _, _, a, b, _ = topology.pair_forms.columns[:, 0, 1]
+    assert (a, b, c6) == (1500.0, 33.0, 0.0025)
+    with pytest.raises(InputError, match=r"function 2 and three numbers in \[ nonbond_params \]"):
+        read(**BUCKINGHAM, types="[ nonbond_params ]\nA B 1 1500 33")
+    with pytest.raises(InputError, match="Buckingham numbers of zero or more"):
+        read(**BUCKINGHAM | {"atomtypes": "A 12 0 A -1 2 3\nB 12 0 A 1 2 3"})
+
+
+def test_buckingham_has_its_energy_and_engines_without_it_say_so(read):
+    """Two atoms of a box, by hand; GROMACS 2022 reads nbfunc 2 but cannot run it."""
+    topology = read(**BUCKINGHAM, atoms="1 B 1 RES A1 1", nrexcl="0")
+    x = np.array([[0.2, 0.2, 0.2], [0.2, 0.2, 0.55]])
+    found = ForceField.from_topology(topology, cutoff=1.0).energies_by_term(
+        Structure(x, 3.0 * np.eye(3))
+    )
+    assert found["lj"] == pytest.approx(4e6 * np.exp(-40 * 0.35) - 0.005 / 0.35**6, rel=1e-12)
+    with pytest.raises(InputError, match="are those of the engine openmm"):
+        open_engine(topology, name="internal")
+    engine = open_engine(topology, name="openmm", threads=1)
+    made = engine.minimise(Structure(x, 3.0 * np.eye(3)), Minimisation(0))
+    assert made.energies["lj"][0] == pytest.approx(found["lj"], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -587,7 +643,6 @@ def test_bad_input_is_one_sentence_with_its_place(read, parts, message):
         ({"molecule": "[ cmap ]\n1 2 3 4 5 1"}, r"surface for A A B A A in \[ cmaptypes \]"),
         ({"molecule": "[ pairs ]\n1 3 1"}, r"pair of types A and B .*gen-pairs is no.* found none"),
         ({"molecule": "[ polarization ]\n1 2 1 0.1"}, r"energy of \[ polarization \]"),
-        ({"atomtypes": "A 12 0 A 1 2 3\nB 12 0 A 1 2 3", "defaults": "2 1"}, "Buckingham"),
     ],
 )
 def test_energies_that_are_not_known_stop_only_what_needs_them(read, parts, message):

@@ -305,8 +305,8 @@ def test_an_end_to_end_distance_is_that_of_freely_turning_bonds(tmp_path: Path) 
     top = topology(tmp_path, chain(6), {"CHN": 1})
     t = vacuum_tables(top.molecule_types[0], top, 500.0)
     t = replace(
-        t, pairs=t.pairs[:0], pair_parameters=t.pair_parameters[:0], propers=t.propers[:0],
-        proper_parameters=t.proper_parameters[:0],
+        t, pairs=t.pairs[:0], pair_parameters=t.pair_parameters[:0], torsions=t.torsions[:0],
+        torsion_which=t.torsion_which[:0], torsion_left=t.torsion_left[:0],
     )  # fmt: skip
     found = conformations(t, VacuumOptions(500.0, copies=64, settle=1500, steps=6000, every=60))
     x = found.positions

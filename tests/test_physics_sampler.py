@@ -21,7 +21,7 @@ from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import REACH, Crowd, pair_table
 from deepbackmap.methods.physics.sampler import PhysicsSampler
 from deepbackmap.methods.physics.vacuum import Conformations
-from deepbackmap.methods.physics.windows import centres_inside, cut, find_windows, kind_of
+from deepbackmap.methods.physics.windows import cut, find_windows, kind_of, rows_inside
 from deepbackmap.system import Structure
 from physics_systems import CHIRAL, ION, chain, system
 
@@ -119,7 +119,7 @@ def test_a_cut_has_the_terms_inside_it(tmp_path: Path) -> None:
     assert len(piece.terms["proper"].atoms) == 4  # two of each of two torsions
     assert [0, 4] not in piece.exclusions.tolist() and [0, 3] in piece.exclusions.tolist()
     window = find_windows(molecule, system(tmp_path, chain(9), {"CHN": 1}, carbons=9).molecules[0])
-    assert centres_inside(window[0], np.array([[0, 1, 2, 3, 99]])).tolist() == []
+    assert rows_inside(window[0], np.array([[0, 1, 2, 3, 99]])).tolist() == []
 
 
 # --- candidates and company -------------------------------------------------------------------

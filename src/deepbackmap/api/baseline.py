@@ -111,8 +111,11 @@ class Backward:
         table = bead_topology(self.system)
 
         def place(frame: Structure, number: int, source: str) -> Structure:
-            whole = whole_beads(self.system, frame, table=table, source=source)
-            made = Structure(project(self.system, whole), frame.box, frame.time)
+            # modifiers move atoms along lines between others, which have to be beside each other
+            whole = whole_beads(
+                self.system, frame, table=table, source=source, endless=self.modifiers is None
+            )
+            made = Structure(project(self.system, whole, frame.box), frame.box, frame.time)
             if self.kick:
                 made = kick(made, self.kick, seed=self.seed, frame=number)
             if self.modifiers is None:

@@ -147,7 +147,12 @@ class Finisher:
         whole = replace(
             frame,
             positions=make_whole(
-                frame.positions, frame.box, self._topology, trees=self._trees, source=where
+                frame.positions,
+                frame.box,
+                self._topology,
+                trees=self._trees,
+                source=where,
+                endless=True,
             ),
         )
         hold = self._hold_of(whole, beads)
@@ -166,7 +171,11 @@ class Finisher:
     def _hold_of(self, whole: Structure, beads: Structure | None) -> Hold | None:
         if self._hold is None:
             return None
-        at = map_positions(self._hold, whole.positions) if beads is None else beads.positions
+        at = (
+            map_positions(self._hold, whole.positions, whole.box)
+            if beads is None
+            else beads.positions
+        )
         return Hold(at, self._constant)
 
     def _judge_frame(

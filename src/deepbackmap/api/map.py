@@ -36,6 +36,7 @@ def map_trajectory(
     by_order: bool = False,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
+    keep_defects: bool = False,
     force: bool = False,
     progress: bool = True,
     note: Callable[[str], None] | None = None,
@@ -55,6 +56,8 @@ def map_trajectory(
         by_order: whether the atoms are in the topology's order whatever they are called.
         drop: residues of molecules that get no beads.
         keep: residues of molecules of which every atom becomes a bead.
+        keep_defects: map what atoms cannot look like (a wrong unit or order, an atom far away) all
+            the same, with a note that begins with WARNING for each such frame.
         force: whether to replace an existing output.
         progress: whether to show a bar on standard error.
         note: called with each sentence about what was left out or accepted.
@@ -72,7 +75,8 @@ def map_trajectory(
     system = file.resolve(atoms, drop=True)
     inputs = {"structure": structure, "trajectory": trajectory, "topology": topology,
               "mapping": mapping_words(mapping)}  # fmt: skip
-    options = {"frames": frames, "by_order": by_order, "drop": list(drop), "keep": list(keep)}
+    options = {"frames": frames, "by_order": by_order, "drop": list(drop), "keep": list(keep),
+               "keep_defects": keep_defects}  # fmt: skip
     # Kept nowhere: a frame takes no longer to map than to be read again.
     run = FrameRun(
         "map", inputs, output, options, kept=False, force=force, progress=progress
@@ -84,13 +88,13 @@ def map_trajectory(
             output, bead_table(system), force=force, without_cell=source.without_cell
         )
         notes = (*file.without_dropped(atoms)[1], *match.notes)
-        task = MapTask(system, str(source.path), source.without_cell)
+        task = MapTask(system, str(source.path), source.without_cell, keep_defects)
         jobs = frame_jobs(source)
         totals = _Totals(atoms.n_atoms, system.n_beads, notes)
         bar = FrameBar(len(source), 1, "frame", progress)
         summary = run.write(task, jobs, totals, writer, bar)
     if note is not None:
-        for sentence in notes:
+        for sentence in summary.accepted:
             note(sentence)
     return summary.frames
 
@@ -103,26 +107,37 @@ class MapTask:
     source: str
     """The file, for messages."""
     without_cell: bool = False
+    keep_defects: bool = False
 
     def open(self) -> Work:
         """Maps one frame after another; the content of a job is its atoms."""
         atoms = self.system.topology
         trees, bonds = bond_trees(atoms), Bonds.of_atoms(atoms)
 
-        def work(job: Job, report: Report) -> Structure:
+        def work(job: Job, report: Report) -> Mapped:
             frame, where = job.content, f"{self.source} frame {job.number}"
             findings = look_at_atoms(bonds, frame)
-            if worst(findings) != "fine":
-                raise InputError(f"{where}: {judgement.one_line(findings)}")
+            said = "" if worst(findings) == "fine" else f"{where}: {judgement.one_line(findings)}"
+            if said and not self.keep_defects:
+                raise InputError(f"{said}; keep-defects maps it all the same")
             whole = make_whole(
                 frame.positions, frame.box, atoms, trees=trees, source=where, endless=True
             )
             beads = map_positions(self.system, whole, frame.box)
             if not self.without_cell:
                 beads = wrap(beads, frame.box)
-            return replace(frame, positions=beads)
+            return Mapped(replace(frame, positions=beads), said)
 
         return work
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Beads of a frame."""
+
+    beads: Structure
+    said: str
+    """What is wrong with its atoms; empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,8 @@ class MapSummary:
     beads: int
     """Of both in each frame."""
     accepted: tuple[str, ...]
-    """What was left out or accepted, as sentences."""
+    """What was left out or accepted, as sentences; of frames that are mapped in spite of what is
+    wrong with them, beginning with WARNING."""
     engine: None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,10 +164,12 @@ class _Totals:
     def __init__(self, atoms: int, beads: int, accepted: tuple[str, ...]) -> None:
         self._summary = MapSummary(0, atoms, beads, accepted)
 
-    def add(self, job: Job, done: Structure) -> Structure:
+    def add(self, job: Job, done: Mapped) -> Structure:
         """One more frame."""
-        self._summary = replace(self._summary, frames=self._summary.frames + 1)
-        return done
+        more = (f"WARNING: {done.said}",) if done.said else ()
+        now = self._summary
+        self._summary = replace(now, frames=now.frames + 1, accepted=now.accepted + more)
+        return done.beads
 
     def summary(self) -> MapSummary:
         """Of all frames."""

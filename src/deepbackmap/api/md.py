@@ -402,7 +402,9 @@ def _start(path: Path, structure: str | Path | None, frame: int, topology: Topol
         found = source[0]
     where = f"{path} frame {frame}"
     return replace(
-        found, positions=make_whole(found.positions, found.box, topology, source=where), time=0.0
+        found,
+        positions=make_whole(found.positions, found.box, topology, source=where, endless=True),
+        time=0.0,
     )
 
 

@@ -30,7 +30,12 @@ def bead_topology(mapping: SystemMapping) -> Topology:
 
 
 def whole_beads(
-    mapping: SystemMapping, beads: Structure, *, table: Topology | None = None, source: str
+    mapping: SystemMapping,
+    beads: Structure,
+    *,
+    table: Topology | None = None,
+    source: str,
+    endless: bool = False,
 ) -> Float64[np.ndarray, "b 3"]:
     """Unwraps the beads of every molecule along the bonds of the bead graph.
 
@@ -39,14 +44,17 @@ def whole_beads(
         beads: a frame, wrapped or not.
         table: ``bead_topology(mapping)``, if it is at hand.
         source: what to call the frame in an error.
+        endless: take molecules that are bonded to their own images.
 
     Returns:
         Positions in nm.
 
     Raises:
-        InputError: bonded beads are farther apart than half the cell.
+        InputError: bonded beads are farther apart than half the cell, or, unless ``endless``, a
+            molecule is bonded to its own image.
     """
-    return make_whole(beads.positions, beads.box, table or bead_topology(mapping), source=source)
+    graph = table or bead_topology(mapping)
+    return make_whole(beads.positions, beads.box, graph, source=source, endless=endless)
 
 
 def _bead_molecule(name: str, beads: MoleculeMapping) -> MoleculeType:

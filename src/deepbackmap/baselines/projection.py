@@ -12,13 +12,16 @@ import torch
 from jaxtyping import Float64, Int64
 
 from deepbackmap.errors import InputError
+from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.geometry.counter_random import hash_counters, normal
 from deepbackmap.mapping import MoleculeMapping, SystemMapping
 from deepbackmap.system import MoleculeType, Structure
 
 
 def project(
-    mapping: SystemMapping, whole: Float64[np.ndarray, "b 3"]
+    mapping: SystemMapping,
+    whole: Float64[np.ndarray, "b 3"],
+    box: Float64[np.ndarray, "3 3"] | None = None,
 ) -> Float64[np.ndarray, "n 3"]:
     """Every atom at the weighted mean of the beads that it belongs to.
 
@@ -28,7 +31,9 @@ def project(
 
     Args:
         mapping: of the system.
-        whole: beads in nm, molecules whole (``beads.whole_beads``).
+        whole: beads in nm, molecules whole (``beads.whole_beads``) as far as they can be.
+        box: lattice vectors as rows, nm: of beads that share an atom those images count that are
+            beside each other. None: they are where they are.
 
     Returns:
         Atoms in nm, molecules whole.
@@ -43,7 +48,10 @@ def project(
         atoms, held, shares = _shares(molecule, beads)
         # Every atom has an owner, so the runs that reduceat adds up are never empty.
         first = np.searchsorted(atoms, np.arange(molecule.n_atoms))
-        placed = np.add.reduceat(copies[:, held] * shares[:, None], first, axis=1)
+        anchors = copies[:, held[first]]
+        apart = copies[:, held] - anchors[:, atoms]
+        apart = apart if box is None else minimum_image(apart, box)
+        placed = anchors + np.add.reduceat(apart * shares[:, None], first, axis=1)
         parts.append(placed.reshape(-1, 3))
         start = stop
     return np.concatenate(parts)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from deepbackmap.blocks.plan import BlockPlan
+from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.geometry.frames import axis_frame, plane_frame
 from deepbackmap.geometry.parts import neighbours_by_parts
@@ -225,9 +226,19 @@ def build_bead_frames(
         cutoff: None: no neighbours; ``near_beads`` gives them part by part.
         plane: fix the angle about z by the third bead of ``BlockPlan.axis``; otherwise the
             minimal rotation, with the angle left free (II C 1).
+
+    Raises:
+        InputError: a molecule is bonded to its own periodic image.
     """
     n = len(positions)
     whole = whole_beads(positions, box, mapping)
+    endless = np.flatnonzero(endless_molecules(whole, box, mapping))
+    if len(endless):
+        raise InputError(
+            "expected molecules that end within the box, as all that models are trained on do, "
+            f"found molecule {endless[0] + 1} bonded to its own periodic image: --model none "
+            "(of backmap) takes it, and so do finish, md and baseline --method backward"
+        )
     table, steps = torch.full((n, 0), -1), torch.zeros(n, 0, 3)
     if cutoff is not None:
         table, steps = _all_near(positions, box, cutoff)

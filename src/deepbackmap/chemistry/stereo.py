@@ -121,6 +121,7 @@ def restore(
     centres: Int64[np.ndarray, "c 5"],
     signs: Int64[np.ndarray, " c"],
     light: Bool[np.ndarray, " n"],
+    box: Float64[np.ndarray, "3 3"] | None = None,
 ) -> None:
     """Turns centres of the wrong hand that have one light branch inside out, in place.
 
@@ -132,30 +133,42 @@ def restore(
         centres: each with its four branches.
         signs: wanted, of (b - a) x (c - a) . (d - a) of the branches.
         light: which atoms are hydrogens.
+        box: as for ``volumes``.
     """
-    wrong = volumes(positions, centres) * signs < 0
+    wrong = volumes(positions, centres, box) * signs < 0
     for centre, *branches in centres[wrong].tolist():
         moved = [centre, *(a for a in branches if light[a])]
         if len(moved) != 2:
             continue
-        p, q, r = (positions[a] for a in branches if not light[a])
-        normal = np.cross(q - p, r - p)
+        heavy, p = [a for a in branches if not light[a]], positions[centre]
+        arms = _near(positions[[*heavy, *moved]] - p, box)
+        normal = np.cross(arms[1] - arms[0], arms[2] - arms[0])
         normal /= max(float(np.linalg.norm(normal)), 1e-9)
-        for atom in moved:
-            positions[atom] -= 2.0 * ((positions[atom] - p) @ normal) * normal
+        for atom, arm in zip(moved, arms[len(heavy) :], strict=True):
+            positions[atom] -= 2.0 * ((arm - arms[0]) @ normal) * normal
+
+
+def _near(
+    vectors: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"] | None
+) -> Float64[np.ndarray, "n 3"]:
+    return vectors if box is None else minimum_image(vectors, box)
 
 
 def volumes(
-    positions: Float64[np.ndarray, "n 3"], centres: Int64[np.ndarray, "c 5"]
+    positions: Float64[np.ndarray, "n 3"],
+    centres: Int64[np.ndarray, "c 5"],
+    box: Float64[np.ndarray, "3 3"] | None = None,
 ) -> Float64[np.ndarray, " c"]:
     """(b - a) x (c - a) . (d - a) of the branches of each centre, nm^3.
 
     Args:
         positions: nm, molecules whole.
         centres: each with its four branches.
+        box: lattice vectors as rows, nm, where molecules may be bonded to their own images.
     """
-    a, b, c, d = (positions[centres[:, k]] for k in (1, 2, 3, 4))
-    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b - a, c - a), d - a)
+    a, *others = (positions[centres[:, k]] for k in (1, 2, 3, 4))
+    b, c, d = (_near(other - a, box) for other in others)
+    found: np.ndarray = np.einsum("ci,ci->c", np.cross(b, c), d)
     return found
 
 

@@ -139,10 +139,17 @@ def map_(
     by_order: ByOrder = False,
     drop: Drop = None,
     keep: Keep = None,
+    keep_defects: KeepDefects = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Map atoms to beads."""
+
+    def note(sentence: str) -> None:
+        warning = sentence.startswith("WARNING")
+        if warning or not quiet:
+            typer.echo(sentence, err=warning)
+
     with (
         _edge(),
         _reading(format, length_unit, structure, trajectory),
@@ -153,8 +160,8 @@ def map_(
 
         count = map_trajectory(
             structure, trajectory, topology, mapping, output,
-            frames=frames, by_order=by_order, drop=drop or (), keep=keep or (), force=force,
-            progress=_progress(quiet), note=None if quiet else typer.echo,
+            frames=frames, by_order=by_order, drop=drop or (), keep=keep or (),
+            keep_defects=keep_defects, force=force, progress=_progress(quiet), note=note,
         )  # fmt: skip
         if not quiet:
             typer.echo(f"{output}: {count} frames of beads")

@@ -62,7 +62,7 @@ class TrainingSystem:
     def rigid(self) -> bool:
         """Whether the frames' bonds all have the topology's lengths."""
         topology = self.mapping.topology
-        held = [topology.expand_terms(k) for k in kinds.HELD]
+        held = [topology.expand_terms(k, between=False) for k in kinds.HELD]
         atoms = np.concatenate([t.atoms for t in held])
         lengths = np.concatenate([t.parameters[:, 0] for t in held])
         if not len(atoms):

@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64
 
 from deepbackmap.dynamics.containers import EngineError
 from deepbackmap.dynamics.naming import Atoms
+from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Topology
 from deepbackmap.system.kinds import HELD
@@ -40,17 +41,31 @@ class Constraints:
     """nm."""
     masses: Float64[np.ndarray, " n"]
     """Of all atoms, u."""
+    box: Float64[np.ndarray, "3 3"] | None = None
+    """Lattice vectors as rows, nm, where distances are those of nearest images."""
 
     @classmethod
-    def of(cls, topology: Topology, *, bonds: bool) -> Constraints:
-        """The constraints of a topology and, if asked for, all of its bonds at their lengths."""
+    def of(
+        cls,
+        topology: Topology,
+        *,
+        bonds: bool,
+        box: Float64[np.ndarray, "3 3"] | None = None,
+    ) -> Constraints:
+        """The constraints of a topology and, if asked for, all of its bonds at their lengths.
+
+        Args:
+            topology: terms between its molecules are no constraints.
+            bonds: whether bonds count.
+            box: nm, where molecules may be bonded to their own images.
+        """
         kinds = HELD if bonds else ("constraint",)
-        listed = [topology.expand_terms(kind) for kind in kinds]
+        listed = [topology.expand_terms(kind, between=False) for kind in kinds]
         atoms = np.sort(np.concatenate([terms.atoms for terms in listed]), axis=1)
         lengths = np.concatenate([terms.parameters[:, 0] for terms in listed])
         # np.unique keeps the first of equals: a constraint counts before a bond
         atoms, first = np.unique(atoms, axis=0, return_index=True)
-        return cls(topology, atoms, lengths[first], topology.masses())
+        return cls(topology, atoms, lengths[first], topology.masses(), box)
 
     def deviations(self, positions: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " m"]:
         """Distance of each pair less its fixed length in nm; molecules whole."""
@@ -106,6 +121,8 @@ class Constraints:
         """Unit vectors from j to i, and the distances in nm."""
         i, j = self.atoms.T
         vectors = positions[i] - positions[j]
+        if self.box is not None:
+            vectors = minimum_image(vectors, self.box)
         distances = np.linalg.norm(vectors, axis=1)
         if len(distances) and not distances.min() > 0.0:
             k = int(distances.argmin())

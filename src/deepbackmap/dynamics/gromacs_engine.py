@@ -31,10 +31,15 @@ from deepbackmap.dynamics.gromacs_files import (
     coordinates_text,
     dynamic_start,
     dynamics_settings,
+    images_settings,
     minimisation_settings,
     settings_text,
 )
-from deepbackmap.dynamics.gromacs_topology import TopologyVariant, topology_text
+from deepbackmap.dynamics.gromacs_topology import (
+    TopologyVariant,
+    real_particles,
+    topology_text,
+)
 from deepbackmap.dynamics.naming import Atoms
 from deepbackmap.dynamics.start import check_dynamics, held_beads, whole_start
 from deepbackmap.errors import InputError
@@ -163,7 +168,7 @@ class GromacsEngine:
         self._mapping = mapping
         self._trees = bond_trees(topology)
         self._atoms = Atoms(topology)
-        self._real = _real(topology, mapping)
+        self._real = real_particles(topology, mapping)
 
     def minimise(
         self, structure: Structure, options: Minimisation, hold: Hold | None = None
@@ -191,7 +196,9 @@ class GromacsEngine:
         """Langevin (``sd``) or v-rescale dynamics, C-rescale barostat if there is a pressure."""
         check_dynamics(options, ("langevin", "v-rescale"), self.name)
         positions = whole_start(self._topology, self._trees, structure)
-        positions, velocities = dynamic_start(self._topology, positions, options, velocities)
+        positions, velocities = dynamic_start(
+            self._topology, positions, structure.box, options, velocities
+        )
         start = replace(structure, positions=positions)
         settings = dynamics_settings(options, self._interactions, structure.box)
         with tempfile.TemporaryDirectory(prefix="deepbackmap-", dir=self._scratch) as name:
@@ -227,6 +234,7 @@ class GromacsEngine:
         """Writes the inputs, runs ``grompp`` and ``mdrun``."""
         check_box(reduced(start.box), self._interactions.cutoff)
         (folder / "topol.top").write_text(topology_text(self._topology, variant))
+        settings = settings | images_settings(self._topology, start.positions, start.box)
         (folder / "run.mdp").write_text(settings_text(settings))
         table, positions, reference = self._table, start.positions, []
         if hold is not None:
@@ -235,7 +243,7 @@ class GromacsEngine:
             table, reference = with_sites(table, self._real), ["-r", "held.gro"]
             text = coordinates_text(table, _interleave(self._real, positions, held), start.box)
             (folder / "held.gro").write_text(text)
-            beads = map_positions(self._mapping, positions)
+            beads = map_positions(self._mapping, positions, start.box)
             positions = _interleave(self._real, positions, beads)
             if velocities is not None:
                 # sites take the velocities that their atoms give them
@@ -358,11 +366,11 @@ class GromacsEngine:
         # GROMACS has the reduced form, which is the same lattice, and scales it as a whole
         ratio = float(np.cbrt(cell_volume(box.astype(np.float64)) / cell_volume(start.box)))
         lattice = start.box if abs(ratio - 1.0) < SAME_BOX else start.box * ratio
-        whole = make_whole(positions, lattice, self._topology, trees=self._trees)
+        whole = make_whole(positions, lattice, self._topology, trees=self._trees, endless=True)
         return Structure(whole, lattice, start.time + time)
 
     def _check_constraints(self, last: Structure, options: Dynamics) -> None:
-        fixed = Constraints.of(self._topology, bonds=options.constrain)
+        fixed = Constraints.of(self._topology, bonds=options.constrain, box=last.box)
         off = np.abs(fixed.deviations(last.positions))
         if len(off) and off.max() > LARGEST_DEVIATION:
             k = int(off.argmax())
@@ -385,16 +393,6 @@ def _lost_bond(output: str) -> tuple[int, int] | None:
 
 def _ending(code: int) -> str:
     return f"it was stopped by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _real(topology: Topology, mapping: SystemMapping | None) -> Bool[np.ndarray, " p"]:
-    """Which particles of GROMACS are atoms, where each molecule's beads follow its atoms."""
-    marks = [np.zeros(0, dtype=bool)]
-    for index, count in topology.blocks:
-        atoms = topology.molecule_types[index].n_atoms
-        beads = 0 if mapping is None else mapping.molecules[index].n_beads
-        marks.append(np.tile(np.repeat([True, False], [atoms, beads]), count))
-    return np.concatenate(marks)
 
 
 def _interleave(

@@ -18,7 +18,7 @@ from deepbackmap.dynamics.start import check_dynamics, whole_start
 from deepbackmap.io.atomic import make_folder, new_file, refuse_existing
 from deepbackmap.io.tables import ParticleTable
 from deepbackmap.system import Structure, Topology
-from deepbackmap.system.whole import bond_trees
+from deepbackmap.system.whole import bond_trees, spanning_molecules
 
 DECIMALS = 9
 """Of positions in nm: more than single precision holds, so that nothing is lost on the way."""
@@ -73,11 +73,14 @@ def write_gromacs_inputs(
     variant = TopologyVariant()
     if isinstance(options, Dynamics):
         check_dynamics(options, ("langevin", "v-rescale"), "gromacs")
-        positions, velocities = dynamic_start(topology, positions, options, velocities)
+        positions, velocities = dynamic_start(
+            topology, positions, structure.box, options, velocities
+        )
         settings = dynamics_settings(options, interactions, structure.box)
     else:
         variant = TopologyVariant(options.bond_constant, options.nonbonded)
         settings = minimisation_settings(options, interactions, structure.box)
+    settings |= images_settings(topology, positions, structure.box)
     texts = {
         "conf.gro": coordinates_text(table, positions, structure.box, velocities, topology.title),
         "topol.top": topology_text(topology, variant),
@@ -90,6 +93,7 @@ def write_gromacs_inputs(
 def dynamic_start(
     topology: Topology,
     positions: Float64[np.ndarray, "n 3"],
+    box: Float64[np.ndarray, "3 3"],
     options: Dynamics,
     velocities: Float64[np.ndarray, "n 3"] | None,
 ) -> tuple[Float64[np.ndarray, "n 3"], Float64[np.ndarray, "n 3"]]:
@@ -98,13 +102,14 @@ def dynamic_start(
     Args:
         topology: whose bonds are held.
         positions: nm, molecules whole.
+        box: lattice vectors as rows, nm.
         options: temperature and seed of velocities that are not given.
         velocities: nm/ps.
 
     Raises:
         EngineError: the constraints cannot be met.
     """
-    fixed = Constraints.of(topology, bonds=options.constrain)
+    fixed = Constraints.of(topology, bonds=options.constrain, box=box)
     positions = fixed.project(positions)
     if velocities is None:
         velocities = thermal_velocities(fixed.masses, options.temperature, options.seed)
@@ -187,6 +192,14 @@ def dynamics_settings(
         "constraints": "all-bonds" if options.constrain else "none",
         **_lincs(),
     }
+
+
+def images_settings(
+    topology: Topology, positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"]
+) -> Settings:
+    """What GROMACS has to be told where a molecule is bonded to its own image; else nothing."""
+    endless = bool(spanning_molecules(positions, box, topology).any())
+    return {"periodic-molecules": "yes"} if endless else {}
 
 
 def _thermostat(options: Dynamics) -> Settings:

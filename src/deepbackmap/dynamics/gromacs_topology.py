@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool
 
 from deepbackmap.errors import InputError
 from deepbackmap.mapping.containers import MoleculeMapping, SystemMapping
@@ -70,9 +71,20 @@ def topology_text(topology: Topology, variant: TopologyVariant = TopologyVariant
     ]
     if topology.intermolecular:
         lines += ["", "[ intermolecular_interactions ]"]
+        place = np.flatnonzero(real_particles(topology, variant.mapping))
         for kind, listed in topology.intermolecular.items():
-            lines += _terms(kind, listed)
+            lines += _terms(kind, replace(listed, atoms=place[listed.atoms]))
     return "\n".join(lines) + "\n"
+
+
+def real_particles(topology: Topology, mapping: SystemMapping | None) -> Bool[np.ndarray, " p"]:
+    """Which particles of GROMACS are atoms, where each molecule's beads follow its atoms."""
+    marks = [np.zeros(0, dtype=bool)]
+    for index, count in topology.blocks:
+        atoms = topology.molecule_types[index].n_atoms
+        beads = 0 if mapping is None else mapping.molecules[index].n_beads
+        marks.append(np.tile(np.repeat([True, False], [atoms, beads]), count))
+    return np.concatenate(marks)
 
 
 def _number(value: float) -> str:

@@ -170,7 +170,7 @@ class InternalEngine:
         mechanics = self._mechanics(options.constrain)
         if velocities is None:
             velocities = thermal_velocities(self._masses, options.temperature, options.seed)
-        velocities = mechanics.tangent(start.positions, velocities, start.widths)
+        velocities = mechanics.tangent(start.positions, velocities, start.widths, box=start.box)
         record = _Record(self, start, options)
         positions = start.positions
         record.add(0, self._energies(start, positions, options.temperature), positions)
@@ -199,11 +199,12 @@ class InternalEngine:
         Returns:
             Positions, and the number of steps.
         """
-        hands = np.sign(stereo.volumes(start.given, self._centres)).astype(np.int64)
+        hands = np.sign(stereo.volumes(start.given, self._centres, start.box)).astype(np.int64)
         how, steps, before = replace(how, steps=REPAIR_STEPS), 0, math.inf
         for _ in range(ROUGH_REPAIRS if start.rough else REPAIRS):
-            turned = bool((stereo.volumes(positions, self._centres) * hands < 0).any())
-            stereo.restore(positions, self._centres, hands, self._masses < LIGHT)
+            volumes = stereo.volumes(positions, self._centres, start.box)
+            turned = bool((volumes * hands < 0).any())
+            stereo.restore(positions, self._centres, hands, self._masses < LIGHT, start.box)
             if not turned:
                 now = self._energies(start, positions, COLD)["potential"] if start.rough else before
                 if not now < before - FALLS * len(positions):
@@ -250,13 +251,13 @@ class InternalEngine:
             beads = held_beads(self._mapping, given, structure.box, hold)
             # k/2 d^2 is kT/2 (d/width)^2
             widths = math.sqrt(BOLTZMANN * temperature / hold.constant)
-        found = mechanics.project(given, beads, math.inf)
+        found = mechanics.project(given, beads, math.inf, box=structure.box)
         if len(found.broken):
             atom = int(self._topology.molecule_offsets()[found.broken[0]])
             name = self._atoms.describe(atom).split(" of ")[1]
             raise EngineError(f"expected bonds that can be brought to their lengths in {name}")
         constant = 0.0 if hold is None else hold.constant
-        bonds = Constraints.of(self._topology, bonds=True).deviations(given)
+        bonds = Constraints.of(self._topology, bonds=True, box=structure.box).deviations(given)
         rough = bool(np.abs(bonds).max(initial=0.0) > ROUGH)
         at = found.positions
         return _Start(
@@ -274,12 +275,10 @@ class InternalEngine:
     def by_term(
         self, found: dict[str, Float64[np.ndarray, "m"]], start: _Start
     ) -> dict[str, float]:
-        """Energies under the names that all engines use, those of rigid bonds left out."""
+        """Energies under the names that all engines use; a bond at its length has none."""
         sums = {name: float(values.sum()) for name, values in found.items()}
         for name in ("lj", "coulomb"):
             sums[name] = sums[f"{name} intra"] + sums[f"{name} inter"]
-        if start.rigid:
-            sums["bond"] = 0.0
         energies = {name: sums[name] for name in TERMS}
         if start.constant:
             energies["hold"] = sums["bead"]

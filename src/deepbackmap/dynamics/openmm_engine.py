@@ -32,7 +32,7 @@ from deepbackmap.mapping.containers import SystemMapping
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
 from deepbackmap.system.sites import place_sites
-from deepbackmap.system.whole import bond_trees, make_whole
+from deepbackmap.system.whole import bond_trees, make_whole, spanning_molecules
 
 CONSTRAINT_TOLERANCE = 1e-5
 """Relative, of OpenMM's own solvers."""
@@ -145,7 +145,7 @@ class OpenmmEngine:
             nonbonded=options.nonbonded,
             hold=None if hold is None else hold.constant,
         )
-        positions = whole_start(self._topology, self._trees, structure)
+        positions = self._whole(structure)
         fixed = Constraints.of(self._topology, bonds=False)
         projected = options.bond_constant is None and len(fixed.atoms) > 0
         held = None if hold is None else held_beads(self._mapping, positions, structure.box, hold)
@@ -193,7 +193,7 @@ class OpenmmEngine:
             pressure=options.pressure,
         )
         fixed = Constraints.of(self._topology, bonds=options.constrain)
-        positions = fixed.project(whole_start(self._topology, self._trees, structure))
+        positions = fixed.project(self._whole(structure))
         if velocities is None:
             velocities = thermal_velocities(fixed.masses, options.temperature, options.seed)
         velocities = fixed.project_velocities(positions, velocities)
@@ -204,6 +204,22 @@ class OpenmmEngine:
         ready.context.setVelocities(velocities)
         self._evaluate(ready, None, replace(structure, positions=positions))
         return self._advance(ready, structure, options, fixed)
+
+    def _whole(self, structure: Structure) -> Float64[np.ndarray, "n 3"]:
+        """A start with molecules whole.
+
+        Raises:
+            EngineError: a molecule is bonded to its own image.
+        """
+        whole = whole_start(self._topology, self._trees, structure)
+        endless = np.flatnonzero(spanning_molecules(whole, structure.box, self._topology))
+        if len(endless):
+            raise EngineError(
+                f"expected molecules that end within the box with the engine {self.name}, which "
+                f"holds bonds without looking for images, found molecule {endless[0] + 1} bonded "
+                "to its own periodic image: use the engine gromacs or internal"
+            )
+        return whole
 
     def _advance(
         self, ready: Prepared, structure: Structure, options: Dynamics, fixed: Constraints

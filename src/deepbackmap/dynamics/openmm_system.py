@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import openmm as mm
@@ -109,8 +109,9 @@ def build_system(
     if recipe.bond_constant is None:
         for (i, j), length in zip(held.atoms.tolist(), held.lengths.tolist(), strict=True):
             system.addConstraint(i, j, length)
-    if not recipe.constrain:
-        parts += [("bond", f) for f in _bonds(topology, recipe.bond_constant)]
+    springs = [] if recipe.constrain else _bonds(topology, recipe.bond_constant)
+    springs += [f for kind in SPRINGS for f in _forces(kind, replace(topology, blocks=()))]
+    parts += [("bond", f) for f in springs]
     parts += [
         (name, force)
         for name, force in _bonded(topology)
@@ -145,10 +146,11 @@ def build_system(
 def _bonds(topology: Topology, constant: float | None) -> list[mm.Force]:
     """Springs; with a constant of their own they stand for constraints as well."""
     if constant is None:
-        return [f for kind in SPRINGS for f in _forces(kind, topology)]
+        alone = replace(topology, intermolecular={})
+        return [f for kind in SPRINGS for f in _forces(kind, alone)]
     force = mm.HarmonicBondForce()
     for kind in HELD:
-        terms = topology.expand_terms(kind)
+        terms = topology.expand_terms(kind, between=False)
         rows = zip(terms.atoms.tolist(), terms.parameters[:, 0].tolist(), strict=True)
         for (i, j), length in rows:
             force.addBond(i, j, length, constant)

@@ -20,6 +20,11 @@ def whole_start(
 ) -> Float64[np.ndarray, "n 3"]:
     """Positions of a start with its molecules whole and its virtual sites in their places.
 
+    Args:
+        topology: of the structure.
+        trees: ``bond_trees(topology)``.
+        structure: with a box; molecules may be bonded to their own images.
+
     Raises:
         InputError: it is not a structure of this topology, or has no box.
     """
@@ -31,7 +36,7 @@ def whole_start(
         )
     if not structure.box.any():
         raise InputError("structure: expected a periodic box, found none (all zeros)")
-    whole = make_whole(structure.positions, structure.box, topology, trees=trees)
+    whole = make_whole(structure.positions, structure.box, topology, trees=trees, endless=True)
     return place_sites(whole, structure.box, topology)
 
 
@@ -80,5 +85,5 @@ def held_beads(
         raise InputError(
             f"hold: expected {mapping.n_beads} beads as in the mapping, found {len(hold.beads)}"
         )
-    beads = map_positions(mapping, positions)
+    beads = map_positions(mapping, positions, box)
     return beads + minimum_image(hold.beads - beads, box)

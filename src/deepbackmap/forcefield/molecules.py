@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int, Int64
+from torch import Tensor
 
 from deepbackmap.forcefield import nonbonded
-from deepbackmap.forcefield.system import PAIRS_AT_ONCE, ForceField
+from deepbackmap.forcefield.system import PAIRS_AT_ONCE, ForceField, TermTable
 from deepbackmap.quantities import COULOMB
 from deepbackmap.system import Structure
 
@@ -133,11 +134,29 @@ def bonded_per_molecule(
             for table in tables:
                 energies = table.energies(atoms, box).sum(dim=-1)
                 found[table.term][first : first + len(atoms)] += energies.numpy()
-        for table in field.between:  # shared evenly by the atoms of each term
-            share = table.energies(positions, box).numpy() / table.index.shape[1]
-            molecule = field.exclusions.molecule[table.index.numpy()]
-            np.add.at(found[table.term], molecule, share[:, None])
+        share_between(found, field.between, positions, box, field.exclusions.molecule)
     return found
+
+
+def share_between(
+    found: dict[str, Float64[np.ndarray, " m"]],
+    tables: Sequence[TermTable],
+    positions: Float64[Tensor, "n 3"],
+    box: Float64[Tensor, "3 3"] | None,
+    molecule: Int[np.ndarray, " n"],
+) -> None:
+    """Adds energies of terms between molecules, shared evenly by the atoms of each term.
+
+    Args:
+        found: energies of every molecule in kJ/mol by term.
+        tables: of the terms, with atoms of the system.
+        positions: nm.
+        box: lattice vectors as rows, nm; None: open boundaries.
+        molecule: of each atom.
+    """
+    for table in tables:
+        share = table.energies(positions, box).numpy() / table.index.shape[1]
+        np.add.at(found[table.term], molecule[table.index.numpy()], share[:, None])
 
 
 def energies_per_molecule(

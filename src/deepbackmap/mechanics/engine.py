@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
+from deepbackmap.forcefield.molecules import share_between
 from deepbackmap.forcefield.nonbonded import Exclusions, LennardJonesTable, ReactionField
+from deepbackmap.forcefield.system import TermTable, term_tables
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics import pairs, steps
 from deepbackmap.mechanics.columns import ROOM
@@ -183,6 +185,7 @@ class Mechanics:
         self._charges = math.sqrt(COULOMB) * topology.charges()
         self._lennard_jones = LennardJonesTable.from_topology(topology)
         self._excluded = _exclusions(mapping)
+        self._between = term_tables(topology.intermolecular)
         self._tables: dict[bytes, tuple[Tables, list[list[Any]]]] = {}
         self._quantiles, self._bits = quantiles(), pairs.bit_masks()
         self._capacity, self._candidates = [256, 64], 256
@@ -492,7 +495,7 @@ class Mechanics:
         kinetic = np.zeros(options.steps + 1)
         seen: list[Observation] = []
         step, due = 0, True
-        slow = any(work.left)
+        slow = self._slow(work)
         while step < options.steps:
             if due:
                 self._list(work)
@@ -681,26 +684,30 @@ class Mechanics:
 
     def _add_left(self, work: _Work, found: dict[str, Float64[np.ndarray, "m"]]) -> None:
         """Energies of terms without a kernel."""
-        if not any(work.left):
+        if not self._slow(work):
             return
         x = torch.from_numpy(self._places.gather(work.state.x))
         for first, _, cell, molecules, tables in self._molecules(work, x):
             for table in tables:
                 values = table.energies(molecules, cell).sum(-1)
                 found[table.term][first : first + len(molecules)] += values.numpy()
+        share_between(found, self._between, x, torch.from_numpy(work.box), self._excluded[0])
+
+    def _slow(self, work: _Work) -> bool:
+        """Whether there are terms without a kernel: those between molecules have none."""
+        return any(work.left) or bool(self._between)
 
     def _extra(self, work: _Work) -> Float64[np.ndarray, "p"]:
         """Forces of terms without a kernel, by automatic differentiation."""
-        if not any(work.left):
+        if not self._slow(work):
             return np.zeros_like(work.state.x)
         x = torch.from_numpy(self._places.gather(work.state.x))
         forces = torch.zeros_like(x)
         for _, start, cell, molecules, tables in self._molecules(work, x):
-            with torch.enable_grad():
-                copies = molecules.detach().requires_grad_(True)
-                total = torch.stack([t.energies(copies, cell).sum() for t in tables]).sum()
-                (gradient,) = torch.autograd.grad(total, copies)
-            forces[start : start + gradient[..., 0].numel()] = -gradient.reshape(-1, 3)
+            found = forces_of(tables, molecules, cell).reshape(-1, 3)
+            forces[start : start + len(found)] = found
+        if self._between:
+            forces += forces_of(self._between, x, torch.from_numpy(work.box))
         return self._places.spread(forces.numpy())
 
     def _molecules(
@@ -717,6 +724,17 @@ class Mechanics:
                 found.append((molecule, start, self._cell_of(work, t), copies, work.left[t]))
             start, molecule = end, molecule + count
         return found
+
+
+def forces_of(
+    tables: Sequence[TermTable], x: Float64[torch.Tensor, "*c a 3"], cell: torch.Tensor | None
+) -> Float64[torch.Tensor, "*c a 3"]:
+    """Forces by automatic differentiation, kJ/mol/nm."""
+    with torch.enable_grad():
+        at = x.detach().requires_grad_(True)
+        total = torch.stack([t.energies(at, cell).sum() for t in tables]).sum()
+        (gradient,) = torch.autograd.grad(total, at)
+    return -gradient
 
 
 def _available() -> int:

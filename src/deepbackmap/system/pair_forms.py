@@ -11,6 +11,12 @@ COLUMNS = ("c6", "c9", "c12", "a", "b", "shift")
 """c12/(r - shift)^12 + c9/(r - shift)^9 - c6/(r - shift)^6 + a exp(-b r); kJ/mol and nm."""
 THERMAL = 2.5
 """kJ/mol, where a pair that only repels counts as in touch."""
+OTHER_PAIRS = (
+    "{}: pairs that are not Lennard-Jones (Buckingham, 9-6, shifted) are taken as Lennard-Jones "
+    "with the same minimum while atoms are placed; their own energies are those of the engine "
+    "openmm and of evaluate"
+)
+"""A notice, of the file that says so."""
 _REACH = np.geomspace(0.1, 3.0, 3000)
 """nm, where a minimum is looked for."""
 

@@ -166,17 +166,22 @@ class Topology:
         sizes = np.array([m.n_atoms for m in self.molecule_types], dtype=np.int64)
         return np.concatenate([[0], np.cumsum(sizes[self.molecule_type_index()])]).astype(np.int64)
 
-    def expand_terms(self, kind: str) -> BondedTerms:
+    def expand_terms(self, kind: str, *, between: bool = True) -> BondedTerms:
         """All terms of one kind with global atom indices, in molecule order, then those between.
 
         Memory grows with the system; for a million atoms work molecule type by type instead.
+
+        Args:
+            kind: of ``kinds.KINDS``.
+            between: whether terms between molecules count. No bond of these is ever held at its
+                length, nor are exclusions counted over it, as in GROMACS.
         """
         parts = [
             (m.terms[kind], first, m.n_atoms, count)
             for m, first, count in self.runs()
             if kind in m.terms
         ]
-        if kind in self.intermolecular:
+        if between and kind in self.intermolecular:
             parts.append((self.intermolecular[kind], 0, 0, 1))
         return _expand(parts, KINDS[kind].n_atoms, len(KINDS[kind].columns))
 

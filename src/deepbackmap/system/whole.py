@@ -213,5 +213,6 @@ def _check_closures(
             f"{source}: expected molecule {first_molecule + copy + 1} ({molecule.name}) to close "
             f"its rings within one cell, found atoms {molecule.atom_names[i]} and "
             f"{molecule.atom_names[j]} bonded across the box, so that it is bonded to its own "
-            f"periodic image"
+            "periodic image (map, backmap --model none, finish, md and baseline --method backward "
+            "take that; models and templates are of molecules that end)"
         )

@@ -40,6 +40,7 @@ from deepbackmap.io.topology.gromacs_types import (
     parse_pair_table,
 )
 from deepbackmap.system import BondedTerms, MoleculeType, Topology
+from deepbackmap.system.pair_forms import OTHER_PAIRS
 from deepbackmap.system.topology import Unsupported
 
 _TYPE_SECTIONS = frozenset(
@@ -103,16 +104,14 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         between, unsupported = _between(sections, types, blocks, reader)
     problems.check()
     names = _used_atom_types(types, force_field)
+    forms = force_field.forms(names) if force_field.defaults.buckingham else None
     with np.errstate(over="ignore"):
-        c6, c12 = force_field.matrices(names)
+        c6, c12 = force_field.matrices(names) if forms is None else forms.lennard_jones()
     if not np.isfinite(c6 + c12).all():
         raise InputError(
             f"{path}: expected Lennard-Jones numbers whose C12 is finite, found larger ones for "
             f"{names[int(np.argmin(np.isfinite(c6 + c12).all(axis=1)))]}"
         )
-    if force_field.defaults.buckingham:
-        what = "the energy of nbfunc 2 (Buckingham) of [ defaults ] is not known"
-        unsupported += (Unsupported(what, sections.types["defaults"][0].where, 1),)
     title = sections.system.get("system")
     return Topology(
         title=title[0].text if title else "",
@@ -121,10 +120,14 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         type_names=names,
         c6=c6,
         c12=c12,
+        pair_forms=forms,
         source=str(path),
         intermolecular=between,
         unsupported=unsupported,
-        notices=tuple(_missing_pairs(types, by_name, force_field)),
+        notices=(
+            *_missing_pairs(types, by_name, force_field),
+            *([] if forms is None else [OTHER_PAIRS.format(path)]),
+        ),
     )
 
 
@@ -237,12 +240,12 @@ def _force_field(sections: _Sections) -> ForceField | None:
         problems.catch(problem)
         return None
     atom_types = parse_atom_types(types["atomtypes"], defaults.buckingham, problems)
-    given = [] if defaults.buckingham else ["nonbondparams", "pairtypes"]
-    nonbonded, pairs = (
-        parse_pair_table(types.get(name, Lines()) if name in given else Lines(), written,
-                         atom_types, problems)
-        for name, written in (("nonbondparams", "nonbond_params"), ("pairtypes", "pairtypes"))
-    )  # fmt: skip
+    form = 2 if defaults.buckingham else 1
+    nonbonded = parse_pair_table(
+        types.get("nonbondparams", Lines()), "nonbond_params", atom_types, problems, form
+    )
+    # 1-4 pairs are Lennard-Jones whatever the others are
+    pairs = parse_pair_table(types.get("pairtypes", Lines()), "pairtypes", atom_types, problems)
     return ForceField(
         defaults=defaults,
         atom_types=atom_types,

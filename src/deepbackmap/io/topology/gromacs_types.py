@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology.gromacs_lines import Line, Lines, Problems, integer, number
 from deepbackmap.system.kinds import KINDS
+from deepbackmap.system.pair_forms import PairForms
 
 Parameters = tuple[float, ...]
 
@@ -28,7 +29,7 @@ class Defaults:
     fudge_lj: float
     fudge_qq: float
     buckingham: bool = False
-    """Whether pairs have exponential repulsion (nbfunc 2), whose energy is not known."""
+    """Whether pairs have exponential repulsion (nbfunc 2), a exp(-b r) - c/r^6."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,11 @@ class AtomType:
     particle: str
     """A (atom), V or D (virtual site) or S (shell)."""
     v: float
-    """C6 under rule 1, else sigma / nm."""
+    """C6 under rule 1, else sigma / nm; a / kJ mol-1 of nbfunc 2."""
     w: float
-    """C12 under rule 1, else epsilon / kJ mol-1."""
+    """C12 under rule 1, else epsilon / kJ mol-1; b / nm-1 of nbfunc 2."""
+    c: float = 0.0
+    """Of nbfunc 2, kJ mol-1 nm6."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +196,9 @@ class ForceField:
 
     defaults: Defaults
     atom_types: Mapping[str, AtomType]
-    nonbonded: Mapping[frozenset[str], tuple[float, float]]
-    """``[ nonbond_params ]`` by atom types."""
-    pairs: Mapping[frozenset[str], tuple[float, float]]
+    nonbonded: Mapping[frozenset[str], tuple[float, ...]]
+    """``[ nonbond_params ]`` by atom types: two numbers, or three of nbfunc 2."""
+    pairs: Mapping[frozenset[str], tuple[float, ...]]
     """``[ pairtypes ]`` by atom types."""
     bonded: Mapping[tuple[str, int], BondedTypes]
     """By section and group of function types."""
@@ -204,7 +207,7 @@ class ForceField:
     def lennard_jones(self, a: str, b: str) -> tuple[float, float]:
         """Numbers of a pair of known atom types in the form of the combination rule."""
         if (given := self.nonbonded.get(frozenset((a, b)))) is not None:
-            return given
+            return given[0], given[1]
         one, two = self.atom_types[a], self.atom_types[b]
         w = math.sqrt(one.w * two.w)
         if self.defaults.rule == RULE_LORENTZ_BERTHELOT:
@@ -220,13 +223,33 @@ class ForceField:
             None where there are none and none are to be generated.
         """
         if (given := self.pairs.get(frozenset((a, b)))) is not None:
-            return given
+            return given[0], given[1]
         known = a in self.atom_types and b in self.atom_types
         if not known or not self.defaults.generate_pairs or self.defaults.buckingham:
             return None
         v, w = self.lennard_jones(a, b)
         fudge = self.defaults.fudge_lj
         return (v * fudge if self.defaults.rule == RULE_C6_C12 else v), w * fudge
+
+    def forms(self, names: Sequence[str]) -> PairForms:
+        """Energies of all pairs of some atom types by nbfunc 2.
+
+        GROMACS combines them in one way whatever the rule: a and c by their geometric mean, 1/b by
+        the arithmetic one.
+        """
+        known = [self.atom_types.get(name) for name in names]
+        a0, b0, c0 = (np.array([getattr(t, n, 0.0) for t in known], dtype=float) for n in "vwc")
+        product, total = np.multiply.outer(b0, b0), np.add.outer(b0, b0)
+        b = 2.0 * product / np.where(product > 0.0, total, 1.0)
+        a, c = (np.sqrt(np.multiply.outer(n, n)) for n in (a0, c0))
+        row = {name: k for k, name in enumerate(names)}
+        for pair, numbers in self.nonbonded.items():
+            if pair <= row.keys():
+                i, j = (row[name] for name in (*pair, *pair)[:2])
+                for m, value in zip((a, b, c), numbers, strict=True):
+                    m[i, j] = m[j, i] = value
+        zero = np.zeros_like(a)
+        return PairForms(np.stack([c, zero, zero, a, b, zero]))
 
     def matrices(
         self, names: Sequence[str]
@@ -248,9 +271,7 @@ class ForceField:
             second = rest[0] if rest else first
             if first in row and second in row:
                 i, j = row[first], row[second]
-                v[i, j], w[i, j] = v[j, i], w[j, i] = numbers
-        if self.defaults.buckingham:
-            return np.zeros_like(v), np.zeros_like(w)
+                v[i, j], w[i, j] = v[j, i], w[j, i] = numbers[:2]
         if self.defaults.rule == RULE_C6_C12:
             return v, w
         return 4.0 * w * v**6, 4.0 * w * v**12
@@ -301,19 +322,18 @@ def _atom_type(line: Line, buckingham: bool) -> AtomType:
     words = line.fields
     at = _particle_column(line, words, 3 if buckingham else 2)
     has_bonded = at == 5 or (at == 4 and words[1][0].isalpha())
-    mass, charge, v, w = (
-        number(line, words[i], what)
-        for i, what in (
-            (at - 2, "the mass"),
-            (at - 1, "the charge"),
-            (at + 1, "sigma or C6"),
-            (at + 2, "epsilon or C12"),
-        )
+    names = ("a", "b", "c") if buckingham else ("sigma or C6", "epsilon or C12")
+    mass, charge = (
+        number(line, words[at - 2], "the mass"),
+        number(line, words[at - 1], "the charge"),
     )
-    if v < 0 or w < 0:
-        raise line.error(f"expected Lennard-Jones numbers of zero or more, found {v:g} {w:g}")
+    numbers = [number(line, words[at + k], what) for k, what in enumerate(names, 1)]
+    if min(numbers) < 0:
+        what = "Buckingham" if buckingham else "Lennard-Jones"
+        found = " ".join(f"{n:g}" for n in numbers)
+        raise line.error(f"expected {what} numbers of zero or more, found {found}")
     bonded = words[1] if has_bonded else words[0]
-    return AtomType(words[0], bonded, mass, charge, words[at].upper(), v, w)
+    return AtomType(words[0], bonded, mass, charge, words[at].upper(), *numbers)
 
 
 def _particle_column(line: Line, words: tuple[str, ...], numbers: int) -> int:
@@ -328,42 +348,56 @@ def _particle_column(line: Line, words: tuple[str, ...], numbers: int) -> int:
 
 
 def parse_pair_table(
-    lines: Lines, section: str, known: Mapping[str, AtomType], problems: Problems
-) -> dict[frozenset[str], tuple[float, float]]:
-    """``[ nonbond_params ]`` or ``[ pairtypes ]``: numbers by pair of atom types."""
-    found: dict[frozenset[str], tuple[float, float]] = {}
+    lines: Lines,
+    section: str,
+    known: Mapping[str, AtomType],
+    problems: Problems,
+    wanted: int = 1,
+) -> dict[frozenset[str], tuple[float, ...]]:
+    """``[ nonbond_params ]`` or ``[ pairtypes ]``: numbers by pair of atom types.
+
+    Args:
+        lines: of the section.
+        section: its name as it is written.
+        known: atom types.
+        problems: takes lines that are not understood.
+        wanted: the function: 1 (two numbers) or 2 (three).
+    """
+    found: dict[frozenset[str], tuple[float, ...]] = {}
     for k, text in enumerate(lines.texts):
         words = text.split()
         try:
-            one, two, function, *numbers = words
-            v, w = map(float, numbers)
+            one, two, function, *rest = words
+            numbers = tuple(map(float, rest))
         except ValueError:
-            one, two, function, v, w = "", "", "", math.nan, math.nan
-        if one in known and two in known and function == "1" and math.isfinite(v + w):
-            found[frozenset((one, two))] = (v, w)
+            one, two, function, numbers = "", "", "", ()
+        right = function == str(wanted) and len(numbers) == 1 + wanted
+        if one in known and two in known and right and math.isfinite(sum(numbers)):
+            found[frozenset((one, two))] = numbers
             continue
         try:
-            _refuse_pair_type(lines[k], section, known)
+            _refuse_pair_type(lines[k], section, known, wanted)
         except InputError as problem:
             problems.catch(problem)
     return found
 
 
-def _refuse_pair_type(line: Line, section: str, known: Mapping[str, AtomType]) -> None:
+def _refuse_pair_type(line: Line, section: str, known: Mapping[str, AtomType], wanted: int) -> None:
     """Says what is wrong with a line that was not understood."""
     words = line.fields
-    if len(words) != 5:
+    if len(words) != 4 + wanted:
         raise line.error(
-            f"expected two atom types, the function 1 and two numbers in [ {section} ], "
+            f"expected two atom types, the function {wanted} and {('two', 'three')[wanted - 1]} "
+            f"numbers in [ {section} ], "
             f"found {len(words)} words"
         )
     for name in words[:2]:
         if name not in known:
             raise line.error(f"expected a type of [ atomtypes ], found '{name}'")
-    if integer(line, words[2], "the function") != 1:
-        raise line.error(f"expected function 1 in [ {section} ], found {words[2]}")
+    if integer(line, words[2], "the function") != wanted:
+        raise line.error(f"expected function {wanted} in [ {section} ], found {words[2]}")
     for word in words[3:]:
-        number(line, word, "a Lennard-Jones number")
+        number(line, word, "a Lennard-Jones number" if wanted == 1 else "a Buckingham number")
 
 
 def parse_bonded_types(

@@ -47,13 +47,8 @@ from deepbackmap.io.topology.lammps_tables import made_of_table
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
 from deepbackmap.system.kinds import KINDS
+from deepbackmap.system.pair_forms import OTHER_PAIRS
 from deepbackmap.system.topology import Origin
-
-OTHER_PAIRS = (
-    "{}: pairs that are not Lennard-Jones (Buckingham, 9-6, shifted) are taken as Lennard-Jones "
-    "with the same minimum while atoms are placed; their own energies are those of the engine "
-    "openmm and of evaluate"
-)
 
 
 def read_lammps(path: Path, options: TopologyOptions) -> Topology:

@@ -109,7 +109,7 @@ def _placed(
     """Coordinates inside the cell in units of the file, and flags that make molecules whole."""
     x, box = structure.positions, structure.box
     with suppress(InputError):  # a molecule that is bonded to its own image is never whole
-        x = make_whole(x, box, topology, source="structure")
+        x = make_whole(x, box, topology, source="structure", endless=True)
     inside = wrap(x, box)
     flags = np.rint((x - inside) @ np.linalg.inv(box)).astype(np.int64)
     return inside / length, flags

@@ -41,6 +41,7 @@ from deepbackmap.mechanics.engine import (
     Observation,
     Projected,
     Trajectory,
+    forces_of,
 )
 from deepbackmap.mechanics.noise import BITS, quantiles
 from deepbackmap.mechanics.solver import GRADIENTS, SHARP, TOLERANCE
@@ -142,6 +143,7 @@ class CardMechanics(Mechanics):
         self.widest = max(WIDEST_SKIN, self.skin)
         self._pairs = self._pair_tables()
         self._listed, self._others = self._terms()
+        self._joined = [t.to(self.device, torch.float64) for t in self._between]
         self._shares = self._bead_shares()
         topology = mapping.topology
         masses = np.maximum(topology.masses(), self.lightest)
@@ -485,11 +487,10 @@ class CardMechanics(Mechanics):
             atoms, beads, weights, _ = self._shares
             push = (-warmth * s.softness)[:, None] * self._beads_off(s)
             f.index_add_(0, atoms, weights[:, None] * push[beads])
-        for table, _ in self._others:
-            with torch.enable_grad():
-                at = s.x.detach().requires_grad_(True)
-                (gradient,) = torch.autograd.grad(table.energies(at, s.cell).sum(), at)
-            f -= gradient
+        if self._others:
+            f += forces_of([table for table, _ in self._others], s.x, s.cell)
+        if self._between:
+            f += forces_of(self._joined, s.x, s.lattice)
         return f
 
     def _beads_off(self, s: _State) -> Float64[Tensor, "nb 3"]:
@@ -515,6 +516,10 @@ class CardMechanics(Mechanics):
             found[BONDED.index(listed.term)].index_add_(0, listed.molecules, values)
         for table, owners in self._others:
             found[BONDED.index(table.term)].index_add_(0, owners, table.energies(s.x, s.cell))
+        for table in self._joined:
+            share = table.energies(s.x, s.lattice) / table.index.shape[1]
+            for atoms in table.index.unbind(-1):
+                found[BONDED.index(table.term)].index_add_(0, self._molecules_of[atoms], share)
         if s.softness is not None:
             off = self._beads_off(s)
             values = 0.5 * warmth * s.softness * (off * off).sum(-1)

@@ -16,6 +16,9 @@ CHARGE_CUTOFF2 = 1.0
 CLOSEST2 = 0.05**2
 """nm^2: pairs without a sigma push no harder below that."""
 COINCIDENT = 1e-12
+ANGLES = (0.01, math.pi - 0.01)
+"""rad: between these curves of angles have their points; where atoms lie on a line, slopes of
+energies have no meaning."""
 
 
 @compiled
@@ -50,9 +53,23 @@ def add_bonds(x: Any, bonds: Any, lengths: Any, spring: float, f: Any) -> float:
 
 
 @compiled
-def add_angles(x: Any, atoms: Any, parameters: Any, f: Any) -> float:
-    """k/2 (theta - theta0)^2, or the same in the cosine."""
+def curve(curves: Any, which: int, at: float, start: float, spacing: float) -> tuple[float, float]:
+    """Energy and slope of a curve at a place, cubic between its points and beyond its ends."""
+    points = curves.shape[1]
+    u = (at - start) / spacing
+    i = min(max(int(u), 0), points - 2)
+    t = u - i
+    a, b = curves[which, i, 0], curves[which, i + 1, 0]
+    da, db = spacing * curves[which, i, 1], spacing * curves[which, i + 1, 1]
+    c, d = 3.0 * (b - a) - 2.0 * da - db, 2.0 * (a - b) + da + db
+    return a + t * (da + t * (c + t * d)), (da + t * (2.0 * c + t * 3.0 * d)) / spacing
+
+
+@compiled
+def add_angles(x: Any, atoms: Any, which: Any, curves: Any, f: Any) -> float:
+    """Curves of angles, from ``ANGLES[0]`` to ``ANGLES[1]``."""
     energy = 0.0
+    spacing = (ANGLES[1] - ANGLES[0]) / (curves.shape[1] - 1)
     for t in range(len(atoms)):
         i, j, k = atoms[t, 0], atoms[t, 1], atoms[t, 2]
         ax, ay, az = x[i, 0] - x[j, 0], x[i, 1] - x[j, 1], x[i, 2] - x[j, 2]
@@ -62,13 +79,9 @@ def add_angles(x: Any, atoms: Any, parameters: Any, f: Any) -> float:
         ab = 1.0 / math.sqrt(a2 * b2)
         c = (ax * bx + ay * by + az * bz) * ab
         c = min(1.0, max(-1.0, c))
-        if parameters[t, 2] > 0.5:
-            off = c - math.cos(parameters[t, 0])
-            slope = parameters[t, 1] * off
-        else:
-            off = math.acos(c) - parameters[t, 0]
-            slope = -parameters[t, 1] * off / max(1e-4, math.sqrt(1.0 - c * c))
-        energy += 0.5 * parameters[t, 1] * off * off
+        e, slope = curve(curves, which[t], math.acos(c), ANGLES[0], spacing)
+        energy += e
+        slope /= -max(1e-4, math.sqrt(1.0 - c * c))
         # dc/da = b/(|a||b|) - c a/a^2
         p, q, s = slope * ab, slope * c / a2, slope * c / b2
         fix, fiy, fiz = p * bx - q * ax, p * by - q * ay, p * bz - q * az
@@ -130,41 +143,50 @@ def push(f: Any, atoms: Any, t: int, slope: float, g: Any) -> None:
 
 @compiled
 def add_torsions(
-    x: Any, propers: Any, pp: Any, polynomials: Any, qp: Any, impropers: Any, ip: Any, f: Any
+    x: Any, atoms: Any, which: Any, left: Any, curves: Any, f: Any
 ) -> tuple[float, float]:
-    """All terms of four atoms.
+    """Curves of dihedrals over a whole turn from -pi on, of which a part is left.
 
     Returns:
         Energy as it pushes, and the energy that lowered torsions lack.
     """
     g = np.zeros((4, 3))
     energy, lacking = 0.0, 0.0
-    for t in range(len(propers)):
-        phi = dihedral(x, propers[t, 0], propers[t, 1], propers[t, 2], propers[t, 3], g)
-        phase, k, n, left = pp[t, 0], pp[t, 1], pp[t, 2], pp[t, 3]
-        e = k * (1.0 + math.cos(n * phi - phase))
-        energy += left * e
-        lacking += (1.0 - left) * e
-        push(f, propers, t, -left * k * n * math.sin(n * phi - phase), g)
-    for t in range(len(polynomials)):
-        phi = dihedral(
-            x, polynomials[t, 0], polynomials[t, 1], polynomials[t, 2], polynomials[t, 3], g
-        )
-        c, left = -math.cos(phi), qp[t, 6]
-        e, de = 0.0, 0.0
-        for n in range(5, -1, -1):
-            de = de * c + e
-            e = e * c + qp[t, n]
-        energy += left * e
-        lacking += (1.0 - left) * e
-        push(f, polynomials, t, left * de * math.sin(phi), g)
-    for t in range(len(impropers)):
-        phi = dihedral(x, impropers[t, 0], impropers[t, 1], impropers[t, 2], impropers[t, 3], g)
-        off = phi - ip[t, 0]
-        off -= 2.0 * math.pi * round(off / (2.0 * math.pi))
-        energy += 0.5 * ip[t, 1] * off * off
-        push(f, impropers, t, ip[t, 1] * off, g)
+    spacing = 2.0 * math.pi / (curves.shape[1] - 1)
+    for t in range(len(atoms)):
+        phi = dihedral(x, atoms[t, 0], atoms[t, 1], atoms[t, 2], atoms[t, 3], g)
+        e, slope = curve(curves, which[t], phi, -math.pi, spacing)
+        energy += left[t] * e
+        lacking += (1.0 - left[t]) * e
+        push(f, atoms, t, left[t] * slope, g)
     return energy, lacking
+
+
+@compiled
+def set_sides(x: Any, bonds: Any, cis: Any, behind: Any) -> None:
+    """Turns all that is behind double bonds until their branches are cis or trans, in place.
+
+    Args:
+        x: nm, (n, 3).
+        bonds: branch, the two atoms, branch (k, 4).
+        cis: where they shall be cis, (k,).
+        behind: atoms of the second one's side, (k, n).
+    """
+    g = np.zeros((4, 3))
+    for t in range(len(bonds)):
+        j, k = bonds[t, 1], bonds[t, 2]
+        turn = (0.0 if cis[t] else math.pi) - dihedral(x, bonds[t, 0], j, k, bonds[t, 3], g)
+        c, s = math.cos(turn), math.sin(turn)
+        ux, uy, uz = x[k, 0] - x[j, 0], x[k, 1] - x[j, 1], x[k, 2] - x[j, 2]
+        r = math.sqrt(ux * ux + uy * uy + uz * uz) + COINCIDENT
+        ux, uy, uz = ux / r, uy / r, uz / r
+        for a in range(len(x)):
+            if behind[t, a]:
+                dx, dy, dz = x[a, 0] - x[k, 0], x[a, 1] - x[k, 1], x[a, 2] - x[k, 2]
+                along = (1.0 - c) * (ux * dx + uy * dy + uz * dz)
+                x[a, 0] = x[k, 0] + c * dx + s * (uy * dz - uz * dy) + along * ux
+                x[a, 1] = x[k, 1] + c * dy + s * (uz * dx - ux * dz) + along * uy
+                x[a, 2] = x[k, 2] + c * dz + s * (ux * dy - uy * dx) + along * uz
 
 
 @compiled

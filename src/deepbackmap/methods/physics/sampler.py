@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.blocks.index import endless_molecules, whole_beads
+from deepbackmap.chemistry.double_bonds import WantedSides, sides
 from deepbackmap.chemistry.rings import find_rings, pierced_rings
 from deepbackmap.chemistry.stereo import restore, volumes
 from deepbackmap.errors import InputError
@@ -30,7 +31,7 @@ from deepbackmap.methods.physics.options import PhysicsSamplingOptions
 from deepbackmap.methods.physics.packing import Crowd, pair_table
 from deepbackmap.methods.physics.tables import vacuum_tables
 from deepbackmap.methods.physics.vacuum import Conformations, VacuumOptions, conformations
-from deepbackmap.methods.physics.windows import Window, centres_inside, find_windows, kind_of
+from deepbackmap.methods.physics.windows import Window, find_windows, kind_of, rows_inside
 from deepbackmap.methods.settling import ANEW, LastSteps
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import Structure, Topology
@@ -97,6 +98,7 @@ class PhysicsSampler:
         self._rings, self._bonds = _rings(mapping.topology)
         self._light = mapping.topology.masses() < LIGHT
         self._centres, self._signs = _wanted(handedness)
+        self._sides = _wanted_sides(handedness)
 
     @property
     def placements(self) -> int:
@@ -112,8 +114,8 @@ class PhysicsSampler:
     ) -> Structure:
         """Atoms for one frame of beads; molecules are whole.
 
-        Where a bond goes through a ring in the end, or a centre has the wrong hand, all are placed
-        anew on the beads of what was made.
+        Where a bond goes through a ring in the end, a centre has the wrong hand or a double bond is
+        on the wrong side, all are placed anew on the beads of what was made.
 
         Args:
             beads: positions of the beads in the order of the mapping.
@@ -141,7 +143,7 @@ class PhysicsSampler:
         """Conformations set onto beads, hands as they are wanted."""
         whole = whole_beads(beads.positions, beads.box, self.mapping)
         placed = self._place(whole, beads.box, turn, report).positions
-        restore(placed, self._centres, self._signs, self._light)
+        restore(placed, self._centres, self._signs, self._light, beads.box)
         return placed
 
     def _turn(self, beads: Structure, frame: int, attempt: int) -> Turn:
@@ -150,7 +152,8 @@ class PhysicsSampler:
         return turn_of(frame + attempt * ANEW, beads.time, tau)
 
     def _any_stuck(self, beads: Structure) -> Callable[[Float64[np.ndarray, "n 3"]], bool]:
-        """Whether rings with a bond through them or centres of the wrong hand are among atoms."""
+        """Whether rings with a bond through them, or what is of the wrong hand or on the wrong
+        side, are among atoms."""
         return lambda x: bool(self._stuck(Structure(positions=x, box=beads.box)).any())
 
     def place(
@@ -222,11 +225,13 @@ class PhysicsSampler:
         )  # fmt: skip
 
     def _stuck(self, made: Structure) -> Bool[np.ndarray, " n"]:
-        """Atoms of rings that a bond goes through, of these bonds, and of centres of the wrong
-        hand."""
+        """Atoms of rings that a bond goes through, of these bonds, of centres of the wrong hand and
+        of double bonds on the wrong side."""
         stuck = np.zeros(made.n, dtype=bool)
-        wrong = volumes(made.positions, self._centres) * self._signs < 0
+        wrong = volumes(made.positions, self._centres, made.box) * self._signs < 0
         stuck[self._centres[wrong].ravel()] = True
+        turned = sides(made, self._sides.atoms) != self._sides.side
+        stuck[self._sides.atoms[turned].ravel()] = True
         for rings in self._rings:
             found = pierced_rings(made, rings, self._bonds)
             stuck[rings[found[:, 0]].ravel()] = True
@@ -259,6 +264,13 @@ def _wanted(
     return atoms[sign != 0], sign[sign != 0]
 
 
+def _wanted_sides(handedness: Handedness | None) -> WantedSides:
+    """Double bonds whose side is asked for."""
+    found = WantedSides.nothing() if handedness is None else handedness.sides
+    known = found.side != 0
+    return WantedSides(found.atoms[known], found.side[known])
+
+
 def _rings(topology: Topology) -> tuple[tuple[np.ndarray, ...], Int64[np.ndarray, "b 2"]]:
     """Rings of the system by size, and its bonds."""
     first, index = topology.molecule_offsets()[:-1], topology.molecule_type_index()
@@ -280,22 +292,30 @@ def _find_groups(
 ) -> tuple[_Group, ...]:
     """Windows of all molecules, in the order in which they are drawn."""
     topology = mapping.topology
-    centres, signs = _wanted(handedness)
     first_atom, first_bead = topology.molecule_offsets(), mapping.bead_offsets()
-    owner = np.searchsorted(first_atom, centres[:, 0], side="right") - 1
+    wanted = _wanted_sides(handedness)
+    asked = _wanted(handedness), (wanted.atoms, wanted.side)
     libraries: dict[bytes, Library] = {}
     effort = _Effort(temperature, options.conformations, options.pieces, options.seed)
     groups = []
     index = topology.molecule_type_index()
     for t in sorted(set(index.tolist())):
         molecules = np.flatnonzero(index == t)
-        local, by_molecule = _local_centres(centres, signs, owner, molecules, first_atom)
+        (local, hands), (bonds, turns) = (
+            _local(rows, signs, molecules, first_atom) for rows, signs in asked
+        )
         for window in find_windows(topology.molecule_types[t], mapping.molecules[t]):
-            inside = centres_inside(window, local)
-            patterns, member = np.unique(by_molecule[:, inside], axis=0, return_inverse=True)
+            inside, between = rows_inside(window, local), rows_inside(window, bonds)
+            patterns, member = np.unique(
+                np.concatenate([hands[:, inside], turns[:, between]], axis=1),
+                axis=0, return_inverse=True,
+            )  # fmt: skip
             for row, pattern in enumerate(patterns):
                 chosen = molecules[member.reshape(-1) == row]
-                library = _library(mapping, effort, window, local[inside], pattern, libraries)
+                cis = WantedSides(bonds[between], pattern[len(inside) :])
+                library = _library(
+                    mapping, effort, window, local[inside], pattern[: len(inside)], cis, libraries
+                )
                 atoms = first_atom[chosen, None] + window.atoms
                 beads = first_bead[chosen, None] + window.beads
                 own, joint = atoms[:, window.own], atoms[:, window.joint]
@@ -303,15 +323,15 @@ def _find_groups(
     return tuple(groups)
 
 
-def _local_centres(
-    centres: np.ndarray, signs: np.ndarray, owner: np.ndarray, molecules: np.ndarray,
-    first_atom: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Centres of a molecule type, and their signs in each molecule (0: any), (m, c)."""
+def _local(
+    rows: np.ndarray, signs: np.ndarray, molecules: np.ndarray, first_atom: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres or double bonds of a molecule type, and their signs in each molecule (0: any)."""
+    owner = np.searchsorted(first_atom, rows[:, 0], side="right") - 1
     mine = np.isin(owner, molecules)
     if not mine.any():
-        return np.zeros((0, 5), dtype=np.int64), np.zeros((len(molecules), 0), dtype=np.int64)
-    relative = centres[mine] - first_atom[owner[mine]][:, None]
+        return rows[:0], np.zeros((len(molecules), 0), dtype=np.int64)
+    relative = rows[mine] - first_atom[owner[mine]][:, None]
     local, which = np.unique(relative, axis=0, return_inverse=True)
     by_molecule = np.zeros((len(molecules), len(local)), dtype=np.int64)
     by_molecule[np.searchsorted(molecules, owner[mine]), which.reshape(-1)] = signs[mine]
@@ -320,23 +340,29 @@ def _local_centres(
 
 def _library(
     mapping: SystemMapping, options: _Effort, window: Window, centres: np.ndarray,
-    pattern: np.ndarray, known: dict[bytes, Library],
+    pattern: np.ndarray, cis: WantedSides, known: dict[bytes, Library],
 ) -> Library:  # fmt: skip
-    """The conformations of a window with its hands; each kind is run once, mirror images never."""
+    """The conformations of a window with its hands and sides; each kind is run once, mirror images
+    never."""
     asked = pattern != 0
     places = np.searchsorted(window.atoms, centres[asked])
     signs = pattern[asked]
     flip = bool(len(signs)) and signs[0] < 0
-    kind = kind_of(window, places) + (-signs if flip else signs).astype(np.int8).tobytes()
+    signs = -signs if flip else signs
+    cis = WantedSides(np.searchsorted(window.atoms, cis.atoms), cis.side)
+    kind = b"|".join([
+        kind_of(window, places), signs.astype(np.int8).tobytes(), cis.atoms.tobytes(),
+        cis.side.astype(np.int8).tobytes(),
+    ])  # fmt: skip
     if kind not in known:
-        known[kind] = _run(mapping, options, window, places, -signs if flip else signs)
+        known[kind] = _run(mapping, options, window, places, signs, cis)
         known[kind + b"mirrored"] = mirrored(known[kind])
     return known[kind + b"mirrored"] if flip else known[kind]
 
 
 def _run(
     mapping: SystemMapping, options: _Effort, window: Window, centres: np.ndarray,
-    signs: np.ndarray,
+    signs: np.ndarray, cis: WantedSides,
 ) -> Library:  # fmt: skip
     """Dynamics of one kind of window."""
     molecule = window.molecule
@@ -344,7 +370,7 @@ def _run(
         found = Conformations(np.zeros((1, 1, 3)), np.zeros(1))
         return make_library(found, window, mirror=False)
     tables = vacuum_tables(
-        molecule, mapping.topology, options.temperature, centres, signs.astype(np.float64)
+        molecule, mapping.topology, options.temperature, centres, signs.astype(np.float64), cis
     )
     whole = len(window.own) == len(window.atoms)
     how = VacuumOptions(options.temperature, seed=options.seed)

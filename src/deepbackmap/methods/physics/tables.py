@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+import torch
+from jaxtyping import Bool, Float64, Int64
 
+from deepbackmap.chemistry.double_bonds import WantedSides
+from deepbackmap.forcefield.system import TermTable, molecule_tables
+from deepbackmap.methods.physics.curves import Curves, angle_curves, torsion_curves
 from deepbackmap.quantities import BOLTZMANN, COULOMB
 from deepbackmap.system import MoleculeType, Topology
 
@@ -23,11 +26,10 @@ FLAT, STIFF = 2.5, 12.0
 ones (double bonds, aromatic rings) are kept, and with them cis and trans."""
 WITH_LENGTH = ("constraint", "bond", "bond_g96", "morse", "bond_cubic")
 """Kinds of bond whose first column is a length, at which it is held."""
-HARMONIC = ("angle", "urey_bradley")
-"""Kinds of angle that are taken as k/2 (theta - theta0)^2 by their first two columns."""
-COSINE = ("angle_g96", "angle_restricted")
-"""Kinds of angle that are taken as k/2 (cos theta - cos theta0)^2 by their first two columns.
-What else a topology may hold is left out here: the dynamics of the whole box has all terms."""
+WITHOUT_LENGTH = ("fene", "bond_table")
+"""Kinds of bond that are held where their energy is lowest."""
+_DISTANCES = np.arange(0.05, 1.5, 0.0005)
+"""nm, where that is looked for."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,15 @@ class VacuumTables:
     lengths: Float64[np.ndarray, "b"]
     """nm."""
     angles: Int64[np.ndarray, "a 3"]
-    angle_parameters: Float64[np.ndarray, "a 3"]
-    """theta0 / rad, k, and 1 where the energy is in the cosine (GROMOS-96), else 0."""
-    propers: Int64[np.ndarray, "p 4"]
-    proper_parameters: Float64[np.ndarray, "p 4"]
-    """phase / rad, k / kJ mol-1, multiplicity, and the part of k that is left in the dynamics."""
-    polynomials: Int64[np.ndarray, "q 4"]
-    polynomial_parameters: Float64[np.ndarray, "q 7"]
-    """Ryckaert-Bellemans c0 to c5 / kJ mol-1, and the part that is left in the dynamics."""
-    impropers: Int64[np.ndarray, "i 4"]
-    improper_parameters: Float64[np.ndarray, "i 2"]
-    """xi0 / rad, k / kJ mol-1 rad-2."""
+    angle_which: Int64[np.ndarray, "a"]
+    """The curve of each."""
+    angle_curves: Float64[np.ndarray, "u points 2"]
+    """As ``curves.Curves``."""
+    torsions: Int64[np.ndarray, "t 4"]
+    torsion_which: Int64[np.ndarray, "t"]
+    torsion_left: Float64[np.ndarray, "t"]
+    """The part of each that is left in the dynamics."""
+    torsion_curves: Float64[np.ndarray, "w points 2"]
     pairs: Int64[np.ndarray, "k 2"]
     pair_parameters: Float64[np.ndarray, "k 4"]
     """c6, c12, charge factor in kJ mol-1 nm, and the square of the distance beyond which the pair
@@ -59,6 +59,12 @@ class VacuumTables:
     """Stereocentres whose hand is asked for, each with its four branches."""
     signs: Float64[np.ndarray, "c"]
     """Wanted sign of (b - a) x (c - a) . (d - a) of the branches."""
+    doubles: Int64[np.ndarray, "s 4"]
+    """Double bonds whose side is asked for: branch, the two atoms, branch."""
+    cis: Bool[np.ndarray, "s"]
+    """Where they shall be cis."""
+    behind: Bool[np.ndarray, "s n"]
+    """Atoms on the second one's side of each."""
 
 
 def vacuum_tables(
@@ -67,6 +73,7 @@ def vacuum_tables(
     temperature: float,
     centres: Int64[np.ndarray, "c 5"] | None = None,
     signs: Float64[np.ndarray, "c"] | None = None,
+    sides: WantedSides | None = None,
 ) -> VacuumTables:
     """Tables of a molecule.
 
@@ -76,30 +83,33 @@ def vacuum_tables(
         temperature: K; torsions are made flat relative to it.
         centres: stereocentres with their branches, atoms of the molecule.
         signs: the hand of each.
+        sides: of double bonds, atoms of the molecule. Those of rings are left alone.
     """
-    bonds, lengths = _bonds(molecule)
+    bonds, lengths = _bonds(molecule, topology)
+    by_pair = {(i, j): r for (i, j), r in zip(bonds.tolist(), lengths.tolist(), strict=True)}
     pairs, parameters = _pairs(molecule, topology)
-    propers, proper_parameters = _columns(molecule, ("proper",), 4, 3)
-    polynomials, polynomial_parameters = _columns(molecule, ("ryckaert_bellemans",), 4, 6)
-    left = _torsions_left(
-        molecule, propers, proper_parameters, polynomials, polynomial_parameters, temperature
-    )
-    impropers, improper_parameters = _columns(molecule, ("improper",), 4, 2)
+    tables = molecule_tables(molecule)
+    angles = angle_curves(tables, by_pair)
+    torsions, proper = torsion_curves(tables, by_pair, angles)
+    doubles, cis, behind = _sides(molecule, sides or WantedSides.nothing())
     return VacuumTables(
         masses=np.maximum(molecule.masses, LIGHTEST),
         bonds=bonds,
         lengths=lengths,
-        **_angles(molecule),
-        propers=propers,
-        proper_parameters=np.column_stack([proper_parameters, left[0]]),
-        polynomials=polynomials,
-        polynomial_parameters=np.column_stack([polynomial_parameters, left[1]]),
-        impropers=impropers,
-        improper_parameters=improper_parameters,
+        angles=angles.atoms,
+        angle_which=angles.which,
+        angle_curves=angles.curves,
+        torsions=torsions.atoms,
+        torsion_which=torsions.which,
+        torsion_left=_torsions_left(torsions, proper, BOLTZMANN * temperature),
+        torsion_curves=torsions.curves,
         pairs=pairs,
         pair_parameters=parameters,
         centres=np.zeros((0, 5), dtype=np.int64) if centres is None else centres,
         signs=np.zeros(0) if signs is None else signs.astype(np.float64),
+        doubles=doubles,
+        cis=cis,
+        behind=behind,
     )
 
 
@@ -124,15 +134,62 @@ def bond_distances(molecule: MoleculeType, most: int) -> list[dict[int, int]]:
     return found
 
 
-def _bonds(molecule: MoleculeType) -> tuple[np.ndarray, np.ndarray]:
+def _bonds(molecule: MoleculeType, topology: Topology) -> tuple[np.ndarray, np.ndarray]:
     """Bonds and constraints with their lengths, each pair once."""
     atoms, parameters = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0)]
     for kind in WITH_LENGTH:
         if kind in molecule.terms:
             atoms.append(np.sort(molecule.terms[kind].atoms, axis=1))
             parameters.append(molecule.terms[kind].parameters[:, 0])
+    for table in molecule_tables(molecule):
+        if table.kind in WITHOUT_LENGTH:
+            atoms.append(np.sort(table.index.numpy(), axis=1))
+            parameters.append(_rests(table, molecule, topology))
     pairs, first = np.unique(np.concatenate(atoms), axis=0, return_index=True)
     return pairs, np.concatenate(parameters)[first]
+
+
+def _rests(
+    table: TermTable, molecule: MoleculeType, topology: Topology
+) -> Float64[np.ndarray, "m"]:
+    """Where the energy of two bonded atoms is lowest, Lennard-Jones between them included, nm."""
+    excluded = {tuple(pair) for pair in molecule.exclusions.tolist()}
+    row = {name: i for i, name in enumerate(topology.type_names)}
+    found = np.zeros(len(table.index))
+    for n, (a, b) in enumerate(table.index.tolist()):
+        at = torch.zeros(len(_DISTANCES), 2, 3, dtype=torch.float64)
+        at[:, 1, 0] = torch.from_numpy(_DISTANCES)
+        parameters = table.parameters[n : n + 1]
+        one = TermTable(table.term, table.kind, torch.tensor([[0, 1]]), parameters, table.grids)
+        energy = one.energies(at, None)[:, 0].numpy()
+        if (min(a, b), max(a, b)) not in excluded:
+            i, j = (row[molecule.atom_types[k]] for k in (a, b))
+            energy = (
+                energy + topology.c12[i, j] / _DISTANCES**12 - topology.c6[i, j] / _DISTANCES**6
+            )
+        found[n] = _DISTANCES[energy.argmin()]
+    return found
+
+
+def _sides(
+    molecule: MoleculeType, sides: WantedSides
+) -> tuple[Int64[np.ndarray, "s 4"], Bool[np.ndarray, "s"], Bool[np.ndarray, "s n"]]:
+    """Double bonds with a side that is asked for, where they are cis, and what is behind them."""
+    neighbours: list[list[int]] = [[] for _ in range(molecule.n_atoms)]
+    for i, j in molecule.bonds.tolist():
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    kept, behind = [], []
+    for n, (_, j, k, _) in enumerate(sides.atoms.tolist()):
+        seen, queue = {k}, [k]
+        for atom in queue:
+            queue += (new := [b for b in neighbours[atom] if b not in seen and (atom, b) != (k, j)])
+            seen.update(new)
+        if sides.side[n] and j not in seen:
+            kept.append(n)
+            behind.append(np.isin(np.arange(molecule.n_atoms), list(seen)))
+    rows = np.array(behind, dtype=bool).reshape(len(kept), molecule.n_atoms)
+    return sides.atoms[kept], sides.side[kept] > 0, rows
 
 
 def _columns(
@@ -147,46 +204,16 @@ def _columns(
     return np.concatenate(atoms), np.concatenate(parameters)
 
 
-def _angles(molecule: MoleculeType) -> dict[str, np.ndarray]:
-    """Angles of both forms, with a column that tells them apart."""
-    plain, a = _columns(molecule, HARMONIC, 3, 2)
-    cosine, b = _columns(molecule, COSINE, 3, 2)
-    form = np.concatenate([np.zeros(len(plain)), np.ones(len(cosine))])
-    return {
-        "angles": np.concatenate([plain, cosine]),
-        "angle_parameters": np.column_stack([np.concatenate([a, b]), form]),
-    }
-
-
 def _torsions_left(
-    molecule: MoleculeType,
-    propers: np.ndarray,
-    proper_parameters: np.ndarray,
-    polynomials: np.ndarray,
-    polynomial_parameters: np.ndarray,
-    temperature: float,
-) -> tuple[np.ndarray, np.ndarray]:
+    torsions: Curves, proper: Float64[np.ndarray, "t"], thermal: float
+) -> Float64[np.ndarray, "t"]:
     """The part of every torsion that is left in the dynamics, from the barrier about its bond."""
-    heights: dict[tuple[int, int], float] = {}
-
-    def bond_of(term: np.ndarray) -> tuple[int, int]:
-        return (int(min(term[1], term[2])), int(max(term[1], term[2])))
-
-    for term, (_, k, _) in zip(propers, proper_parameters, strict=True):
-        heights[bond_of(term)] = heights.get(bond_of(term), 0.0) + 2.0 * abs(float(k))
-    grid = np.cos(np.linspace(0.0, math.pi, 61))[:, None] ** np.arange(6)
-    for term, c in zip(polynomials, polynomial_parameters, strict=True):
-        heights[bond_of(term)] = heights.get(bond_of(term), 0.0) + float(np.ptp(grid @ c))
-    thermal = BOLTZMANN * temperature
-
-    def left(term: np.ndarray) -> float:
-        height = heights[bond_of(term)] / thermal
-        return FLAT / height if FLAT < height < STIFF else 1.0
-
-    return (
-        np.array([left(t) for t in propers], dtype=np.float64),
-        np.array([left(t) for t in polynomials], dtype=np.float64),
-    )
+    middle = np.sort(torsions.atoms[:, 1:3], axis=1)
+    _, bond = np.unique(middle, axis=0, return_inverse=True)
+    barriers = np.ptp(torsions.curves[:, :, 0], axis=1)[torsions.which] * proper
+    height = np.bincount(bond.reshape(-1), barriers)[bond.reshape(-1)] / thermal
+    lowered = (height > FLAT) & (height < STIFF) & (proper > 0.0)
+    return np.where(lowered, FLAT / np.where(lowered, height, 1.0), 1.0)
 
 
 def _pairs(molecule: MoleculeType, topology: Topology) -> tuple[np.ndarray, np.ndarray]:

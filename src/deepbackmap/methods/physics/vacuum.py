@@ -1,8 +1,9 @@
 """Dynamics of one molecule alone: conformations from nothing but its topology.
 
 Many copies run side by side, each from a start of its own: atoms are set out along the bonds in
-random directions and pulled into shape by the bonded terms, with hands as asked for. Then Langevin
-dynamics with all bonds at their lengths. Torsions whose barriers are low enough to be crossed in
+random directions and pulled into shape by the bonded terms, with hands as asked for and what is
+behind double bonds turned to the side asked for. Then Langevin dynamics with all bonds at their
+lengths. Torsions whose barriers are low enough to be crossed in
 nature but not in picoseconds are lowered while the copies run; each conformation that is kept has
 the logarithm of the weight that puts this right, -(U - U_lowered) / RT.
 
@@ -86,7 +87,7 @@ def conformations(tables: VacuumTables, options: VacuumOptions) -> Conformations
         options: how long and how hot.
 
     Returns:
-        Conformations with their bonds at their lengths and the hands asked for.
+        Conformations with their bonds at their lengths, and the hands and sides asked for.
 
     Raises:
         ValueError: no copy came into shape.
@@ -99,10 +100,11 @@ def conformations(tables: VacuumTables, options: VacuumOptions) -> Conformations
     good = np.zeros(options.copies, dtype=np.bool_)
     thermal = BOLTZMANN * options.temperature
     _run(
-        starts(t, options), t.masses, t.bonds, t.lengths, t.angles, t.angle_parameters,
-        t.propers, t.proper_parameters, t.polynomials, t.polynomial_parameters,
-        t.impropers, t.improper_parameters, t.pairs, t.pair_parameters,
-        t.centres, TETRAHEDRON * t.signs, np.uint64(options.seed), thermal, options.timestep,
+        starts(t, options), t.masses, t.bonds, t.lengths,
+        t.angles, t.angle_which, t.angle_curves,
+        t.torsions, t.torsion_which, t.torsion_left, t.torsion_curves, t.pairs, t.pair_parameters,
+        t.centres, TETRAHEDRON * t.signs, t.doubles, t.cis, t.behind,
+        np.uint64(options.seed), thermal, options.timestep,
         math.exp(-options.friction * options.timestep), options.settle, options.every,
         kept, energies, lacking, good,
     )  # fmt: skip
@@ -154,10 +156,10 @@ def starts(tables: VacuumTables, options: VacuumOptions) -> Float64[np.ndarray, 
 
 @threaded
 def _run(
-    x0: Any, masses: Any, bonds: Any, lengths: Any, angles: Any, ap: Any, propers: Any, pp: Any,
-    polynomials: Any, qp: Any, impropers: Any, ip: Any, pairs: Any, lp: Any, centres: Any,
-    wanted: Any, seed: Any, thermal: float, dt: float, keep: float, settle: int, every: int,
-    kept: Any, energies: Any, lacking: Any, good: Any,
+    x0: Any, masses: Any, bonds: Any, lengths: Any, angles: Any, bent: Any, bends: Any,
+    torsions: Any, turned: Any, left: Any, turns: Any, pairs: Any, lp: Any, centres: Any,
+    wanted: Any, doubles: Any, cis: Any, behind: Any, seed: Any, thermal: float, dt: float,
+    keep: float, settle: int, every: int, kept: Any, energies: Any, lacking: Any, good: Any,
 ) -> None:  # fmt: skip
     copies, n = x0.shape[0], x0.shape[1]
     frames = kept.shape[1]
@@ -166,12 +168,14 @@ def _run(
         x = x0[copy].copy()
         f = np.zeros((n, 3))
         for step in range(DESCENT_STEPS):
+            if step * 3 == DESCENT_STEPS:
+                kernels.set_sides(x, doubles, cis, behind)
             f[:, :] = 0.0
             kernels.add_bonds(x, bonds, lengths, SPRING, f)
-            kernels.add_angles(x, angles, ap, f)
+            kernels.add_angles(x, angles, bent, bends, f)
             kernels.add_hands(x, centres, wanted, HAND, f)
             if step * 3 > DESCENT_STEPS:
-                kernels.add_torsions(x, propers, pp, polynomials, qp, impropers, ip, f)
+                kernels.add_torsions(x, torsions, turned, left, turns, f)
             if step * 2 > DESCENT_STEPS:
                 kernels.add_pairs(x, pairs, lp, f)
             for a in range(n):
@@ -191,8 +195,8 @@ def _run(
         v, at = np.zeros((n, 3)), np.zeros((n, 3))
         for step in range(1, settle + every * frames + 1):
             f[:, :] = 0.0
-            e = kernels.add_angles(x, angles, ap, f)
-            e4, lack = kernels.add_torsions(x, propers, pp, polynomials, qp, impropers, ip, f)
+            e = kernels.add_angles(x, angles, bent, bends, f)
+            e4, lack = kernels.add_torsions(x, torsions, turned, left, turns, f)
             e += e4 + kernels.add_pairs(x, pairs, lp, f)
             e += kernels.add_hands(x, centres, wanted, HAND, f)
             if step > settle and (step - settle) % every == 1:

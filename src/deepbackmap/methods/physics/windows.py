@@ -135,9 +135,9 @@ def cut(molecule: MoleculeType, atoms: Int64[np.ndarray, " a"]) -> MoleculeType:
     )
 
 
-def centres_inside(window: Window, centres: Int64[np.ndarray, "c 5"]) -> Int64[np.ndarray, " k"]:
-    """Which stereocentres of the molecule have all of their atoms in the window."""
-    return np.flatnonzero(np.isin(centres, window.atoms).all(axis=1))
+def rows_inside(window: Window, rows: Int64[np.ndarray, "c n"]) -> Int64[np.ndarray, " k"]:
+    """Which stereocentres or double bonds of the molecule have all of their atoms in the window."""
+    return np.flatnonzero(np.isin(rows, window.atoms).all(axis=1))
 
 
 def kind_of(window: Window, centres: Int64[np.ndarray, "c 5"]) -> bytes:
