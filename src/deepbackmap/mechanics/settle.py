@@ -90,7 +90,7 @@ WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
 FEWEST, MOST = 120, 240
 """Steps that follow the choice of widths, where their number is not given."""
-ENOUGH = 156
+ENOUGH = 120
 """Steps at most where atoms were placed for beads of about such widths, a multiple of three."""
 CALMING, BETWEEN = 24, 3
 """Steps in which hot blocks are slowed down, where beads are soft; after so many each time."""
