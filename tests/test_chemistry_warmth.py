@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from deepbackmap.chemistry.warmth import AngleFreedom
+from deepbackmap.chemistry.warmth import AngleFreedom, angle_energies
+from deepbackmap.forcefield.system import ForceField
 from deepbackmap.io.topology import read_topology
 from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import BondedTerms
@@ -154,3 +155,11 @@ def test_polystyrene_has_nineteen_a_monomer():
     found = AngleFreedom.from_topology(read_topology(reference_folder() / "topol.top"))
     assert found.degrees[16:144].sum() == pytest.approx(8 * 19.0)
     assert found.strain.max() < 0.01
+
+
+def test_angle_energies_are_those_of_the_force_field_each_at_its_centre():
+    bent = system(["H", "O", "H"], [(0, 1), (1, 2)], math.radians(120.0))
+    field = ForceField.from_topology(bent)
+    positions = np.array([[0.1, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.1, 0.0]])
+    found = angle_energies(field, positions, 5.0 * np.eye(3))
+    assert found == pytest.approx([0.0, 0.5 * 300.0 * math.radians(30.0) ** 2, 0.0])

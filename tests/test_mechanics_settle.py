@@ -47,7 +47,7 @@ def settled(beads, *, positions=None, by=None, **options):
     """Atoms of the melt with other beads."""
     _, whole, _, box = melt()
     x = whole if positions is None else positions
-    options = SettleOptions(TEMPERATURE, **options)
+    options = SettleOptions(**{"temperature": TEMPERATURE, **options})
     return (by or settler()).settle(x, beads, box, np.arange(len(x)), options)
 
 
@@ -268,16 +268,44 @@ def test_wide_beads_may_take_twice_as_long(width, times, monkeypatch):
     monkeypatch.setattr(settle, "drifts", lambda before, after: True)
     monkeypatch.setattr(settle, "MOST", 2 * settle.WINDOW)
     found = settled(melt()[2], bead_tolerance=width)
-    assert found.evaluations == times * settle.MOST
+    assert found.evaluations == times * settle.MOST + settle.CALMING
 
 
 def test_what_was_placed_for_soft_beads_settles_sooner(monkeypatch):
     monkeypatch.setattr(settle, "drifts", lambda before, after: True)
     monkeypatch.setattr(settle, "HOT", 0.0)
-    monkeypatch.setattr(settle, "ENOUGH", settle.WINDOW)
+    monkeypatch.setattr(settle, "ENOUGH", 30)
     monkeypatch.setattr(settle, "next_width", lambda width, square: 0.02)
     found = settled_anew(noisy(0.02), asked([], melt()[1]), settle.FIRST_WIDTH)
-    assert found.evaluations == settle.LEARN + settle.WINDOW
+    assert found.evaluations == settle.LEARN + 30 + settle.CALMING
+
+
+def test_strained_blocks_are_slowed_down_until_the_temperature_allows_them(monkeypatch):
+    """Atoms of the melt as at twice its temperature, on soft beads, with hardly any friction."""
+    _, _, beads, box = melt()
+    hot = settled(beads, steps=60, bead_tolerance=0.02, temperature=2 * TEMPERATURE).positions
+    before = settler().hot_atoms(hot, box, TEMPERATURE)
+    monkeypatch.setattr(settle._Run, "until_settled", lambda self, most, window: self._advance(1))
+    left = {}
+    slowed = settle.SLOWED
+    for part in (slowed, 1.0):
+        monkeypatch.setattr(settle, "SLOWED", part)
+        found = settled(beads, positions=hot, bead_tolerance=0.02, friction=1.0)
+        left[part] = settler().hot_atoms(found.positions, box, TEMPERATURE).sum()
+    assert before.any()
+    assert left[slowed] < 0.5 * left[1.0]
+
+
+def test_hot_atoms_are_those_of_a_bead_whose_angles_hold_too_much():
+    mapping, whole, _, box = melt()
+    rest = settler().hot_atoms(whole, box, TEMPERATURE)
+    assert rest.mean() < 0.02
+    assert settler().hot_atoms(whole, box, 0.05 * TEMPERATURE).mean() > 0.9
+    bent = whole.copy()
+    bent[0] += 0.05
+    owner = mapping.atom_owners()
+    changed = settler().hot_atoms(bent, box, TEMPERATURE) & ~rest
+    assert set(owner[changed]) == {owner[0]}
 
 
 def test_until_settled_stops_when_nothing_drifts_but_not_at_once(monkeypatch):

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 
 from deepbackmap.chemistry.rings import find_rings
+from deepbackmap.forcefield.system import ForceField
 from deepbackmap.system import MoleculeType, Topology
 
 ANGLE_KINDS = ("angle", "angle_g96")
@@ -51,6 +53,28 @@ class AngleFreedom:
         found = [np.tile(per_type[t], (1, count)) for t, count in topology.blocks]
         degrees, strain = np.concatenate([np.zeros((2, 0)), *found], axis=1)
         return cls(degrees, strain)
+
+
+def angle_energies(
+    field: ForceField, positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"]
+) -> Float64[np.ndarray, " n"]:
+    """Energy of the angles about every atom, kJ/mol.
+
+    Args:
+        field: of the system.
+        positions: nm, molecules whole.
+        box: lattice vectors as rows, nm.
+    """
+    x, cell = torch.tensor(positions), torch.tensor(box)
+    found, offsets = np.zeros(len(positions)), field.topology.molecule_offsets()
+    pieces = [(offsets[:1], field.between, x[None])]
+    for run, tables, molecules in field.molecules(x):
+        pieces.append((offsets[run : run + len(molecules)], tables, molecules))
+    for first, tables, molecules in pieces:
+        for table in (t for t in tables if t.kind in ANGLE_KINDS):
+            centres = table.index[:, 1].numpy() + first[:, None]
+            np.add.at(found, centres, table.energies(molecules, cell).numpy())
+    return found
 
 
 def _of_molecule(molecule: MoleculeType) -> Float64[np.ndarray, "2 n"]:

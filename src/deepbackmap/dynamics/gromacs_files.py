@@ -176,7 +176,9 @@ def dynamics_settings(
 ) -> Settings:
     """Settings of dynamics with all bonds constrained or none."""
     return {
-        "integrator": "sd" if options.thermostat == "langevin" else "md",
+        # md-vv takes the velocities of a start for those of its time. The leap-frog of md takes
+        # them for those of half a step before, and atoms then swing through their angles together
+        "integrator": "sd" if options.thermostat == "langevin" else "md-vv",
         "nsteps": str(options.steps),
         "dt": f"{options.timestep:.9g}",
         "nstcalcenergy": str(options.every),

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from deepbackmap.chemistry import double_bonds, rings, stereo
 from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
-from deepbackmap.chemistry.warmth import ANGLE_KINDS, AngleFreedom
+from deepbackmap.chemistry.warmth import AngleFreedom, angle_energies
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import (
     CLOSE,
@@ -259,17 +259,8 @@ class Judge:
 
     def block_energies(self, structure: Structure) -> Float64[np.ndarray, " b"]:
         """Angle energy of every block, kJ/mol."""
-        positions, box = torch.tensor(structure.positions), torch.tensor(structure.box)
-        found, offsets = np.zeros(len(self._degrees)), self.topology.molecule_offsets()
-        field = self._plan.forcefield
-        pieces = [(offsets[:1], field.between, positions[None])]
-        for run, tables, molecules in field.molecules(positions):
-            pieces.append((offsets[run : run + len(molecules)], tables, molecules))
-        for first, tables, molecules in pieces:
-            for table in (t for t in tables if t.kind in ANGLE_KINDS):
-                centres = table.index[:, 1].numpy() + first[:, None]
-                np.add.at(found, self._owner[centres], table.energies(molecules, box).numpy())
-        return found
+        found = angle_energies(self._plan.forcefield, structure.positions, structure.box)
+        return np.bincount(self._owner, found, minlength=len(self._degrees))
 
     def name_contact(self, contact: close.Contact) -> str:
         """The two atoms with their molecules, and how far apart they are."""

@@ -21,6 +21,10 @@ follows from the beads themselves, in two steps:
   steps go on.
 
 Then steps follow until no energy drifts any more, or as many as were asked for.
+
+Springs of beads strain a few blocks, which then swing to angle energies that no block has in
+equilibrium. Where the number of steps is not given, those are slowed down in the last ones: a draw
+that leaves out what the temperature does not allow.
 """
 
 from __future__ import annotations
@@ -28,13 +32,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from deepbackmap.chemistry.warmth import AngleFreedom
+from deepbackmap.chemistry.warmth import AngleFreedom, angle_energies
+from deepbackmap.forcefield.system import ForceField
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
@@ -85,8 +91,15 @@ WINDOW = 60
 """Steps over which energies are averaged to see whether they drift."""
 FEWEST, MOST = 180, 240
 """Steps that follow the choice of widths, where their number is not given."""
-ENOUGH = 180
-"""Steps at most where atoms were placed for beads of about such widths."""
+ENOUGH = 120
+"""Steps at most where atoms were placed for beads of about such widths, a multiple of three."""
+CALMING, BETWEEN = 24, 3
+"""Steps in which hot blocks are slowed down, where beads are soft; after so many each time."""
+SLOWED = 0.5
+"""Times their velocities."""
+FAR_OUT = 3.5
+"""Standard deviations above the angle energy that the temperature allows, from which on a block is
+hot: four in a thousand of ten degrees of freedom."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
 WARMING = 0.6
@@ -194,9 +207,9 @@ class Settler:
         self.mechanics = open_mechanics(
             mapping, rigid=rigid, threads=threads, device=device, gathering=gathering
         )
-        freedom = AngleFreedom.from_topology(mapping.topology)
-        self._degrees = float(freedom.degrees.sum())
-        self._strain = float(freedom.strain.sum())
+        self._freedom = AngleFreedom.from_topology(mapping.topology)
+        self._degrees = float(self._freedom.degrees.sum())
+        self._strain = float(self._freedom.strain.sum())
         self.bead_types = bead_types(mapping)
 
     def settle(
@@ -239,7 +252,10 @@ class Settler:
         if given is None and anew is not None and run.soft and not (told and run.usual):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
-            run.until_settled(ENOUGH if told and run.usual else MOST)
+            sooner = told and run.usual
+            run.until_settled(ENOUGH, ENOUGH // 3) if sooner else run.until_settled(MOST, WINDOW)
+            if run.soft:
+                run.calm()
         else:
             run.some(options.steps)
         return run.result()
@@ -248,6 +264,30 @@ class Settler:
         """Angle energy in units of what a temperature allows; 1 where there are no angles."""
         allowed = 0.5 * BOLTZMANN * temperature * self._degrees
         return (float(energies["angle"].sum()) - self._strain) / allowed if allowed else 1.0
+
+    @cached_property
+    def _field(self) -> ForceField:
+        return ForceField.from_topology(self.mapping.topology)
+
+    def hot_atoms(
+        self,
+        positions: Float64[np.ndarray, "n 3"],
+        box: Float64[np.ndarray, "3 3"],
+        temperature: float,
+    ) -> Bool[np.ndarray, " n"]:
+        """Atoms whose bead's atoms have more angle energy than a temperature allows.
+
+        Args:
+            positions: nm, molecules whole.
+            box: lattice vectors as rows, nm.
+            temperature: K.
+        """
+        owner = self.mapping.atom_owners()
+        above = angle_energies(self._field, positions, box) - self._freedom.strain
+        degrees = np.bincount(owner, self._freedom.degrees)
+        allowed = 0.5 * BOLTZMANN * temperature * (degrees + FAR_OUT * np.sqrt(2.0 * degrees))
+        hot: np.ndarray = (np.bincount(owner, above) > allowed)[owner]
+        return hot
 
     @property
     def fits_below(self) -> float:
@@ -375,16 +415,26 @@ class _Run:
         part = options.cold_start + (1.0 - options.cold_start) * warm
         self._advance(steps, part=part)
 
-    def until_settled(self, most: int) -> None:
-        """Steps until no energy drifts, or ``most``, twice that where beads are wide."""
+    def until_settled(self, most: int, window: int) -> None:
+        """Steps until no energy drifts over so many, or ``most``, twice that where beads are
+        wide."""
         most *= 2 if max(self._widths.values(), default=0.0) > ROUGH else 1
-        before = self._means()
-        for done in range(2 * WINDOW, most + 1, WINDOW):
-            after = self._means()
+        before = self._means(window)
+        for done in range(2 * window, most + 1, window):
+            after = self._means(window)
             self._drifting = tuple(k for k in after if drifts(before[k], after[k]))
             if done >= FEWEST and not self._drifting:
                 return
             before = after
+
+    def calm(self) -> None:
+        """Some more steps, in which blocks that are hotter than the temperature allows are slowed
+        down until they are not."""
+        for _ in range(CALMING // BETWEEN):
+            hot = self._of.hot_atoms(self._positions, self._box, self._options.temperature)
+            if self._velocities is not None:
+                self._velocities = np.where(hot[:, None], SLOWED, 1.0) * self._velocities
+            self._advance(BETWEEN)
 
     def result(self) -> Settled:
         """Where it ended, bonds and beads exact to the last digit."""
@@ -436,13 +486,13 @@ class _Run:
         off = minimum_image(mapped - self._beads, self._box)
         return np.einsum("ij,ij->i", off, off) / 3.0
 
-    def _means(self) -> dict[str, Float64[np.ndarray, "m"]]:
+    def _means(self, window: int) -> dict[str, Float64[np.ndarray, "m"]]:
         """Watched energies of each molecule, over a window of steps."""
 
         def watched(seen: Observation) -> list[Float64[np.ndarray, "m"]]:
             return [np.sum([seen.energies[k] for k in parts], axis=0) for parts in WATCHED.values()]
 
-        means = np.mean(self._advance(WINDOW, watched), axis=0)
+        means = np.mean(self._advance(window, watched), axis=0)
         return dict(zip(WATCHED, means, strict=True))
 
 
