@@ -8,8 +8,9 @@ The packaged melt (1 944 atoms) or, where the reference data are at hand (see qu
 the paper's boxes (5 832 atoms), repeated along its lattice vectors. Each size runs in a process
 of its own, whose peak memory is printed; seconds are of ``sample`` alone, after import and model
 load, the median of ``--repeats`` calls, and so is the time of processors, which means something on
-a busy machine too. --relaxation fixes the number of steps. With --command the command ``backmap`` is run on files of the box, once, and the time
-and memory of all of it are printed, from its start until atoms are written.
+a busy machine too. --relaxation fixes the number of steps. With --command the command
+``backmap`` is run on files of the box, once, and the time and memory of all of it are printed,
+from its start until atoms are written.
 """
 
 from __future__ import annotations

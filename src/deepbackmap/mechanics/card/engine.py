@@ -490,7 +490,7 @@ class CardMechanics(Mechanics):
         if self._others:
             f += forces_of([table for table, _ in self._others], s.x, s.cell)
         if self._between:
-            f += forces_of(self._joined, s.x, s.lattice)
+            f += forces_of(self._joined, s.x, s.lattices[0])
         return f
 
     def _beads_off(self, s: _State) -> Float64[Tensor, "nb 3"]:
@@ -517,7 +517,7 @@ class CardMechanics(Mechanics):
         for table, owners in self._others:
             found[BONDED.index(table.term)].index_add_(0, owners, table.energies(s.x, s.cell))
         for table in self._joined:
-            share = table.energies(s.x, s.lattice) / table.index.shape[1]
+            share = table.energies(s.x, s.lattices[0]) / table.index.shape[1]
             for atoms in table.index.unbind(-1):
                 found[BONDED.index(table.term)].index_add_(0, self._molecules_of[atoms], share)
         if s.softness is not None:

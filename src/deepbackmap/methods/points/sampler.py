@@ -191,7 +191,8 @@ class PointSampler:
     @property
     def at_once(self) -> int:
         """How many frames are worth being sampled at once, by a thread each."""
-        if self.device.type == "cpu" or self.options.sweeps:
+        coupled = bool(self.mapping.topology.intermolecular)  # terms between molecules of one box
+        if self.device.type == "cpu" or self.options.sweeps or coupled:
             return 1
         memory = torch.cuda.get_device_properties(self.device).total_memory
         return frames_at_once(self.tables.n_atoms, memory)
