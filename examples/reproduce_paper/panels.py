@@ -178,7 +178,8 @@ def _energies(axes: Axes, energies: Mapping[str, np.ndarray]) -> list[Curve]:
     if max(high - mean, mean - low) > REACH * sd:
         bend, straighten = bent(mean, BEND * sd)
         axes.set_xscale("function", functions=(bend, straighten))
-        axes.set_xticks(energy_ticks(low, high, mean, sd))
+        ticks = energy_ticks(low, high, mean, sd)
+        axes.set_xticks(ticks, [f"{t:.3g}" for t in ticks])
         axes.tick_params(axis="x", labelsize=7)
     else:
         bend = straighten = np.asarray
