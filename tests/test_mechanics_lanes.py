@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import pytest
 
+from deepbackmap.mechanics import lanes
 from deepbackmap.mechanics.lanes import (
     LANES,
     compiled,
@@ -129,3 +130,17 @@ def test_asking_for_a_place_changes_nothing_else(place):
     x = np.arange(7.0)
     _asked_for(x, place)
     assert x.tolist() == [k + (k == place) for k in range(7)]
+
+
+def test_processes_that_compile_at_once_do_not_write_over_each_other(monkeypatch):
+    """Of two processes, each with types of its own for one function, both codes are kept."""
+    names = []
+    for own in ("one", "other"):
+        monkeypatch.setattr(lanes, "_OWN", own)
+        names.append(lanes.compiled(_doubled)._cache._cache_file._data_name(1))
+    assert names[0] != names[1]
+    assert "one-1" in names[0] and "other-1" in names[1]
+
+
+def _doubled(x):
+    return 2.0 * x

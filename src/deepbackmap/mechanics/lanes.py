@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import operator
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,14 +154,24 @@ def compiled(
     dispatcher = _njit(
         cache=True, error_model="numpy", no_cfunc_wrapper=True, pipeline_class=_Compiler, **options
     )(_plain(function))
-    key, sources = dispatcher._cache._index_key, _digest(folder)
-    dispatcher._cache._index_key = lambda *args: (*key(*args), sources)
+    cache = dispatcher._cache
+    key, sources = cache._index_key, _digest(folder)
+    cache._index_key = lambda *args: (*key(*args), sources)
+    # Numba counts the files of a function's types. Of two processes that compile at the same time,
+    # one would put its code where the other's index looks for other types: a crash. So that each
+    # process has names of its own.
+    files = cache._cache_file
+    files._data_name_pattern = files._data_name_pattern.replace("{number", f"{_OWN}-{{number")
     return dispatcher
 
 
 def threaded(function: Callable[..., Any]) -> Any:
     """The same of a function whose ``prange`` loops are shared by threads."""
     return compiled(function, parallel=LOOPS)
+
+
+_OWN = uuid.uuid4().hex[:12]
+"""In the names of what this process compiles."""
 
 
 @functools.cache

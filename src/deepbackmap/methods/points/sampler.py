@@ -191,8 +191,9 @@ class PointSampler:
     @property
     def at_once(self) -> int:
         """How many frames are worth being sampled at once, by a thread each."""
-        coupled = bool(self.mapping.topology.intermolecular)  # terms between molecules of one box
-        if self.device.type == "cpu" or self.options.sweeps or coupled:
+        if self.device.type == "cpu" or self.options.sweeps:
+            return 1
+        if self.mapping.topology.intermolecular:  # terms between molecules of one box
             return 1
         memory = torch.cuda.get_device_properties(self.device).total_memory
         return frames_at_once(self.tables.n_atoms, memory)
