@@ -12,11 +12,6 @@ import pytest
 # Before torch is imported, and for the commands that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
-# What two workers compile at the same time stays apart: a worker that read what the other had just
-# compiled has crashed (not understood yet).
-if _WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
-    _KEPT = Path(__file__).parents[1] / ".numba" / _WORKER
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(_KEPT))
 
 _LIST = Path(__file__).with_name("skips.txt")
 

@@ -57,11 +57,30 @@ if __name__ == "__main__":
 """
 
 
-def run(folder: Path) -> list[str]:
+CALLED = """
+import sys
+import numpy as np
+from deepbackmap.mechanics.lanes import compiled
+
+@compiled
+def square(x):
+    return x[0] * x[0]
+
+@compiled
+def doubled(x):
+    return 2.0 * square(x)
+
+x = np.array([3.0])
+for name in sys.argv[1:]:
+    print({"square": square, "doubled": doubled}[name](x))
+"""
+
+
+def run(folder: Path, *arguments: str) -> list[str]:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(folder / "kept")}
     done = subprocess.run(
-        [sys.executable, folder / "loops.py"], env=environment, capture_output=True, text=True,
-        check=True,
+        [sys.executable, folder / "loops.py", *arguments], env=environment, capture_output=True,
+        text=True, check=True,
     )  # fmt: skip
     return done.stdout.split()
 
@@ -130,6 +149,12 @@ def test_asking_for_a_place_changes_nothing_else(place):
     x = np.arange(7.0)
     _asked_for(x, place)
     assert x.tolist() == [k + (k == place) for k in range(7)]
+
+
+def test_what_another_process_compiled_can_be_called_by_loops_and_by_python(tmp_path):
+    (tmp_path / "loops.py").write_text(CALLED)
+    assert run(tmp_path, "square") == ["9.0"]
+    assert run(tmp_path, "doubled", "square") == ["18.0", "9.0"]
 
 
 def test_processes_that_compile_at_once_do_not_write_over_each_other(monkeypatch):

@@ -15,7 +15,8 @@ import inspect
 import operator
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +77,19 @@ class _PartLibrary(JITCodeLibrary):
 
     @classmethod
     def _unserialize(cls, codegen: Any, state: Any) -> Any:
-        return JITCodeLibrary._unserialize(codegen, state)  # what was kept is no part
+        """What was kept is no part: Python may call it, whoever read it from the cache."""
+        with _libraries(codegen, JITCodeLibrary):
+            return JITCodeLibrary._unserialize(codegen, state)
+
+
+@contextmanager
+def _libraries(codegen: Any, kind: type[JITCodeLibrary]) -> Iterator[None]:
+    """Code that is made or read inside goes to libraries of one kind."""
+    others, codegen._library_class = codegen._library_class, kind
+    try:
+        yield
+    finally:
+        codegen._library_class = others
 
 
 class _Compiler(Compiler):
@@ -91,12 +104,8 @@ class _Compiler(Compiler):
         return super().define_pipelines()
 
     def _compile_core(self) -> Any:
-        codegen = self.state.targetctx.codegen()
-        others, codegen._library_class = codegen._library_class, _PartLibrary
-        try:
+        with _libraries(self.state.targetctx.codegen(), _PartLibrary):
             return super()._compile_core()
-        finally:
-            codegen._library_class = others
 
 
 class _PartCompiler(_Compiler):
