@@ -7,9 +7,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from deepbackmap.errors import InputError
-from deepbackmap.jobs.pool import Failure, Pool
+from deepbackmap.jobs.pool import Pool
 from deepbackmap.jobs.task import Job, Report, Work, no_report
+from deepbackmap.jobs.threads import take_result
 
 MOMENT = 0.02
 """s between two looks at whether others may take their seats."""
@@ -83,12 +83,7 @@ class Seats(Pool):
         while not done:
             self._begin()
             done, _ = wait(self._jobs, timeout=MOMENT, return_when=FIRST_COMPLETED)
-        future = next(f for f in self._jobs if f in done)
-        job = self._jobs.pop(future)
-        try:
-            return job.index, future.result()
-        except InputError as error:
-            return job.index, Failure(error)
+        return take_result(self._jobs, done)
 
     def _begin(self) -> None:
         """Those who wait sit down, if the table is empty."""

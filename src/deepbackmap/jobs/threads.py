@@ -40,13 +40,23 @@ class Threads(Pool):
     def next(self, report: Report = no_report) -> tuple[int, Any]:
         """Waits until some job is done."""
         done, _ = wait(self._jobs, return_when=FIRST_COMPLETED)
-        future = next(f for f in self._jobs if f in done)
-        job = self._jobs.pop(future)
-        try:
-            return job.index, future.result()
-        except InputError as error:
-            return job.index, Failure(error)
+        return take_result(self._jobs, done)
 
     def __exit__(self, *error: object) -> None:
         """Ends when the jobs that have begun are done; no other begins."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def take_result(jobs: dict[Future[Any], Job], done: set[Future[Any]]) -> tuple[int, Any]:
+    """Result of the job that was begun first of those that are done, which is taken out.
+
+    Args:
+        jobs: under way, in the order they were begun in.
+        done: some of them, one at least.
+    """
+    future = next(f for f in jobs if f in done)
+    job = jobs.pop(future)
+    try:
+        return job.index, future.result()
+    except InputError as error:
+        return job.index, Failure(error)
