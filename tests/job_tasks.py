@@ -64,3 +64,36 @@ def jobs(count, n=5, first=0):
     """Some frames, whose numbers are not their places."""
     for k in range(count):
         yield Job(k, 10 * k + first, Structure(np.full((n, 3), float(k)), np.eye(3), time=float(k)))
+
+
+def say_numbers(number, link):
+    """What the others said."""
+    sent = {q: np.full((1, 3), float(number)) for q in range(3)}
+    return {q: float(a[0, 0]) for q, a in link.exchange(False, sent)[1].items()}
+
+
+def add_up(given, link):
+    """The same number, so many times the sum of all."""
+    value, times = given
+    for _ in range(times):
+        sent = {q: np.full((1, 3), value) for q in range(3)}
+        value += sum(a[0, 0] for a in link.exchange(False, sent)[1].values())
+    return value
+
+
+def bad_part(number, link):
+    """Part 1 is refused; the others wait for it."""
+    if number == 1:
+        raise InputError("part 1: expected a good one, found a bad one")
+    link.exchange(False, {})
+
+
+def die_once(given, link):
+    """The worker of part 1 ends, the first time."""
+    folder, number = given
+    link.exchange(False, {})
+    if number == 1 and not Path(folder, "died").exists():
+        Path(folder, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    sent = {q: np.ones((1, 3)) for q in range(3)}
+    return 1.0 + sum(float(a[0, 0]) for a in link.exchange(False, sent)[1].values())

@@ -166,6 +166,7 @@ def backmap(
     keep: Sequence[str] = (),
     workers: int = 1,
     scheduler: str | None = None,
+    parts: int | None = None,
     resume: bool = False,
     force: bool = False,
     progress: bool = True,
@@ -223,6 +224,9 @@ def backmap(
         workers: processes that share the frames; the result does not depend on it.
         scheduler: of a Dask cluster that shares them instead: address, file, or the kind of a
             batch system, which is asked for ``workers`` jobs (docs/scale.md).
+        parts: for boxes too large for one: frames are worked on one after the other here, and the
+            last steps of each are cut into so many parts, which as many workers of ``scheduler``
+            take together; the result does not depend on it.
         resume: whether to go on from what an interrupted run has left.
         force: whether to replace existing outputs.
         progress: whether to show a bar on standard error.
@@ -256,7 +260,7 @@ def backmap(
         system.options.seed,
         {"finish": finish, "device": where.type, "atoms": content_hash(system.lean.full),
          "model": system.sha256},
-        workers, scheduler, resume, force=force, progress=progress,
+        workers, scheduler, resume, force=force, progress=progress, parts=parts,
     )  # fmt: skip
     alone = system.lean.full.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,11 +12,14 @@ from deepbackmap.api.bar import FrameBar
 from deepbackmap.api.compiling import said_when_compiling
 from deepbackmap.api.files import beside
 from deepbackmap.api.record import identity, make_record
+from deepbackmap.errors import InputError
 from deepbackmap.io.atomic import refuse_existing
 from deepbackmap.io.trajectory import FrameSource, TrajectoryWriter
 from deepbackmap.jobs.journal import open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
+from deepbackmap.jobs.pool import Pool
 from deepbackmap.jobs.task import Job, Task
+from deepbackmap.mechanics.parts import steps_taken_by
 from deepbackmap.system import Structure
 
 
@@ -75,6 +79,8 @@ class FrameRun:
     """Whether frames that are done are kept until all are, so that a run can be resumed."""
     force: bool = False
     progress: bool = True
+    parts: int | None = None
+    """Into which the last steps of a box are cut, for as many workers of ``scheduler`` together."""
 
     def __post_init__(self) -> None:
         """Refuses a record that is there; of an output that is there its writer has more to say.
@@ -117,7 +123,7 @@ class FrameRun:
         run = identity(self.verb, self.inputs, {**self.options, "seed": self.seed})
         with (
             said_when_compiling(self.progress),
-            open_pool(task, self.workers, self.scheduler) as pool,
+            self._pool(task) as pool,
             open_journal(
                 self.output, {**run, **self.contents}, resume=self.resume,
                 frames=bar.frames if self.kept else 0,
@@ -137,3 +143,28 @@ class FrameRun:
             )  # fmt: skip
             part.write_text(text, encoding="utf-8")
         return summary
+
+    @contextmanager
+    def _pool(self, task: Task) -> Iterator[Pool]:
+        """Who works on the frames: many at once, or one whose steps workers take together."""
+        if self.parts is None:
+            with open_pool(task, self.workers, self.scheduler) as pool:
+                yield pool
+            return
+        if self.scheduler is None:
+            raise InputError(
+                "parts: expected --scheduler, whose workers take a part of the box each, found none"
+            )
+        from deepbackmap.jobs.crew import Crew
+
+        with (
+            Crew(self.scheduler, self.workers, self.parts) as crew,
+            steps_taken_by(crew),
+            open_pool(task) as pool,
+        ):
+            if not crew.engines:
+                raise InputError(
+                    "parts: expected a model that takes steps of the whole box on processors, "
+                    "found one that does not"
+                )
+            yield pool

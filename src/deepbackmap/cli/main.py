@@ -100,6 +100,10 @@ Scheduler = Annotated[
     str | None,
     typer.Option(help="Dask cluster: address, scheduler file, or slurm, pbs, sge, lsf, ..."),
 ]
+Parts = Annotated[
+    int | None,
+    typer.Option(help="Cut the steps of one large box into so many, for workers of --scheduler."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from what an interrupted run has left.")
 ]
@@ -300,6 +304,7 @@ def backmap(
     keep: Keep = None,
     workers: Workers = 1,
     scheduler: Scheduler = None,
+    parts: Parts = None,
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -323,7 +328,7 @@ def backmap(
             options=_options_of_method(option), device=device,
             finish_steps=steps_after, keep_defects=keep_defects,
             engine=engine, by_order=by_order, drop=drop or (), keep=keep or (),
-            workers=workers, scheduler=scheduler, resume=resume, force=force,
+            workers=workers, scheduler=scheduler, parts=parts, resume=resume, force=force,
             progress=_progress(quiet),
         )  # fmt: skip
         _warn(summary.findings, quiet)

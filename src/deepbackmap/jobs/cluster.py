@@ -50,7 +50,7 @@ class Cluster(Pool):
         Raises:
             InputError: Dask is not installed, nothing answers, or there is no such batch system.
         """
-        self._client, self._made = _connect(scheduler, workers)
+        self._client, self._made = connect(scheduler, workers)
         try:
             from distributed import as_completed
 
@@ -121,8 +121,16 @@ class Cluster(Pool):
             self._made.close()
 
 
-def _connect(scheduler: str, workers: int) -> tuple[Any, Any]:
-    """A client, and the cluster if one was made for it."""
+def connect(scheduler: str, workers: int) -> tuple[Any, Any]:
+    """A client, and the cluster if one was made for it.
+
+    Args:
+        scheduler: address or file of a scheduler, or the kind of a batch system.
+        workers: jobs that a batch system is asked for.
+
+    Raises:
+        InputError: Dask is not installed, nothing answers, or there is no such batch system.
+    """
     try:
         from distributed import Client
     except ImportError as error:
@@ -192,7 +200,8 @@ def _batch(system: str, workers: int) -> Any:
 
 _OPEN: dict[str, Work] = {}
 """In a worker: the task that was opened last, by name."""
-_ONE = threading.Lock()
+ONE = threading.Lock()
+"""In a worker: one job at a time."""
 
 
 def _given(data: bytes) -> bytes:
@@ -202,7 +211,7 @@ def _given(data: bytes) -> bytes:
 
 def _work_on(data: bytes, name: str, job: Job) -> Any:
     """Does a job in a worker, one at a time; a mistake in it is a result."""
-    with _ONE:
+    with ONE:
         try:
             if name not in _OPEN:
                 _OPEN.clear()

@@ -180,6 +180,7 @@ class Mechanics:
         self.skin, self.far_every, self.threads = skin, far_every, threads
         self.field = ReactionField.from_epsilon(cutoff, epsilon)
         topology = mapping.topology
+        self.atoms_in_box = topology.n_atoms
         self._places: Places = places_of(mapping)
         self._atom_types = topology.atom_type_index()
         self._charges = math.sqrt(COULOMB) * topology.charges()
@@ -577,7 +578,7 @@ class Mechanics:
                 f"got {heights.min():.4g} nm"
             )
         n = len(self._places.atoms)
-        side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, n)) ** (1.0 / 3.0)
+        side = (WIDTH * abs(float(np.linalg.det(box))) / max(1, self.atoms_in_box)) ** (1.0 / 3.0)
         columns = tuple(max(1, round(float(h) / side)) for h in heights[:2])
         fractions = np.empty((n, 3))
         atoms, places, slots, own, first, finite = pairs.sort_atoms(

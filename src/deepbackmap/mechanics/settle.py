@@ -45,6 +45,7 @@ from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.engine import Langevin, Mechanics, Observation
 from deepbackmap.mechanics.gather import Gathering
+from deepbackmap.mechanics.parts import PartedMechanics, crew_in_use
 from deepbackmap.quantities import BOLTZMANN
 
 Seen = TypeVar("Seen")
@@ -165,7 +166,8 @@ def open_mechanics(
     device: torch.device | str = "cpu",
     gathering: Gathering | None = None,
 ) -> Mechanics:
-    """The engine for a device: compiled loops on processors, tensors on a card.
+    """The engine for a device: compiled loops on processors, those of a crew if one is in use
+    (``parts``), tensors on a card.
 
     Args:
         mapping: topology and beads.
@@ -176,6 +178,8 @@ def open_mechanics(
             none.
     """
     if torch.device(device).type == "cpu":
+        if (crew := crew_in_use()) is not None:
+            return PartedMechanics(mapping, crew, rigid=rigid, threads=threads)
         return Mechanics(mapping, rigid=rigid, threads=threads)
     from deepbackmap.mechanics.card.frames import CardFrames
 
