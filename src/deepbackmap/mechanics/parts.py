@@ -140,6 +140,16 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An observation of a part's own molecules."""
+
+    step: int
+    energies: Mapping[str, Float64[np.ndarray, "m"]]
+    positions: Float64[np.ndarray, "p 3"]
+    """nm; no rows where they are not wanted."""
+
+
+@dataclass(frozen=True)
 class Stretched:
     """What came of it, of a part's own molecules and atoms."""
 
@@ -147,8 +157,7 @@ class Stretched:
     pending: bool
     positions: Float64[np.ndarray, "k 3"]
     velocities: Float64[np.ndarray, "k 3"]
-    seen: Sequence[tuple[int, dict[str, Float64[np.ndarray, "m"]], Float64[np.ndarray, "k 3"]]]
-    """Step, energies, and positions (0 rows where they are not wanted)."""
+    seen: Sequence[Seen]
     strained: Int64[np.ndarray, "s"]
     """Molecules of the system."""
     broken: Int64[np.ndarray, "s"]
@@ -289,19 +298,17 @@ def _observed(
 ) -> list[Observation]:
     """Observations of the whole box."""
     found = []
-    for step, *of_parts in zip(
-        [s for s, _, _ in done[0].seen], *(d.seen for d in done), strict=True
-    ):
-        energies = {k: np.empty(molecules) for k in of_parts[0][1]}
-        for part, (_, own, _) in zip(cut, of_parts, strict=True):
-            for k, values in own.items():
+    for of_parts in zip(*(d.seen for d in done), strict=True):
+        energies = {k: np.empty(molecules) for k in of_parts[0].energies}
+        for part, own in zip(cut, of_parts, strict=True):
+            for k, values in own.energies.items():
                 energies[k][part.molecules[part.own]] = values
-        arrays = [x for _, _, x in of_parts]
+        arrays = [own.positions for own in of_parts]
 
         def look(arrays: Sequence[np.ndarray] = arrays) -> Float64[np.ndarray, "n 3"]:
             return _joined(cut, arrays, shape)
 
-        found.append(Observation(step, energies, look))
+        found.append(Observation(of_parts[0].step, energies, look))
     return found
 
 
@@ -433,7 +440,7 @@ class _PartMechanics(Mechanics):
         if given.options is None:
             self._list(work)
             energies = self._energies(work, BOLTZMANN * given.temperature, shifted=given.shifted)
-            return self._done(work, 0, False, [(0, self._mine(energies), np.zeros((0, 3)))],
+            return self._done(work, 0, False, [Seen(0, self._mine(energies), np.zeros((0, 3)))],
                               strained, broken)  # fmt: skip
         warmth = BOLTZMANN * given.options.temperatures()
         if given.start == 0 and not given.pending:
@@ -448,14 +455,14 @@ class _PartMechanics(Mechanics):
 
     def _together(
         self, work: Any, given: Stretch, warmth: Float64[np.ndarray, "k"], link: Link
-    ) -> tuple[int, bool, list[Any]]:
+    ) -> tuple[int, bool, list[Seen]]:
         """``Mechanics._steps`` one by one: all parts list pairs when the whole box would."""
         options = given.options
         assert options is not None
         step, due, pending = given.start, True, given.pending
         kinetic = np.zeros(options.steps + 1)
         begin = work.state.x[self._own]
-        seen: list[Any] = []
+        seen: list[Seen] = []
         while step < options.steps or pending:
             if due:
                 spent = self._farthest(work, begin) > (0.5 * MARGIN - self.skin) ** 2
@@ -466,7 +473,7 @@ class _PartMechanics(Mechanics):
             if pending:
                 energies = self._mine(self._energies(work, float(warmth[step])))
                 there = work.state.x[self._own] if given.placed else np.zeros((0, 3))
-                seen.append((step, energies, there))
+                seen.append(Seen(step, energies, there))
                 pending = False
                 continue
             if self._slow(work):
@@ -512,7 +519,7 @@ class _PartMechanics(Mechanics):
         work: Any,
         step: int,
         pending: bool,
-        seen: Sequence[Any],
+        seen: Sequence[Seen],
         strained: Int64[np.ndarray, "s"],
         broken: Int64[np.ndarray, "s"],
     ) -> Stretched:
