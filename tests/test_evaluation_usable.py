@@ -185,3 +185,30 @@ def test_the_papers_own_structures_are_not_fine():
     assert found.blocks.temperature < 0.6 * 568.0
     assert found.hands.by_side > 0
     assert np.isfinite(found.bonds.rms)
+
+
+def test_beads_that_were_moved_far_are_suspicious_before_they_are_unusable():
+    def found(rms, **more):
+        beads = Deviation(count=10, squares=10 * rms**2, largest=rms, where="bead A 1")
+        return worst(verdict(replace(Figures(), beads=beads), **more))
+
+    assert found(0.05) == "fine"
+    assert found(0.07) == "suspicious"
+    assert found(0.11) == "unusable"
+    assert found(0.11, allowed=0.2) == "fine"
+
+
+def test_stereochemistry_that_nobody_told_is_said():
+    told = replace(Figures(), hands=Hands(known=3), double_bonds=DoubleBonds(known=2))
+    assert judgement.of_unknown(told) == []
+    rows = dict(judgement.figure_rows(told, "those read"))
+    assert rows["double bonds"] == "0 of 2 cis for trans or trans for cis"
+    assert "double bonds" not in dict(judgement.figure_rows(Figures(), ""))
+    untold = replace(told, hands=Hands(unknown=4), double_bonds=DoubleBonds(unknown=60))
+    first, second = judgement.of_unknown(untold)
+    assert first.severity == second.severity == "suspicious"
+    assert "every stereocentre, found 4 (over all frames)" in first.sentence
+    assert "cis or trans of every double bond, found 60" in second.sentence
+    assert "--like" in second.sentence
+    rows = dict(judgement.figure_rows(untold, ""))
+    assert rows["double bonds"] == "60, of which nothing says what is right"

@@ -27,7 +27,7 @@ from deepbackmap.api.run import FrameRun, frame_jobs
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import Figures
 from deepbackmap.evaluation.judge import Judge
-from deepbackmap.evaluation.usable import Finding, ordered, verdict
+from deepbackmap.evaluation.usable import FINE, Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.jobs.task import Job
@@ -90,7 +90,9 @@ class Summary:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What speaks against using what was written, and against the beads that were given."""
-        return ordered((*self.input_findings, *verdict(self.figures, self.temperature)))
+        unknown = judgement.of_unknown(self.figures)
+        made = [f for f in verdict(self.figures, self.temperature) if f.severity != "fine"]
+        return ordered((*self.input_findings, *unknown, *made)) or FINE
 
     def to_text(self) -> str:
         """Some lines for a person."""

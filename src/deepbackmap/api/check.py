@@ -15,6 +15,7 @@ from deepbackmap.api.backmap import NO_MODEL, sampling_options
 from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
 from deepbackmap.api.hands import find_hands
 from deepbackmap.api.models import find_model, models
+from deepbackmap.chemistry.double_bonds import double_bonds
 from deepbackmap.errors import InputError, InputErrors
 from deepbackmap.evaluation.plausible import Bonds, look_at_beads
 from deepbackmap.evaluation.usable import Finding
@@ -353,6 +354,16 @@ def _beads(
                 "beads",
                 "note",
                 f"hands of {len(hands.centres.atoms)} stereocentres: {hands.words()}",
+            )
+        topology = system.topology
+        total = sum(len(double_bonds(topology.molecule_types[t])) * n for t, n in topology.blocks)
+        unknown = total - int(np.count_nonzero(hands.sides.side))
+        if unknown > 0:
+            report.add(
+                "beads",
+                "note",
+                f"double bonds: nothing says cis or trans of {unknown}; give --like, or a stereo "
+                "section in the mapping",
             )
 
 

@@ -69,7 +69,7 @@ class Held:
         if self.soft:
             soft = ", ".join(f"{t} {w:.4f} nm" for t, w in mean.items() if w)
             share = "" if self.soft == self.frames else f" in {self.soft} of {self.frames} frames"
-            held = f"as observations of width {soft}{share}: atoms cannot have them exactly there"
+            held = f"as observations of width {soft}{share}: no atoms were found exactly there"
         steps = f"{self.evaluations / self.frames:.0f} force evaluations a frame"
         if self.drifting:
             steps += "; still drifting in the end: " + ", ".join(

@@ -110,6 +110,7 @@ def figure_rows(figures: Figures, pattern: str) -> list[tuple[str, str]]:
     rows = [
         ("closest contact", contact),
         ("stereocentres", _hands(figures, pattern)),
+        *_double_bonds(figures),
         ("bonds through rings", str(figures.rings.pierced)),
         ("bonds off by", f"rms {figures.bonds.rms:.4f} nm, largest {figures.bonds.largest:.4f} nm"),
     ]
@@ -119,6 +120,39 @@ def figure_rows(figures: Figures, pattern: str) -> list[tuple[str, str]]:
     if beads.count:
         rows.append(("re-mapped beads", f"rms {beads.rms:.4f} nm, largest {beads.largest:.4f} nm"))
     return rows
+
+
+def of_unknown(figures: Figures) -> list[Finding]:
+    """What of stereochemistry nothing tells, so that it came out by chance.
+
+    Args:
+        figures: of structures whose atoms were made.
+    """
+    found = []
+    for count, what in (
+        (figures.hands.unknown, "the hand of every stereocentre"),
+        (figures.double_bonds.unknown, "cis or trans of every double bond"),
+    ):
+        if count:
+            sentence = (
+                f"expected to be told {what}, found {count} (over all frames) of which neither "
+                "topology, mapping nor beads say it: they came out by chance; give --like with a "
+                "structure that is right, or a stereo section in the mapping"
+            )
+            found.append(Finding("suspicious", sentence))
+    return found
+
+
+def _double_bonds(figures: Figures) -> list[tuple[str, str]]:
+    """A row, where there are any that can be cis or trans."""
+    double = figures.double_bonds
+    parts = []
+    if double.known:
+        text = f"{double.wrong} of {double.known} cis for trans or trans for cis"
+        parts.append(text + (", going by most of them" if double.assumed else ""))
+    if double.unknown:
+        parts.append(f"{double.unknown}, of which nothing says what is right")
+    return [("double bonds", "; ".join(parts))] if parts else []
 
 
 def _hands(figures: Figures, pattern: str) -> str:

@@ -31,8 +31,9 @@ BROKEN, BROKEN_SHARE = 4.0, 0.001
 share of such blocks is not usable."""
 BONDS, BONDS_MOST = 0.03, 0.06
 """nm: largest deviation of a bond that is suspicious, and not usable."""
-BEADS_RMS, BEADS_MOST = 0.1, 0.5
-"""nm: beads moved farther from where they were given are not usable."""
+BEADS_FAR, BEADS_RMS, BEADS_MOST = 0.06, 0.1, 0.5
+"""nm: beads moved farther from where they were given, rms, are suspicious, and not usable; and
+one that was moved farther than the last is not."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Finding:
     """What was expected, what was found, and what may help."""
     where: tuple[str, ...] = ()
     """The first places: molecules with their beads or atoms."""
+
+
+FINE = (Finding("fine", "nothing found that speaks against it"),)
 
 
 def verdict(
@@ -59,7 +63,7 @@ def verdict(
     found = [*_chemistry(figures), *_places(figures, BEADS_RMS if allowed is None else allowed)]
     if temperature is not None:
         found += _energies(figures, temperature)
-    return ordered(found) or (Finding("fine", "nothing found that speaks against it"),)
+    return ordered(found) or FINE
 
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -127,6 +131,13 @@ def _places(figures: Figures, allowed: float) -> list[Finding]:
             f"{beads.rms:.3f} nm and one {beads.largest:.3f} nm away"
         )
         found.append(Finding("unusable", sentence, (beads.where,)))
+    elif beads.rms > max(BEADS_FAR, 0.6 * allowed):
+        sentence = (
+            f"expected atoms whose beads are about those given, found them {beads.rms:.3f} nm rms "
+            f"away, the farthest {beads.largest:.3f} nm: no atoms were found nearer; are mapping "
+            "and beads of the same chemistry, or is a model needed (docs/physics.md)?"
+        )
+        found.append(Finding("suspicious", sentence, (beads.where,)))
     return found
 
 
