@@ -1,6 +1,7 @@
 """LAMMPS data files: energies by term equal those that LAMMPS computes from the same files."""
 
 import ctypes
+import re
 import sys
 from pathlib import Path
 
@@ -243,3 +244,45 @@ def test_styles_that_are_not_known_stop_energies_only(tmp_path):
     message = str(raised.value)
     assert "angle type 1 (style gaussian) is not known (and 8 more such lines)" in message
     assert "pair_style born/coul/long" in message
+
+
+def test_what_a_data_file_alone_does_not_say_is_told(tmp_path):
+    (tmp_path / "a.data").write_text(data_text())
+    (notice,) = read_topology(tmp_path / "a.data").notices
+    assert "a data file alone does not say special_bonds" in notice
+    (tmp_path / "in.lmp").write_text(script() + "read_data a.data\n")
+    assert read_topology(tmp_path / "in.lmp").notices == ()
+
+
+@pytest.mark.parametrize(
+    ("style", "charged"), [("lj/cut 10.0", False), ("lj/cut/coul/cut 10.0", True)]
+)
+def test_charges_that_the_pair_style_does_not_know_are_none(tmp_path, style, charged):
+    """As LAMMPS has them: its Coulomb energy of that style is zero."""
+    text = script().replace("pair_style lj/cut/coul/cut 10.0", f"pair_style {style}")
+    assert f"pair_style {style}" in text
+    (tmp_path / "a.data").write_text(data_text())
+    (tmp_path / "in.lmp").write_text(text + "read_data a.data\n")
+    topology = read_topology(tmp_path / "in.lmp")
+    assert topology.charges().any() == charged
+    said = [n for n in topology.notices if "knows no charges" in n]
+    assert len(said) == (not charged)
+
+
+def test_a_restart_is_told_what_to_do_with(tmp_path):
+    (tmp_path / "in.lmp").write_text("units real\nread_restart melt.restart\n")
+    with pytest.raises(InputError, match=r"found none but read_restart: .* \(write_data\)"):
+        read_topology(tmp_path / "in.lmp")
+
+
+def test_special_bonds_of_bead_spring_chains(tmp_path):
+    (tmp_path / "a.data").write_text(data_text())
+    for word, factors in (("fene", "0 1 1"), ("dreiding", "0 0 1")):
+        found = []
+        for said in (word, f"lj/coul {factors}"):
+            text = re.sub("special_bonds.*", f"special_bonds {said}", script())
+            (tmp_path / "in.lmp").write_text(text + "read_data a.data\n")
+            found.append(read_topology(tmp_path / "in.lmp").molecule_types[0])
+        assert found[0].unsupported == ()
+        np.testing.assert_array_equal(found[0].exclusions, found[1].exclusions)
+        np.testing.assert_array_equal(found[0].pairs.parameters, found[1].pairs.parameters)

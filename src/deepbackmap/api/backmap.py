@@ -366,6 +366,7 @@ class _Totals:
         self._system, self._task, self._frames = system, task, frames
         self._accepted, self._hands, self._show_moved = accepted, hands, show_moved
         self._figures, self._held, self._anew = Figures(), Held(), 0
+        self._noted = judgement.of_topology(system.lean.full)
         self._doubts: dict[str, Finding] = {}
         self._finish: FinishTotals | None = None
         if task.finish is not None:
@@ -403,7 +404,7 @@ class _Totals:
             drawn_anew=self._anew,
             hands=self._hands,
             held=self._held,
-            input_findings=tuple(self._doubts.values()),
+            input_findings=(*self._noted, *self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),
         )
 

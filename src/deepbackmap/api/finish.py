@@ -21,7 +21,7 @@ from deepbackmap.api.run import FrameRun
 from deepbackmap.dynamics.finishing import FinishOptions
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.defects import NAMED, Deviation, Figures
-from deepbackmap.evaluation.usable import Finding, verdict
+from deepbackmap.evaluation.usable import Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
 from deepbackmap.jobs.task import Job
@@ -256,7 +256,8 @@ def finish(
             hold=system, hold_constant=hold_constant, reference=_reference(reference, atoms),
             strict=strict, keep_defects=keep_defects,
         )  # fmt: skip
-        totals = FinishTotals(atoms.n_atoms, options, threads=threads, seed=seed)
+        noted = judgement.of_topology(atoms)
+        totals = FinishTotals(atoms.n_atoms, options, threads=threads, seed=seed, noted=noted)
         bar = FrameBar(len(source), options.steps, "step", progress)
         with _beads_of(beads, system, source) as held:
             return run.write(task, _jobs(source, held), totals, writer, bar, threads=threads)
@@ -272,7 +273,13 @@ class FinishTotals:
     """What many frames come to, one after another; their structures are let go."""
 
     def __init__(
-        self, atoms: int, options: FinishOptions, *, threads: int | None = None, seed: int = 0
+        self,
+        atoms: int,
+        options: FinishOptions,
+        *,
+        threads: int | None = None,
+        seed: int = 0,
+        noted: Sequence[Finding] = (),
     ) -> None:
         """Begins with no frame.
 
@@ -281,7 +288,9 @@ class FinishTotals:
             options: how they are finished.
             threads: of the engine.
             seed: of all random numbers.
+            noted: what speaks against the inputs.
         """
+        self._noted = tuple(noted)
         self._atoms, self._options, self._threads, self._seed = atoms, options, threads, seed
         self._before, self._after = Figures(), Figures()
         self._new: tuple[str, ...] = ()
@@ -320,7 +329,7 @@ class FinishTotals:
             before=self._before,
             after=self._after,
             new=self._new,
-            findings=verdict(self._after, self._options.temperature),
+            findings=ordered((*self._noted, *verdict(self._after, self._options.temperature))),
             settled=_settled(self._settled),
             threads=self._threads,
             held=self._after.beads,

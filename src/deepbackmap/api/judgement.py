@@ -10,7 +10,7 @@ from deepbackmap.evaluation.plausible import Bonds, look_at_beads, look_at_tempe
 from deepbackmap.evaluation.usable import Finding, ordered, worst
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.methods.spec import ModelSpec
-from deepbackmap.system import Structure
+from deepbackmap.system import Structure, Topology
 
 SHOWN = 3
 """Most places that one line names."""
@@ -120,6 +120,11 @@ def figure_rows(figures: Figures, pattern: str) -> list[tuple[str, str]]:
     if beads.count:
         rows.append(("re-mapped beads", f"rms {beads.rms:.4f} nm, largest {beads.largest:.4f} nm"))
     return rows
+
+
+def of_topology(topology: Topology) -> list[Finding]:
+    """What looks like a mistake in a topology, or had to be taken for granted."""
+    return [Finding("suspicious", notice) for notice in topology.notices]
 
 
 def of_unknown(figures: Figures) -> list[Finding]:

@@ -33,7 +33,13 @@ from deepbackmap.io.topology.lammps_lines import (
     real_number,
     whole_number,
 )
-from deepbackmap.io.topology.lammps_pairs import HYBRIDS, TypePairs, pairs_of_types
+from deepbackmap.io.topology.lammps_pairs import (
+    COULOMB_ALONE,
+    FORM,
+    HYBRIDS,
+    TypePairs,
+    pairs_of_types,
+)
 from deepbackmap.io.topology.lammps_styles import (
     COUPLINGS,
     LISTED,
@@ -68,7 +74,10 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
             f"{found.units or 'none'}"
         )
     units = UNITS[found.units]
+    found.uncharged = bool(options.inputs) and _knows_no_charges(found)
+    notices = _notices(found, scripted=bool(options.inputs))
     topology = _build(found, units)
+    topology = replace(topology, notices=(*topology.notices, *notices))
     first = found.sections["Atoms"][0].words
     style = found.atom_style or "full"
     before = 2 + sum(c is not None for c in COLUMNS[style][::2])
@@ -77,6 +86,30 @@ def read_lammps(path: Path, options: TopologyOptions) -> Topology:
     if topology.pair_forms is not None:
         topology = replace(topology, notices=(*topology.notices, OTHER_PAIRS.format(path)))
     return replace(topology, origin=Origin(str(path), units.length, before, flags, inputs))
+
+
+def _knows_no_charges(found: LammpsInput) -> bool:
+    """Whether the pair style an input names leaves out what charges do to each other."""
+    words = [plain_style(w) for w in found.styles.get("pair", [])]
+    styles = [w for w in words if w in FORM or w in COULOMB_ALONE]
+    return bool(styles) and not any("coul" in w for w in words)
+
+
+def _notices(found: LammpsInput, *, scripted: bool) -> list[str]:
+    """What a reader should know: what was taken for granted, and charges that are left out."""
+    notices = []
+    if not scripted and any(found.sections.get(k) for k in ("Angles", "Dihedrals")):
+        notices.append(
+            f"{found.path}: a data file alone does not say special_bonds (taken as LAMMPS' "
+            "default: atoms up to three bonds apart do not interact), how types mix, nor the pair "
+            "style; give the input script that reads it as the topology"
+        )
+    if found.uncharged and COLUMNS[found.atom_style or "full"][2]:
+        notices.append(
+            f"{found.path}: pair_style {' '.join(found.styles['pair'])} knows no charges, so that "
+            "those of the data file are taken as none, as LAMMPS does"
+        )
+    return notices
 
 
 def read_lammps_script(path: Path, options: TopologyOptions) -> Topology:
@@ -207,6 +240,7 @@ def _atoms(found: LammpsInput, units: Units) -> _Atoms:
             f"in an input script, found {style or 'none'}"
         )
     of_molecule, of_type, of_charge = COLUMNS[style]
+    charged = of_charge and not found.uncharged
     least = 5 + sum(c is not None for c in (of_molecule, of_charge))
     table = []
     for where, words, comment in rows:
@@ -220,7 +254,7 @@ def _atoms(found: LammpsInput, units: Units) -> _Atoms:
                 whole_number(where, words[0]),
                 whole_number(where, words[of_molecule]) if of_molecule else 1,
                 found.type_number("atom", where, words[of_type]),
-                real_number(where, words[of_charge]) * units.charge if of_charge else 0.0,
+                real_number(where, words[of_charge]) * units.charge if charged else 0.0,
                 _named(where, comment) if found.named_rows else None,
             )
         )

@@ -50,6 +50,7 @@ FACTORS = {
     "amber": ((0.0, 0.0, 0.5), (0.0, 0.0, 5.0 / 6.0)),
     "charmm": ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
     "dreiding": ((0.0, 0.0, 1.0), (0.0, 0.0, 1.0)),
+    "fene": ((0.0, 1.0, 1.0), (0.0, 1.0, 1.0)),
 }
 """``special_bonds``: factors of Lennard-Jones and Coulomb over one, two and three bonds."""
 SECTIONS = (
@@ -94,6 +95,8 @@ class LammpsInput:
     units: str | None = None
     atom_style: str | None = None
     named_rows: bool = False
+    uncharged: bool = False
+    """Whether the pair style leaves charges out."""
     styles: dict[str, list[str]] = field(default_factory=dict)
     """Words of the style by what it belongs to: pair, bond, angle, dihedral, improper."""
     coefficients: dict[str, dict[int, Row]] = field(default_factory=dict)
@@ -264,12 +267,18 @@ def data_of_script(path: Path) -> Path:
     Raises:
         InputError: it reads none.
     """
-    found = LammpsInput(path)
+    found, restart = LammpsInput(path), ""
     for where, command, words in commands_of(path, found, 0):
+        if command == "read_restart":
+            restart = "read_restart"
         if command == "read_data" and words:
             _check_words(where, command, words)
             return path.parent / words[0]
-    raise InputError(f"{path}: expected an input script with a command read_data, found none")
+    raise InputError(
+        f"{path}: expected an input script with a command read_data, found none"
+        + (f" but {restart}: let LAMMPS write what it has read (write_data) and give that"
+           if restart else "")
+    )  # fmt: skip
 
 
 def read_script(path: Path, found: LammpsInput) -> None:
