@@ -298,6 +298,27 @@ def test_the_repeat_unit_of_a_chain(n):
     assert ((4, 1, 1) in cut.bonds) and len(cut.bonds) == 17
 
 
+def test_end_groups_may_be_larger_than_a_monomer():
+    """Poly(ethylene oxide) between CH3 and O-CH3: nine atoms at the ends, seven in a monomer."""
+    unit = [(0, 1), (1, 2), (1, 3), (1, 4), (4, 5), (4, 6)]  # O C H H C H H
+    count = 6
+    bonds = [(0, 1), (0, 2), (0, 3), (0, 4)]
+    for k in range(count):
+        bonds += [(4 + 7 * k + a, 4 + 7 * k + b) for a, b in unit]
+        bonds.append((4 + 7 * k + 4, 4 + 7 * (k + 1)))
+    end = 4 + 7 * count
+    bonds += [(end, end + 1), *((end + 1, end + 2 + k) for k in range(3))]
+    o, c, h = 15.999, 12.011, 1.008
+    masses = np.array([c, h, h, h, *([o, c, h, h, c, h, h] * count), o, c, h, h, h])
+    chain = dataclasses.replace(molecule("PEO", len(masses), bonds), masses=masses)
+    cut = find_cut(chain, 0, len(masses))
+    assert [m[0] for m in cut.monomers] == [4 + 7 * k for k in range(count)]
+    assert len(cut.before) == 4
+    assert len(cut.after) == 5
+    assert {m for _, m in cut.before} == {0}
+    assert {m for _, m in cut.after} == {count - 1}
+
+
 def test_no_repeat_unit_in_a_small_or_broken_chain():
     assert find_cut(butane(), 0, 4) is None
     chain = polystyrene(5)

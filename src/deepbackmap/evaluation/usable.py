@@ -95,8 +95,8 @@ def _chemistry(figures: Figures) -> list[Finding]:
         found.append(
             Finding(
                 "suspicious" if double.assumed else "unusable",
-                f"expected every double bond as it should be, found {double.wrong} of "
-                f"{double.known} cis for trans or trans for cis",
+                "expected every double bond (or amide, or ester) as it should be, found "
+                f"{double.wrong} of {double.known} cis for trans or trans for cis",
                 double.named,
             )
         )

@@ -35,6 +35,10 @@ class Cut:
     """(position, position, 0 within a monomer or 1 to the next one)."""
 
 
+LARGEST_ENDS = 0.2
+"""Of a residue's atoms: end groups of more atoms than a monomer are not more of it than that."""
+
+
 def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
     """The repeat unit of a residue: the shortest run of atoms whose masses and bonds recur.
 
@@ -44,7 +48,7 @@ def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
         stop: the one behind its last.
 
     Returns:
-        The cut, with fewer extra atoms at the ends than a monomer has; None if nothing recurs.
+        The cut, with fewer extra atoms at the ends than two monomers have; None if nothing recurs.
     """
     total = stop - start
     if total < _FEWEST_ATOMS:
@@ -54,12 +58,14 @@ def find_cut(molecule: MoleculeType, start: int, stop: int) -> Cut | None:
     inside = [(i - start, j - start) for i, j in molecule.bonds.tolist()
               if start <= i and j < stop]  # fmt: skip
     for length in range(2, total // _FEWEST_MONOMERS + 1):
-        extra = total % length
-        for ahead in range(extra + 1):
-            found = _try_cut(masses, inside, length, ahead, extra)
-            # A monomer has two heavy atoms at least: polyethylene's is not CH2.
-            if found is not None and heavy[list(found.monomers[0])].sum() > 1:
-                return _shifted(found, start)
+        # End groups may be larger than a monomer where most of the chain is monomers.
+        extras = [total % length, total % length + length]
+        for extra in extras if extras[1] <= LARGEST_ENDS * total else extras[:1]:
+            for ahead in range(extra + 1):
+                found = _try_cut(masses, inside, length, ahead, extra)
+                # A monomer has two heavy atoms at least: polyethylene's is not CH2.
+                if found is not None and heavy[list(found.monomers[0])].sum() > 1:
+                    return _shifted(found, start)
     return None
 
 

@@ -46,7 +46,10 @@ def _is_lammps_script(head: str) -> bool:
     """Commands of an input script: the units or the data file, before anything else."""
     words = [line.split("#")[0].split() for line in head.splitlines()]
     first = {w[0] for w in words if w}
-    return len({"units", "atom_style", "pair_style", "read_data", "read_restart"} & first) > 1 and "[" not in first
+    return (
+        len({"units", "atom_style", "pair_style", "read_data", "read_restart"} & first) > 1
+        and "[" not in first
+    )
 
 
 FORMATS: tuple[TopologyFormat, ...] = (
