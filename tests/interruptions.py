@@ -50,7 +50,8 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Moment:
-    """A verb, the signal it gets, and when, as a part of the time it takes undisturbed."""
+    """A verb, the signal it gets, and when, as a part of the time on the processor that it takes
+    undisturbed."""
 
     verb: str
     signal: signal.Signals
@@ -65,6 +66,7 @@ class Ending:
     """Exit status, or minus the signal."""
     said: str
     seconds: float
+    """Time on the processor."""
 
 
 def moments(count: int, seed: int = 0) -> list[Moment]:
@@ -85,25 +87,37 @@ def words_of(verb: str, again: bool = False) -> list[str]:
 
 
 def go(folder: Path, words: list[str], number: int | None = None, when: float = 0.0) -> Ending:
-    """Runs a command in a fork, which gets a signal after ``when`` seconds."""
+    """Runs a command in a fork, which gets a signal after ``when`` seconds on the processor, so
+    that other work on the machine does not change where in the command that is."""
     said_to = folder.parent / f"{folder.name}.said"
     said_to.write_text("")  # before the fork, which may be ended before it writes anything
     started, child = time.monotonic(), os.fork()
     if child == 0:
         _become(folder, words)
     if number is not None:
-        time.sleep(when)
+        while spent(child) < when and time.monotonic() < started + PATIENCE:
+            time.sleep(0.001)
         os.kill(child, number)  # not reaped yet, so that it is nobody else's
     while time.monotonic() < started + PATIENCE:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status, used = os.wait4(child, os.WNOHANG)
         if done:
             break
         time.sleep(0.002)
     else:
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        _, status, used = os.wait4(child, 0)
     said = said_to.read_text(errors="replace")
-    return Ending(os.waitstatus_to_exitcode(status), said, time.monotonic() - started)
+    return Ending(os.waitstatus_to_exitcode(status), said, used.ru_utime + used.ru_stime)
+
+
+def spent(child: int) -> float:
+    """Time on the processor that all threads of a process have had, s; infinite at its end."""
+    if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        return float("inf")
+    try:
+        return time.clock_gettime((~child << 3) | 2)  # Linux: its number as a clock
+    except OSError:
+        return float("inf")
 
 
 def _become(folder: Path, words: list[str]) -> None:
@@ -192,7 +206,7 @@ def interrupt(
         folder: to work in; it is made.
         moment: what to do when.
         right: outputs of a run that nobody disturbed.
-        seconds: that it took.
+        seconds: that it took, on the processor.
 
     Returns:
         ``done`` (the signal came too late), ``nothing``, ``parts`` (hidden ones) or ``some`` (of a
@@ -235,7 +249,8 @@ def interrupt(
 
 
 def undisturbed(whole: Path, place: Path, verb: str) -> tuple[dict[str, bytes], float]:
-    """Outputs of a verb and how long it takes, s; in a second run, since the first may compile."""
+    """Outputs of a verb and how long it takes, s on the processor; in a second run, since the first
+    may compile."""
     before = set(contents(whole))
     found, seconds = {}, 0.0
     for turn in range(2):

@@ -8,6 +8,7 @@ import numpy as np
 import openmm as mm
 import pytest
 from openmm import unit
+from scipy import integrate
 
 import small_polystyrene as ps
 from cli_systems import write_system
@@ -41,7 +42,7 @@ def test_the_tail_of_a_gas_is_the_integral_of_its_attraction():
     gas = topology(molecule(["C"], []), counts=[n], sigma=SIGMA, epsilon=EPSILON)
     c6 = 4 * EPSILON * SIGMA**6
     r = np.exp(np.linspace(math.log(cutoff), math.log(400.0), 200_001))
-    integral = np.trapezoid(-c6 / r**6 * 4 * np.pi * r**2, r)
+    integral = integrate.trapezoid(-c6 / r**6 * 4 * np.pi * r**2, r)
     assert dispersion_coefficient(gas, cutoff) == pytest.approx(0.5 * n * n * integral, rel=1e-6)
     # of the third power of the cut-off, and of nothing where nothing attracts
     ratio = dispersion_coefficient(gas, cutoff) / dispersion_coefficient(gas, 2 * cutoff)

@@ -258,7 +258,8 @@ def test_validation_measures_in_the_frame_of_the_truth(data):
     one = trainer(data)
     one._place = lambda generator, env, condition, noise: ([], env.own)
     found = one.validate(batches=3)
-    assert {"validation_distance_heavy_gibbs", "validation_distance_light_first"} & set(found)
+    # which of the four kinds of passes three batches hold is up to PyTorch's random numbers
+    assert any(name.startswith("validation_distance_") for name in found)
     for name, value in found.items():
         limit = {"validation_prior_lj": 0.5, "validation_prior_bond": 0.05}.get(name, 0.01)
         assert value < limit, name

@@ -57,7 +57,7 @@ class BlockPlan:
     """Hydrogens of each bead in the order of placement."""
     axis: Int64[np.ndarray, "kb 3"]
     """Local beads (from, to, third): z points from the first to the second; the third gives
-    the plane where a representation asks for one. -1: none."""
+    the plane where a method asks for one. -1: none."""
     rank: Int64[np.ndarray, "kb"]
     """Place of each bead in the order S of its molecule."""
     adjacent: Int64[np.ndarray, "kb d"]

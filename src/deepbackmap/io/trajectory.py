@@ -687,13 +687,13 @@ def _check_frame(structure: Structure, n: int) -> None:
         raise FormatError(f"{n} particles, found {structure.n}")
     if not np.isfinite(structure.time):
         raise FormatError(f"a time, found {structure.time}")
-    bad = np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))
-    if len(bad):
+    largest = float(np.abs(structure.positions).max(initial=0.0))
+    if not np.isfinite(largest):  # of one that is not a number, that is the largest
+        bad = np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))
         raise FormatError(
             f"finite coordinates, found {structure.positions[bad[0]].tolist()} for particle "
             f"{bad[0] + 1}"
         )
-    largest = float(np.abs(structure.positions).max(initial=0.0))
     if largest > _FARTHEST:
         raise FormatError(f"coordinates within {_FARTHEST:g} nm, found {largest:g} nm")
     if not structure.box.any():

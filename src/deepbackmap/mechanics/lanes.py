@@ -23,7 +23,7 @@ from typing import Any
 
 import numba
 from llvmlite import ir
-from numba import njit, types
+from numba import get_num_threads, njit, types
 from numba.core import cgutils
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
@@ -104,6 +104,10 @@ class _Compiler(Compiler):
         return super().define_pipelines()
 
     def _compile_core(self) -> Any:
+        # What is read from the cache may call loops that are shared by threads, which must then
+        # run; Numba 0.60 sees that of the function itself only, not of those it calls, and crashes.
+        # Asking for their number starts them.
+        self.state.reload_init.append(get_num_threads)
         with _libraries(self.state.targetctx.codegen(), _PartLibrary):
             return super()._compile_core()
 

@@ -32,6 +32,8 @@ ROOM = 16
 repeated atoms, so that the next lists fit."""
 ROUNDED = 1e-4
 """nm: added to the reach of the search, which is in single precision."""
+LEAST = float(TINY)
+"""nm^2: as ``TINY``, in a form that PyTorch before 2.5 can trace."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -430,7 +432,7 @@ def _halves(
     d = _apart(points, own, rows)
     r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
     c12, c6, end = (c.index_select(0, kind).view_as(rows) for c in columns)
-    inverse2 = 1.0 / r2.clamp(min=float(TINY))
+    inverse2 = 1.0 / r2.clamp(min=LEAST)
     inverse6 = inverse2 * inverse2 * inverse2
     inside = r2 < square_cutoff
     lj = torch.where(inside, (c12 * inverse6 - c6) * inverse6 - end, 0.0)

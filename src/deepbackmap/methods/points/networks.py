@@ -1,4 +1,4 @@
-"""The network of the point representation: what all atoms of a block are moved to at once.
+"""The network of the point models: what all atoms of a block are moved to at once.
 
 Two stages. The first sees what is around the block and says where its atoms are on average; the
 second sees, in units of what is to be expected, how far the noisy block is from there. The

@@ -1,10 +1,10 @@
 """What a block sees as points: slots of atoms in a frame of three beads, and densities around them.
 
-The second representation beside the voxels. All atoms of a block are placed at once, in the frame
-that three beads fix, so no rotation is left. Every block of one bead type has the same *slots*: its
-own atoms, the atoms within a few bonds of them, and the beads before and after it along the
-molecule. Everything else around an atom is summed up in densities: for each class of neighbour the
-number of atoms at a distance, and the vector to them.
+Beside the voxels, the second way to say what a model sees and makes. All atoms of a block are
+placed at once, in the frame that three beads fix, so no rotation is left. Every block of one bead
+type has the same *slots*: its own atoms, the atoms within a few bonds of them, and the beads before
+and after it along the molecule. Everything else around an atom is summed up in densities: for each
+class of neighbour the number of atoms at a distance, and the vector to them.
 
 A bead beside a left-handed stereocentre is looked at in a mirror (its frame is a left-handed one,
 and paired hydrogens swap their slots): the network meets one hand only, and learns from both.
