@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deepbackmap.chemistry import rings
 from deepbackmap.chemistry.rings import find_rings, pierced_rings
 from evaluation_systems import SKEWED, molecule, rotation, scattered, structure
 
@@ -85,3 +86,43 @@ def test_substituents_do_not_pierce_their_ring():
 def test_without_rings_nothing_is_pierced():
     none = np.zeros((0, 6), dtype=np.int64)
     assert pierced_rings(structure(CORNERS), none, BONDS[:6]).shape == (0, 2)
+
+
+def crowd(seed, n, box):
+    """Flat rings and short bonds anywhere in a box and in the images around it."""
+    rng = np.random.default_rng(seed)
+    middles = rng.uniform(-1.0, 2.0, (2 * n, 1, 3)) @ box
+    rings = np.concatenate([middles[k] + CORNERS @ rotation(k) for k in range(n)])
+    ends = middles[n:] + np.array([[-1.0], [1.0]]) * rng.normal(0.0, 0.08, (n, 1, 3))
+    atoms = structure(np.concatenate([rings, ends.reshape(-1, 3)]), box)
+    return atoms, np.arange(6 * n).reshape(-1, 6), 6 * n + np.arange(2 * n).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("box", [np.diag([2.0, 2.2, 6.0]), SKEWED * (6.0 / SKEWED[2, 2])])
+def test_layers_find_what_is_found_at_once(box, monkeypatch):
+    atoms, members, bonds = crowd(3, 400, box)
+    whole = pierced_rings(atoms, members, bonds)
+    assert len(whole) >= 5
+    sizes = []
+    search = rings._pairs_between
+
+    def counted(first, second, *rest):
+        sizes.append(len(first) + len(second))
+        return search(first, second, *rest)
+
+    monkeypatch.setattr(rings, "_pairs_between", counted)
+    monkeypatch.setattr(rings, "PART", 100)
+    assert np.array_equal(pierced_rings(atoms, members, bonds), whole)
+    assert len(sizes) >= 4
+    assert max(sizes) < 600  # of 800
+
+
+def test_a_ring_in_the_lowest_layer_is_pierced_across_the_face(monkeypatch):
+    box = np.diag([3.0, 3.0, 12.0])
+    ring, bond = (
+        CORNERS + np.array([1.0, 1.0, 0.01]),
+        np.array([[1.02, 1.01, 11.93], [1.02, 1.01, 12.06]]),
+    )
+    atoms = structure(np.concatenate([ring, bond]), box)
+    monkeypatch.setattr(rings, "PART", 2)
+    assert pierced_rings(atoms, RING, BONDS).tolist() == [[0, 6]]

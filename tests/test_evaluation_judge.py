@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import chdtri
 
 import small_polystyrene
@@ -15,6 +16,7 @@ from deepbackmap.chemistry.double_bonds import WantedSides
 from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.evaluation.defects import NAMED, Figures
 from deepbackmap.evaluation.judge import Judge, bead_name, chi_square_edge
+from deepbackmap.evaluation.plan import Outline, Plan
 from deepbackmap.evaluation.usable import verdict, worst
 from deepbackmap.forcefield import ForceField
 from deepbackmap.mapping import map_positions
@@ -285,3 +287,36 @@ def test_the_edge_of_chi_square_is_the_one_of_scipy():
         np.testing.assert_allclose(
             chi_square_edge(degrees, share), chdtri(degrees, share), rtol=1e-9
         )
+
+
+def test_an_outline_is_enough_to_judge():
+    mapping, atoms, beads = melt()
+    plan = Plan.from_topology(mapping.topology)
+    frame = noisy(atoms, 5, 0.05)
+    by_plan = Judge(mapping.topology, mapping, plan=plan).frame(frame, beads)
+    outline = Outline.from_topology(mapping.topology)
+    assert Judge(mapping.topology, mapping, plan=outline).frame(frame, beads) == by_plan
+
+
+def of_arrays(thing, seen):
+    """Bytes of the arrays that an object holds, each once."""
+    if id(thing) in seen:
+        return 0
+    seen[id(thing)] = thing  # held, so that no other is given its number
+    if isinstance(thing, torch.Tensor):
+        return thing.untyped_storage().nbytes()
+    if isinstance(thing, np.ndarray):
+        return of_arrays(thing.base, seen) if isinstance(thing.base, np.ndarray) else thing.nbytes
+    if isinstance(thing, (tuple, list)):
+        return sum(of_arrays(part, seen) for part in thing)
+    if isinstance(thing, dict):
+        return of_arrays(list(thing.values()), seen)
+    return of_arrays(vars(thing), seen) if hasattr(thing, "__dict__") else 0
+
+
+def test_what_a_judge_keeps_of_an_atom_is_bounded():
+    """Bytes of arrays that grow with the number of molecules, by two systems of different size."""
+    systems = [small_polystyrene.mapping(chains=n) for n in (10, 110)]
+    kept = [of_arrays(Judge(s.topology, s), {}) for s in systems]
+    atoms = [s.topology.n_atoms for s in systems]
+    assert 30.0 < (kept[1] - kept[0]) / (atoms[1] - atoms[0]) < 110.0

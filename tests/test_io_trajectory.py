@@ -1,7 +1,9 @@
 """Frames in and out of files: round trips, other programs' readers, and every refusal."""
 
+import gc
 import os
 import warnings
+import weakref
 from pathlib import Path
 
 import MDAnalysis as mda
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from MDAnalysis.lib.formats.libmdaxdr import TRRFile, XTCFile
 
 from deepbackmap.errors import InputError
+from deepbackmap.io.formats import gro
 from deepbackmap.io.formats.base import box_from_lengths_and_angles, lengths_and_cosines
 from deepbackmap.io.trajectory import (
     EXTENSIONS,
@@ -626,3 +629,29 @@ def test_reading_leaves_no_files(tmp_path):
     with read_frames(names, path) as source:
         list(source)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["names.gro", "t.xtc"]
+
+
+def test_gro_in_blocks_is_the_same_file(tmp_path, monkeypatch):
+    n = 230
+    particles = ParticleTable(
+        tuple(f"C{k}" for k in range(n)), ("R",) * n, 99_900 + np.arange(n, dtype=np.int64)
+    )
+    rng = np.random.default_rng(2)
+    frames = [Structure(rng.uniform(0, 9, (n, 3)), np.diag([10.0] * 3), 1.0 * k) for k in (0, 1)]
+    whole = write(tmp_path / "whole.gro", frames, particles).read_bytes()
+    monkeypatch.setattr(gro, "BLOCK", 50)
+    assert write(tmp_path / "blocks.gro", frames, particles).read_bytes() == whole
+
+
+def test_a_writer_lets_names_go_that_its_format_does_not_have(tmp_path):
+    frame = Structure(np.ones((2, 3)), np.eye(3))
+    for name in ("a.xtc", "a.gro"):
+        particles = ParticleTable(("H", "O"), ("SOL",) * 2, np.ones(2, dtype=np.int64))
+        writer = open_writer(tmp_path / name, particles)
+        seen = weakref.ref(particles)
+        del particles
+        assert seen() is not None  # not yet open
+        with writer:
+            gc.collect()
+            assert seen() is None
+            writer.write(frame)

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from deepbackmap.api.backmap import backmap
+from deepbackmap.api.backmap import backmap, sampling_options
+from deepbackmap.api.models import find_model
+from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
+from deepbackmap.mapping import MappingFile
 from deepbackmap.mechanics import settle
 from deepbackmap.mechanics.card.frames import CardFrames
+from deepbackmap.methods.base import open_sampler
 from deepbackmap.methods.points.sampler import PointSampler
+from deepbackmap.model.file import load_model
 
 MELT = resources.files("deepbackmap") / "packaged" / "melt"
 CLOSE = 1e-5
@@ -87,3 +92,13 @@ def test_processors_take_frames_one_by_one():
     sampler = PointSampler.__new__(PointSampler)
     sampler.device = torch.device("cpu")
     assert sampler.at_once == 1
+
+
+def test_tables_of_a_system_are_made_once():
+    model = load_model(find_model("default"))
+    topology = read_topology(str(MELT / "topol.top"))
+    mapping = MappingFile.from_text(model.spec.mapping).resolve(topology)
+    sampler = open_sampler(model, mapping, sampling_options(model.spec, "default", {}), "cpu")
+    assert isinstance(sampler, PointSampler)
+    assert sampler._systems(1).tables is sampler.tables
+    assert sampler._systems(1).blocks is sampler.blocks

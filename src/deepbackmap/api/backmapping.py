@@ -21,6 +21,7 @@ from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.plausible import Bonds
 from deepbackmap.evaluation.usable import Finding, verdict, worst
 from deepbackmap.geometry.frame_noise import draw_number
+from deepbackmap.geometry.parts import give_back
 from deepbackmap.jobs.task import Job, Report, Work
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.mechanics.gather import Gathering
@@ -31,6 +32,8 @@ from deepbackmap.system.lean import Lean
 
 ATTEMPTS = 3
 """Times that a frame is drawn, until it can be used."""
+LARGE = 100_000
+"""Atoms of a box from which on memory is given back to the system between two stages."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ class _Backmapping:
             made = self._sample(beads, number, attempt, report)
             settled = self._sampler.settled
             evaluations += 0 if settled is None else settled.evaluations
+            if made.n > LARGE:
+                give_back()
             with self._alone:
                 done = None
                 if self._finisher is not None:

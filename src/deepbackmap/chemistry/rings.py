@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from vesin import NeighborList
 
 from deepbackmap.chemistry.stereo import bonded_neighbours
-from deepbackmap.geometry.cell import minimum_image
+from deepbackmap.geometry.cell import cell_heights, minimum_image
 from deepbackmap.system import MoleculeType, Structure
 
 LARGEST_RING = 10
 """Atoms; larger rings are loops that something may well thread."""
+PART = 1 << 16
+"""Rings and bonds that are compared at a time, about."""
 
 
 def find_rings(molecule: MoleculeType, largest: int = LARGEST_RING) -> list[tuple[int, ...]]:
@@ -104,14 +108,39 @@ def pierced_rings(
     half = 0.5 * minimum_image(positions[bonds[:, 1]] - positions[bonds[:, 0]], box)
     middles = positions[bonds[:, 0]] + half
     reach = float(np.linalg.norm(spokes, axis=2).max() + np.linalg.norm(half, axis=1).max())
-    ring, bond, apart = _pairs_between(centroids, middles, box, reach)
-    foreign = ~(rings[ring][:, :, None] == bonds[bond][:, None, :]).any(axis=(1, 2))
-    ring, bond, apart = ring[foreign], bond[foreign], apart[foreign]
-    hit = np.zeros(len(ring), dtype=bool)
-    for k in range(rings.shape[1]):
-        edge = spokes[ring, k], spokes[ring, (k + 1) % rings.shape[1]]
-        hit |= _crosses_triangle(apart - half[bond], 2.0 * half[bond], *edge)
-    return np.unique(np.column_stack([ring[hit], bond[hit]]), axis=0)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for ring, bond, apart in _near_pairs(centroids, middles, box, reach):
+        foreign = ~(rings[ring][:, :, None] == bonds[bond][:, None, :]).any(axis=(1, 2))
+        ring, bond, apart = ring[foreign], bond[foreign], apart[foreign]
+        hit = np.zeros(len(ring), dtype=bool)
+        for k in range(rings.shape[1]):
+            edge = spokes[ring, k], spokes[ring, (k + 1) % rings.shape[1]]
+            hit |= _crosses_triangle(apart - half[bond], 2.0 * half[bond], *edge)
+        found.append(np.column_stack([ring[hit], bond[hit]]))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _near_pairs(
+    first: Float64[np.ndarray, "n 3"],
+    second: Float64[np.ndarray, "m 3"],
+    box: Float64[np.ndarray, "3 3"],
+    cutoff: float,
+) -> Iterator[tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"], Float64[np.ndarray, "p 3"]]]:
+    """What ``_pairs_between`` finds, layer by layer along the last lattice vector, so that memory
+    is bounded by a layer and what is within the cut-off of it."""
+    height = float(cell_heights(box)[2])
+    layers = min(math.ceil((len(first) + len(second)) / PART), int(height / cutoff))
+    if layers < 4:  # with fewer, what is near a layer is nearly all there is
+        yield _pairs_between(first, second, box, cutoff)
+        return
+    up = np.linalg.inv(box)[:, 2]
+    low, at = (points @ up % 1.0 for points in (first, second))
+    margin = 1.001 * cutoff / height
+    for k in range(layers):
+        own = np.flatnonzero((low >= k / layers) & (low < (k + 1) / layers))
+        near = np.flatnonzero((at - k / layers + margin) % 1.0 <= 1.0 / layers + 2.0 * margin)
+        i, j, apart = _pairs_between(first[own], second[near], box, cutoff)
+        yield own[i], near[j], apart
 
 
 def _pairs_between(

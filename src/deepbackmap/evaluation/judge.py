@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from deepbackmap.chemistry import double_bonds, rings, stereo
 from deepbackmap.chemistry.double_bonds import WantedSides
@@ -28,7 +28,7 @@ from deepbackmap.evaluation.defects import (
     Rings,
     bin_of,
 )
-from deepbackmap.evaluation.plan import Plan, atom_name, expand, particle_name
+from deepbackmap.evaluation.plan import Outline, atom_name, expand, particle_name
 from deepbackmap.forcefield import contacts as close
 from deepbackmap.forcefield.pairs import PairEnergies
 from deepbackmap.geometry.cell import minimum_image
@@ -109,7 +109,7 @@ class Judge:
         hands: KnownHands | None = None,
         sides: WantedSides | None = None,
         reference: Structure | None = None,
-        plan: Plan | None = None,
+        plan: Outline | None = None,
     ) -> None:
         """Finds what there is to look at.
 
@@ -121,12 +121,12 @@ class Judge:
             reference: a structure of the system whose stereocentres and double bonds are right;
                 without it and ``hands``, what most molecules of a type have in the frame at hand
                 counts as right.
-            plan: of the topology, where it is at hand.
+            plan: the outline or plan of the topology, where it is at hand.
         """
-        self.contacts = close.Contacts(topology)
         self.topology = topology
         self._mapping = mapping
-        self._plan = Plan.from_topology(topology) if plan is None else plan
+        self._plan = Outline.from_topology(topology) if plan is None else plan
+        self.contacts = close.Contacts(topology, self._plan.forcefield.exclusions)
         self._molecule = self._plan.molecule
         self._trees = bond_trees(topology)
         self._pairs = PairEnergies(self._plan.forcefield)
@@ -307,7 +307,7 @@ class Judge:
             many = len(self._block_atoms)
         else:
             owner, many = self._mapping.atom_owners(), self._mapping.n_beads
-        self._owner = owner
+        self._owner = owner.astype(np.int32)
         freedom = AngleFreedom.from_topology(self.topology)
         self._degrees = np.bincount(owner, freedom.degrees, minlength=many)
         self._strain = np.bincount(owner, freedom.strain, minlength=many)
@@ -466,7 +466,7 @@ def _heavy_owner(topology: Topology) -> Int64[np.ndarray, " n"]:
 
 
 def _alike(
-    topology: Topology, molecule: Int64[np.ndarray, " n"], atoms: Int64[np.ndarray, " c"]
+    topology: Topology, molecule: Int32[np.ndarray, " n"], atoms: Int64[np.ndarray, " c"]
 ) -> Int64[np.ndarray, " c"]:
     """A number for each atom that its likes in molecules of the same type share."""
     of = molecule[atoms]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from deepbackmap.chemistry import rings, stereo
 from deepbackmap.evaluation import contacts
@@ -62,19 +62,49 @@ class Observable:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The observables of a system: everything a topology says once for all frames."""
+class Outline:
+    """What can be wrong in a system: what a judge looks at, a tenth of a ``Plan``."""
 
     topology: Topology
     forcefield: ForceField
+    lengths: BondedTerms
+    """Bonds and constraints; the first column is the length of the force field in nm."""
+    centres: Int64[np.ndarray, "c 5"]
+    """As ``stereo.stereocentres``."""
+    rings: tuple[Int64[np.ndarray, "_ _"], ...]
+    """One array for each size of ring."""
+
+    @classmethod
+    def from_topology(cls, topology: Topology) -> Outline:
+        """Finds what there is to look at in a system.
+
+        Args:
+            topology: of its structures.
+        """
+        return Outline(
+            topology=topology,
+            forcefield=ForceField.from_topology(topology),
+            lengths=_lengths(topology),
+            centres=expand(topology, [stereo.stereocentres(m) for m in topology.molecule_types]),
+            rings=_rings(topology),
+        )
+
+    @property
+    def molecule(self) -> Int32[np.ndarray, " n"]:
+        """Molecule of every atom, from 0."""
+        return self.forcefield.exclusions.molecule
+
+
+@dataclass(frozen=True)
+class Plan(Outline):
+    """The observables of a system: everything a topology says once for all frames."""
+
     coordinates: Mapping[str, Int64[np.ndarray, "_ _"]]
     """Atoms of every coordinate by kind: length, angle, dihedral, improper."""
     observables: tuple[Observable, ...]
     """Distributions of the coordinates by the types of their atoms, such as ``angle H-C-H``."""
     improper_centres: np.ndarray
     """Value of the force field for every improper, degrees."""
-    lengths: BondedTerms
-    """Bonds and constraints; the first column is the length of the force field in nm."""
     heavy: Int64[np.ndarray, " h"]
     """Atoms of g(r)."""
     heavy_groups: Int64[np.ndarray, " h"]
@@ -83,12 +113,8 @@ class Plan:
     """Of the groups: atom types, or elements where there are many types."""
     near: Exclusions
     """Pairs left out of g(r)."""
-    centres: Int64[np.ndarray, "c 5"]
-    """As ``stereo.stereocentres``."""
     prochiral: Int64[np.ndarray, "p 5"]
     """As ``stereo.prochiral_pairs``."""
-    rings: tuple[Int64[np.ndarray, "_ _"], ...]
-    """One array for each size of ring."""
     ring_kinds: Mapping[str, Bool[np.ndarray, " r"]]
     """Which rings, of all arrays one after the other, have the same types, by name."""
 
@@ -120,11 +146,6 @@ class Plan:
             rings=by_size,
             ring_kinds=_ring_kinds(topology, by_size),
         )
-
-    @property
-    def molecule(self) -> Int64[np.ndarray, " n"]:
-        """Molecule of every atom, from 0."""
-        return self.forcefield.exclusions.molecule
 
     @property
     def rdf_names(self) -> tuple[str, ...]:

@@ -51,10 +51,16 @@ class NearPairs:
 class Contacts:
     """Finds atoms of one system that are too near each other."""
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, excluded: Exclusions | None = None) -> None:
+        """Prepares the tables.
+
+        Args:
+            topology: of the system.
+            excluded: its pairs that are left out, where they are at hand.
+        """
         self._sigma = LennardJonesTable.from_topology(topology).sigma.numpy()
-        self._types = topology.atom_type_index()
-        self._excluded = Exclusions(topology)
+        self._types = topology.atom_type_index().astype(np.int32)
+        self._excluded = Exclusions(topology) if excluded is None else excluded
 
     def coincident(self, structure: Structure) -> Contact | None:
         """Two atoms in one place, bonded or not; None where there are none."""

@@ -108,7 +108,7 @@ class NonbondedSums:
         self,
         name: str,
         energies: Float64[np.ndarray, " m"],
-        molecules: tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]],
+        molecules: tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]],
     ) -> None:
         first, second = molecules
         same = first == second

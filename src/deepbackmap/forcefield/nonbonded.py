@@ -240,7 +240,8 @@ class Exclusions:
         ]
         self._kind = topology.molecule_type_index()
         self._offsets = topology.molecule_offsets()
-        self.molecule = np.repeat(np.arange(topology.n_molecules), np.diff(self._offsets))
+        numbers = np.arange(topology.n_molecules, dtype=np.int32)
+        self.molecule = np.repeat(numbers, np.diff(self._offsets))
         """Molecule of every atom, (n,)."""
 
     def contains(self, pairs: Int64[np.ndarray, "m 2"]) -> Bool[np.ndarray, " m"]:

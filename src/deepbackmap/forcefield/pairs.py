@@ -10,7 +10,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from deepbackmap.forcefield.nonbonded import MINIMUM_DISTANCE
 from deepbackmap.forcefield.system import ForceField
@@ -32,7 +32,7 @@ class PairEnergies:
             field: of the system.
         """
         self._field = field
-        self._starts, self._partners = _excluded(field.topology)
+        self._excluded = _excluded(field.topology)
         self._kinds = field.type_rows.numpy().astype(np.int32)
         self._charges = field.charges.numpy()
 
@@ -55,26 +55,30 @@ class PairEnergies:
         shape = np.maximum(1, cell_heights(box) * FINE // field.cutoff).astype(np.int64)
         lj, coulomb = _summed(
             positions, np.ascontiguousarray(box), shape, self._kinds, field.topology.c6,
-            field.topology.c12, self._charges, self._starts, self._partners, field.cutoff,
-            field.reaction_field.k, field.reaction_field.c,
+            field.topology.c12, self._charges, field.exclusions.molecule, *self._excluded,
+            field.cutoff, field.reaction_field.k, field.reaction_field.c,
         )  # fmt: skip
         own = 0.5 * field.reaction_field.c * float(self._charges @ self._charges)
         return {"lj": lj, "coulomb": COULOMB * (coulomb - own)}
 
 
-def _excluded(topology: Topology) -> tuple[Int64[np.ndarray, " n1"], Int64[np.ndarray, " m"]]:
-    """For every atom the atoms of higher number that it excludes, one list after the other."""
+def _excluded(topology: Topology) -> tuple[Int64[np.ndarray, "_"], ...]:
+    """The atoms of higher number that each atom of a molecule type excludes.
+
+    Returns:
+        First atom and first row of each molecule; first partner of each row, and behind the last;
+        the partners, as atoms of their molecule.
+    """
+    types = topology.molecule_types
     counts, partners = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    start = 0
-    for index, many in topology.blocks:
-        molecule = topology.molecule_types[index]
+    for molecule in types:
         rows = molecule.exclusions[np.lexsort(molecule.exclusions.T[::-1])]
-        counts.append(np.tile(np.bincount(rows[:, 0], minlength=molecule.n_atoms), many))
-        shift = start + molecule.n_atoms * np.arange(many, dtype=np.int64)
-        partners.append((rows[:, 1][None] + shift[:, None]).ravel())
-        start += molecule.n_atoms * many
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
-    return starts, np.concatenate(partners)
+        counts.append(np.bincount(rows[:, 0], minlength=molecule.n_atoms))
+        partners.append(rows[:, 1])
+    rows_of = np.cumsum([0, *(m.n_atoms for m in types)])[topology.molecule_type_index()]
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    found = (topology.molecule_offsets(), rows_of, starts, np.concatenate(partners))
+    return tuple(a.astype(np.int64) for a in found)
 
 
 @numba.njit(cache=True)
@@ -119,11 +123,9 @@ def _neighbours(shape: Int64[np.ndarray, "3"], axis: int, place: int) -> Int64[n
 
 @numba.njit(cache=True)
 @no_type_check
-def _among(
-    partners: Int64[np.ndarray, " m"], starts: Int64[np.ndarray, " n1"], low: int, high: int
-) -> bool:
-    """Whether an atom is in the list of one of lower number."""
-    for k in range(starts[low], starts[low + 1]):  # noqa: SIM110  # a loop is what numba compiles
+def _among(partners: Int64[np.ndarray, " m"], first: int, last: int, high: int) -> bool:
+    """Whether an atom is in a list."""
+    for k in range(first, last):  # noqa: SIM110  # a loop is what numba compiles
         if partners[k] == high:
             return True
     return False
@@ -139,8 +141,11 @@ def _summed(
     c6: Float64[np.ndarray, "t t"],
     c12: Float64[np.ndarray, "t t"],
     charges: Float64[np.ndarray, " n"],
-    starts: Int64[np.ndarray, " n1"],
-    partners: Int64[np.ndarray, " m"],
+    molecule: Int32[np.ndarray, " n"],
+    offsets: Int64[np.ndarray, " m1"],
+    rows: Int64[np.ndarray, " m"],
+    starts: Int64[np.ndarray, " r1"],
+    partners: Int64[np.ndarray, " p"],
     cutoff: float,
     field_k: float,
     field_c: float,
@@ -180,7 +185,14 @@ def _summed(
                             i, j = order[s], order[t]
                             product = charges[i] * charges[j]
                             coulomb += product * (field_k * square - field_c)
-                            if not _among(partners, starts, min(i, j), max(i, j)):
+                            own, out = molecule[i], False
+                            if own == molecule[j]:
+                                row = rows[own] + min(i, j) - offsets[own]
+                                out = _among(
+                                    partners, starts[row], starts[row + 1],
+                                    max(i, j) - offsets[own],
+                                )  # fmt: skip
+                            if not out:
                                 square = max(square, MINIMUM_DISTANCE * MINIMUM_DISTANCE)
                                 inverse6 = 1.0 / (square * square * square)
                                 a, b = kinds[i], kinds[j]

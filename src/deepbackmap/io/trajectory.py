@@ -331,9 +331,10 @@ class TrajectoryWriter:
     ) -> None:
         self._path = path
         self._without_cell = without_cell and path.suffix.lower() in _CELL_OR_NONE
-        self._table = table
+        self._n = table.n
         self._force = force
-        self._make = make
+        # names are the writer's: of a large box they are as much as its atoms
+        self._make: Callable[[Path], FrameWriter] | None = lambda part: make(part, table)
         self._companions = companions
         self._place: AbstractContextManager[Path] | None = None
         self._writer: FrameWriter | None = None
@@ -342,9 +343,10 @@ class TrajectoryWriter:
     def __enter__(self) -> TrajectoryWriter:
         self._place = new_file(self._path)
         part = self._place.__enter__()
+        assert self._make is not None
         try:
             with _blame(str(self._path)):
-                self._writer = self._make(part, self._table)
+                self._writer, self._make = self._make(part), None
         except BaseException:
             self._leave(*sys.exc_info())
             raise
@@ -364,7 +366,7 @@ class TrajectoryWriter:
         if self._writer is None:
             raise ValueError("write: expected to be inside 'with open_writer(...)'")
         try:
-            _check_frame(structure, self._table.n)
+            _check_frame(structure, self._n)
         except FormatError as error:
             raise ValueError(f"structure: expected {error}") from error
         if self._without_cell:

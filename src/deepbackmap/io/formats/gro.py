@@ -7,6 +7,7 @@ and angles, reads only the first frame, and would not say so.
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,8 @@ _MAY_STAND = np.isin(np.arange(256), list(b"0123456789.+- "))
 """By character, whether a coordinate may have it."""
 _SHORTEST_ROW = 21
 """Bytes of a row, its newline too, that has columns for coordinates."""
+BLOCK = 1 << 16
+"""Rows that are text at the same time."""
 
 
 class GroReader(FrameReader):
@@ -98,8 +101,8 @@ class GroReader(FrameReader):
         _, lines, _ = self._lines(0)
         texts = [line.decode(errors="replace") for line in lines]
         return ParticleTable(
-            names=tuple(line[10:15].strip() for line in texts),
-            resnames=tuple(line[5:10].strip() for line in texts),
+            names=tuple(sys.intern(line[10:15].strip()) for line in texts),
+            resnames=tuple(sys.intern(line[5:10].strip()) for line in texts),
             resids=_residue_numbers(texts),
         )
 
@@ -126,13 +129,10 @@ class GroWriter(FrameWriter):
 
     def __init__(self, path: Path, table: ParticleTable) -> None:
         table = check_widths(table, path, 5)
-        numbers = (table.resids % 100_000).tolist()
-        self._heads = [
-            f"{number:5d}{resname:<5s}{name:>5s}{(k + 1) % 100_000:5d}"
-            for k, (number, resname, name) in enumerate(
-                zip(numbers, table.resnames, table.names, strict=True)
-            )
-        ]
+        self._numbers = (table.resids % 100_000).astype(np.int32)
+        self._resnames, self._names = table.resnames, table.names
+        # of a large box they are made for each frame: a frame is not written often enough
+        self._heads = self._head(0) if table.n <= BLOCK else None
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, structure: Structure, index: int) -> None:
@@ -143,18 +143,31 @@ class GroWriter(FrameWriter):
                 f"coordinates from -999.999 to 9999.999 nm, which is all that .gro holds, found "
                 f"{low:.3f} to {high:.3f}"
             )
-        rows = [
-            f"{head}{x:8.3f}{y:8.3f}{z:8.3f}\n"
-            for head, (x, y, z) in zip(self._heads, structure.positions.tolist(), strict=True)
-        ]
-        self._file.write(f"deepbackmap t= {structure.time:.5f} step= {index}\n{len(rows):5d}\n")
-        self._file.writelines(rows)
+        self._file.write(f"deepbackmap t= {structure.time:.5f} step= {index}\n{structure.n:5d}\n")
+        for start in range(0, structure.n, BLOCK):
+            heads = self._head(start) if self._heads is None else self._heads
+            block = structure.positions[start : start + BLOCK].tolist()
+            self._file.writelines(
+                f"{head}{x:8.3f}{y:8.3f}{z:8.3f}\n"
+                for head, (x, y, z) in zip(heads, block, strict=True)
+            )
         shown = _BOX_ORDER if np.any(structure.box - np.diag(np.diag(structure.box))) else None
         order = shown or _BOX_ORDER[:3]
         words = [f"{structure.box[i, j]:10.5f}" for i, j in order]
         # The cell is read word by word, so that from 1000 nm on a blank must stand between.
         joint = "" if all(word[0] == " " for word in words) else " "
         self._file.write(joint.join(words) + "\n")
+
+    def _head(self, start: int) -> list[str]:
+        """The columns before the coordinates of the rows of a block."""
+        block = slice(start, start + BLOCK)
+        numbers, names = self._numbers[block].tolist(), self._names[block]
+        return [
+            f"{number:5d}{resname:<5s}{name:>5s}{k % 100_000:5d}"
+            for k, (number, resname, name) in enumerate(
+                zip(numbers, self._resnames[block], names, strict=True), start + 1
+            )
+        ]
 
     def close(self) -> None:
         """Finishes the file."""

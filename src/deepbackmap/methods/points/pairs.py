@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int32, Int64, UInt8
 from torch import Tensor
 
 from deepbackmap.blocks.index import Blocks, NearBeads
+from deepbackmap.geometry.parts import give_back
 from deepbackmap.methods.points.slots import PointTables
 
 
@@ -58,8 +59,6 @@ IMAGE = 0.01
 
 FAR = 10.0
 """nm, of pairs that are only padding."""
-PAD = {"other": (0, 1), "step": (0, 1), "kind": (0, 1), "steps": (0, 0, 0, 1)}
-"""Where a last entry is added, as ``torch.nn.functional.pad`` wants it."""
 
 
 def find_pairs(
@@ -96,21 +95,27 @@ def find_pairs(
         )
         for part in near
     ]
-    atoms, found = _joined(parts)
+    large = len(parts) > 1
+    atoms, found = _joined(parts, padding=n)
     start, count = torch.zeros(2, n + 1, dtype=torch.int64, device=device)
     start[atoms], count[atoms] = found.start, found.count
-    last = {"other": n, "step": len(found.steps), "kind": 0, "steps": FAR}
-    ends = {k: torch.nn.functional.pad(getattr(found, k), PAD[k], value=v) for k, v in last.items()}
-    return AtomPairs(**ends, start=start, count=count)
+    if large:
+        give_back()
+    return replace(found, start=start, count=count)
 
 
 def _joined(
-    parts: list[tuple[Tensor, AtomPairs]],
+    parts: list[tuple[Tensor, AtomPairs]], padding: int | None = None
 ) -> tuple[Int64[Tensor, "r"], AtomPairs]:
-    """Pairs of some parts as those of one; the parts are used up.
+    """Pairs of some parts as those of one; the parts are used up, one array after the other, so
+    that all pairs are never there twice.
 
     Many small pieces that live long, among large ones that do not, would leave memory full of
     holes: chunks are joined part by part.
+
+    Args:
+        parts: atoms with their pairs.
+        padding: a last entry is added that stands for none, with this as the neighbour's index.
     """
     first = steps = 0
     for _, found in parts:
@@ -118,8 +123,14 @@ def _joined(
         found.step.add_(steps)
         first, steps = first + len(found.other), steps + len(found.steps)
     atoms = torch.cat([a for a, _ in parts])
-    names = AtomPairs.__dataclass_fields__
-    return atoms, AtomPairs(*(torch.cat([getattr(f, k) for _, f in parts]) for k in names))
+    pieces = {k: [getattr(f, k) for _, f in parts] for k in AtomPairs.__dataclass_fields__}
+    parts.clear()
+    if padding is not None:
+        last = {"other": padding, "step": steps, "kind": 0, "steps": FAR}
+        for name, value in last.items():
+            some = pieces[name][0]
+            pieces[name].append(some.new_full((1, *some.shape[1:]), value))
+    return atoms, AtomPairs(**{name: torch.cat(pieces.pop(name)) for name in list(pieces)})
 
 
 def _chunks(part: NearBeads, chunk: int, device: torch.device) -> Iterator[NearBeads]:

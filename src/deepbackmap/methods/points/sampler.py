@@ -167,7 +167,8 @@ class PointSampler:
             return _System(blocks, tables, copies)
 
         self._systems = functools.cache(system)
-        self.blocks, self.tables = system(1).blocks, system(1).tables
+        alone = self._systems(1)
+        self.blocks, self.tables = alone.blocks, alone.tables
         self.generator = model.generator.to(self.device).eval()
         self.temperature = options.temperature or spec.temperature
         self.heat = math.sqrt(self.temperature / spec.temperature)
