@@ -206,12 +206,22 @@ def test_who_can_be_told_widths_is_told_before_they_are_looked_for(monkeypatch):
     assert len(seen) == 1
 
 
-def test_who_was_told_too_little_is_told_what_was_found(monkeypatch):
+@pytest.mark.parametrize(("found", "asked_for"), [(0.01, 1), (0.02, 0), (0.05, 0)])
+def test_who_was_told_too_much_is_told_what_was_found(monkeypatch, found, asked_for):
+    """Narrower beads say more of where atoms are, wider ones less than the steps have found out."""
     monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "LOOKS", 0)  # not held exactly in any case
+    monkeypatch.setattr(settle, "next_width", lambda width, square: found)
+    seen = []
+    settled_anew(noisy(found), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert seen == [dict.fromkeys("AB", settle.WIDER * found)] * asked_for
+
+
+def test_who_cannot_be_told_is_asked_whatever_the_width(monkeypatch):
     monkeypatch.setattr(settle, "next_width", lambda width, square: 0.05)
     seen = []
-    settled_anew(noisy(0.05), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
-    assert seen == [{"A": settle.WIDER * 0.05, "B": settle.WIDER * 0.05}]
+    settled_anew(noisy(0.05), spied(seen), steps=5)
+    assert len(seen) == 1
 
 
 def test_widths_that_no_longer_change_are_found(monkeypatch):
@@ -254,6 +264,35 @@ def test_they_follow_the_look_at_the_beads(monkeypatch):
     found, made = steps_that_were_run(monkeypatch, steps=37)
     assert made == [settle.LOOK, 37]
     assert found.evaluations == sum(made)
+
+
+@pytest.mark.parametrize(("width", "friction"), [(0.0, 25.0), (0.02, 25.0), (0.04, settle.GENTLE)])
+def test_atoms_far_from_where_they_belong_go_there_with_little_friction(
+    monkeypatch, width, friction
+):
+    made, run = [], settler().mechanics.run
+
+    def spied_on(positions, beads, box, langevin, *rest, **keywords):
+        made.append(langevin.friction)
+        return run(positions, beads, box, langevin, *rest, **keywords)
+
+    monkeypatch.setattr(settler().mechanics, "run", spied_on)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: False)
+    settled(melt()[2], bead_tolerance=width)
+    assert set(made) == {friction}
+    made.clear()
+    settled(melt()[2], bead_tolerance=width, friction=2.0, steps=4)  # a given number is as asked
+    assert made == [2.0]
+
+
+def test_little_friction_lets_molecules_go_farther(monkeypatch):
+    """Of motion against friction the mean squared distance goes as one over it."""
+    _, whole, beads, _ = melt()
+    far = [
+        np.mean((settled(beads, bead_tolerance=1.0, steps=200, friction=f).positions - whole) ** 2)
+        for f in (settle.GENTLE, 25.0, 125.0)
+    ]
+    assert far[0] > far[1] > far[2]
 
 
 def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):

@@ -68,8 +68,8 @@ SMALL = 0.012
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
 LIKE_THE_FIRST = 1.6
-"""Factor by which widths may differ from the first one before atoms that were placed for that are
-placed anew."""
+"""Factor by which widths may differ from the first one to count as about that. Atoms that were
+placed for it are placed anew where widths are narrower by more."""
 LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
 ESTIMATES = 4
@@ -102,6 +102,9 @@ FAR_OUT = 3.5
 hot: four in a thousand of ten degrees of freedom."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
+GENTLE = 5.0
+"""1/ps: friction of these steps at most. Atoms have to find their neighbours again, and with 25/ps
+contacts come down half as fast."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
 DRIFT = 2.5
@@ -249,7 +252,7 @@ class Settler:
             run.fit_again()
         elif not run.fits():
             run.learn(told)
-        if given is None and anew is not None and run.soft and not (told and run.usual):
+        if given is None and anew is not None and run.soft and (run.narrow or not told):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             sooner = told and run.usual
@@ -321,6 +324,7 @@ class _Run:
         self._positions = positions
         self._velocities: Float64[np.ndarray, "n 3"] | None = None
         self._firm = settler.mechanics.firm(options.temperature, options.timestep)
+        self._friction = options.friction
         self._widths = dict.fromkeys(settler.bead_types, 0.0)
         self._done = 0
         self._drifting: tuple[str, ...] = ()
@@ -352,6 +356,11 @@ class _Run:
         return all(
             1.0 / LIKE_THE_FIRST < w / FIRST_WIDTH < LIKE_THE_FIRST for w in self._widths.values()
         )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether some width is far below the one that atoms are placed for at first."""
+        return any(w <= FIRST_WIDTH / LIKE_THE_FIRST for w in self._widths.values())
 
     def begin_at(self, positions: Float64[np.ndarray, "n 3"]) -> None:
         """Goes on from other positions (nm), with velocities drawn anew."""
@@ -416,9 +425,11 @@ class _Run:
         self._advance(steps, part=part)
 
     def until_settled(self, most: int, window: int) -> None:
-        """Steps until no energy drifts over so many, or ``most``, twice that where beads are
-        wide."""
-        most *= 2 if max(self._widths.values(), default=0.0) > ROUGH else 1
+        """Steps until no energy drifts over so many, or ``most``; where beads are wide twice that,
+        with little friction."""
+        if max(self._widths.values(), default=0.0) > ROUGH:
+            most *= 2
+            self._friction = min(self._friction, GENTLE)
         before = self._means(window)
         for done in range(2 * window, most + 1, window):
             after = self._means(window)
@@ -466,7 +477,7 @@ class _Run:
             self._positions, self._beads, self._box,
             Langevin(
                 steps=steps, temperature=temperature, timestep=options.timestep,
-                friction=options.friction, first_step=self._done,
+                friction=self._friction, first_step=self._done,
             ),
             self._names, self._per_bead(), velocities=self._velocities,
             every=EVERY if look is not None else 0, observe=observe,
