@@ -266,9 +266,17 @@ def test_they_follow_the_look_at_the_beads(monkeypatch):
     assert found.evaluations == sum(made)
 
 
-@pytest.mark.parametrize(("width", "friction"), [(0.0, 25.0), (0.02, 25.0), (0.04, settle.GENTLE)])
-def test_atoms_far_from_where_they_belong_go_there_with_little_friction(
-    monkeypatch, width, friction
+@pytest.mark.parametrize(
+    ("placed_for", "width", "friction"),
+    [
+        (settle.FIRST_WIDTH, 0.02, settle.LOOSE),
+        (settle.FIRST_WIDTH, 0.05, settle.GENTLE),
+        (settle.FIRST_WIDTH, 0.01, 25.0),  # placed anew
+        (None, 0.05, 25.0),  # the same
+    ],
+)
+def test_atoms_that_are_near_where_they_belong_go_on_with_little_friction(
+    monkeypatch, placed_for, width, friction
 ):
     made, run = [], settler().mechanics.run
 
@@ -277,15 +285,30 @@ def test_atoms_far_from_where_they_belong_go_there_with_little_friction(
         return run(positions, beads, box, langevin, *rest, **keywords)
 
     monkeypatch.setattr(settler().mechanics, "run", spied_on)
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "LOOKS", 0)
     monkeypatch.setattr(settle, "drifts", lambda before, after: False)
-    settled(melt()[2], bead_tolerance=width)
-    assert set(made) == {friction}
-    made.clear()
-    settled(melt()[2], bead_tolerance=width, friction=2.0, steps=4)  # a given number is as asked
-    assert made == [2.0]
+    monkeypatch.setattr(settle, "next_width", lambda before, square: width)
+    settled_anew(noisy(width), asked([], melt()[1]), placed_for)
+    assert made[0] == 25.0  # while widths are looked for
+    assert made[-1] == friction
 
 
-def test_little_friction_lets_molecules_go_farther(monkeypatch):
+def test_exact_beads_and_a_given_number_of_steps_have_the_friction_that_was_asked_for(monkeypatch):
+    made, run = [], settler().mechanics.run
+
+    def spied_on(positions, beads, box, langevin, *rest, **keywords):
+        made.append(langevin.friction)
+        return run(positions, beads, box, langevin, *rest, **keywords)
+
+    monkeypatch.setattr(settler().mechanics, "run", spied_on)
+    beads = melt()[2]
+    settled_anew(beads, asked([], melt()[1]), 0.0)
+    settled(beads, bead_tolerance=0.02, steps=4)
+    assert set(made) == {25.0}
+
+
+def test_little_friction_lets_molecules_go_farther():
     """Of motion against friction the mean squared distance goes as one over it."""
     _, whole, beads, _ = melt()
     far = [

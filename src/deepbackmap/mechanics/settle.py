@@ -102,9 +102,10 @@ FAR_OUT = 3.5
 hot: four in a thousand of ten degrees of freedom."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
-GENTLE = 5.0
-"""1/ps: friction of these steps at most. Atoms have to find their neighbours again, and with 25/ps
-contacts come down half as fast."""
+LOOSE, GENTLE = 14.0, 5.0
+"""1/ps: friction at most where atoms that were placed for usual widths go on from there, beads
+being about as wide, and where these are wider. Neighbours have to find each other again, and with
+25/ps contacts come down half as fast as with 5/ps, which lets beads go farther in as many steps."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
 DRIFT = 2.5
@@ -256,6 +257,8 @@ class Settler:
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             sooner = told and run.usual
+            if run.soft and told and not run.narrow:
+                run.ease(LOOSE if sooner else GENTLE)
             run.until_settled(ENOUGH, ENOUGH // 3) if sooner else run.until_settled(MOST, WINDOW)
             if run.soft:
                 run.calm()
@@ -366,6 +369,10 @@ class _Run:
         """Goes on from other positions (nm), with velocities drawn anew."""
         self._positions, self._velocities = positions, None
 
+    def ease(self, friction: float) -> None:
+        """No more friction (1/ps) than that from here on."""
+        self._friction = min(self._friction, friction)
+
     def hot(self) -> bool:
         """Whether the start, on its bonds and beads, is too hot to be held there."""
         mechanics, temperature = self._of.mechanics, self._options.temperature
@@ -425,11 +432,9 @@ class _Run:
         self._advance(steps, part=part)
 
     def until_settled(self, most: int, window: int) -> None:
-        """Steps until no energy drifts over so many, or ``most``; where beads are wide twice that,
-        with little friction."""
-        if max(self._widths.values(), default=0.0) > ROUGH:
-            most *= 2
-            self._friction = min(self._friction, GENTLE)
+        """Steps until no energy drifts over so many, or ``most``, twice that where beads are
+        wide."""
+        most *= 2 if max(self._widths.values(), default=0.0) > ROUGH else 1
         before = self._means(window)
         for done in range(2 * window, most + 1, window):
             after = self._means(window)
