@@ -16,7 +16,8 @@ follows from the beads themselves, in two steps:
   and the start was too hot to tell, beads are held exactly once more, from there.
 * *Anew?* Beads that no atoms can have misled whoever placed the atoms. One who can be told how far
   beads are off places them for usual widths before these are looked for, and once more where they
-  turn out to be others. For those who cannot there are the beads of the atoms by then, which are
+  turn out to be narrower; where they are wider, steps have led atoms nearer to where they belong by
+  then. For those who cannot be told there are the beads of the atoms by then, which are
   near those that were given and can be had: where somebody can place atoms on them, that is where
   steps go on.
 
