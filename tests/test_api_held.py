@@ -11,7 +11,7 @@ from deepbackmap.errors import InputError
 from deepbackmap.evaluation.judge import Judge
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import map_positions
-from deepbackmap.mechanics.settle import Settled
+from deepbackmap.mechanics.settle import FIRST_WIDTH, Settled
 from deepbackmap.methods.options import SettlingOptions
 from deepbackmap.methods.settling import LastSteps
 from deepbackmap.system import Structure
@@ -103,6 +103,23 @@ def test_seed_and_frame_name_the_random_numbers():
     assert np.array_equal(first, made(0, 0))
     assert np.abs(first - made(1, 0)).max() > 1e-4
     assert np.abs(first - made(0, 1)).max() > 1e-4
+
+
+@pytest.mark.parametrize(("found", "told"), [(0.01, 0.01), (0.05, FIRST_WIDTH)])
+def test_after_a_wrong_hand_no_one_is_told_more_than_the_usual_width(monkeypatch, found, told):
+    """For wider beads they come out farther off; the last try is on beads that atoms can have."""
+    last, frame, beads = small()
+    asked = []
+
+    def place(on, attempt, width):
+        asked.append((attempt, width))
+        return frame.positions
+
+    made = Settled(frame.positions, 1, dict.fromkeys("AB", found))
+    monkeypatch.setattr(LastSteps, "__call__", lambda *_, **__: made)
+    settled = last.until_right(place, lambda x: len(asked) < 3, beads, 0, placed_for=0.0)
+    assert asked == [(0, 0.0), (1, pytest.approx(told)), (2, 0.0)]
+    assert settled.evaluations == 3
 
 
 def test_a_box_that_is_too_low_is_refused_but_not_without_relaxation():

@@ -206,12 +206,22 @@ def test_who_can_be_told_widths_is_told_before_they_are_looked_for(monkeypatch):
     assert len(seen) == 1
 
 
-def test_who_was_told_too_little_is_told_what_was_found(monkeypatch):
+@pytest.mark.parametrize(("found", "asked_for"), [(0.01, 1), (0.02, 0), (0.05, 0)])
+def test_who_was_told_too_much_is_told_what_was_found(monkeypatch, found, asked_for):
+    """Narrower beads say more of where atoms are, wider ones less than the steps have found out."""
     monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "LOOKS", 0)  # not held exactly in any case
+    monkeypatch.setattr(settle, "next_width", lambda width, square: found)
+    seen = []
+    settled_anew(noisy(found), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
+    assert seen == [dict.fromkeys("AB", settle.WIDER * found)] * asked_for
+
+
+def test_who_cannot_be_told_is_asked_whatever_the_width(monkeypatch):
     monkeypatch.setattr(settle, "next_width", lambda width, square: 0.05)
     seen = []
-    settled_anew(noisy(0.05), asked(seen, melt()[1]), settle.FIRST_WIDTH, steps=5)
-    assert seen == [{"A": settle.WIDER * 0.05, "B": settle.WIDER * 0.05}]
+    settled_anew(noisy(0.05), spied(seen), steps=5)
+    assert len(seen) == 1
 
 
 def test_widths_that_no_longer_change_are_found(monkeypatch):
@@ -254,6 +264,58 @@ def test_they_follow_the_look_at_the_beads(monkeypatch):
     found, made = steps_that_were_run(monkeypatch, steps=37)
     assert made == [settle.LOOK, 37]
     assert found.evaluations == sum(made)
+
+
+@pytest.mark.parametrize(
+    ("placed_for", "width", "friction"),
+    [
+        (settle.FIRST_WIDTH, 0.02, settle.LOOSE),
+        (settle.FIRST_WIDTH, 0.05, settle.GENTLE),
+        (settle.FIRST_WIDTH, 0.01, 25.0),  # placed anew
+        (None, 0.05, 25.0),  # the same
+    ],
+)
+def test_atoms_that_are_near_where_they_belong_go_on_with_little_friction(
+    monkeypatch, placed_for, width, friction
+):
+    made, run = [], settler().mechanics.run
+
+    def spied_on(positions, beads, box, langevin, *rest, **keywords):
+        made.append(langevin.friction)
+        return run(positions, beads, box, langevin, *rest, **keywords)
+
+    monkeypatch.setattr(settler().mechanics, "run", spied_on)
+    monkeypatch.setattr(settle, "HOT", 0.0)
+    monkeypatch.setattr(settle, "LOOKS", 0)
+    monkeypatch.setattr(settle, "drifts", lambda before, after: False)
+    monkeypatch.setattr(settle, "next_width", lambda before, square: width)
+    settled_anew(noisy(width), asked([], melt()[1]), placed_for)
+    assert made[0] == 25.0  # while widths are looked for
+    assert made[-1] == friction
+
+
+def test_exact_beads_and_a_given_number_of_steps_have_the_friction_that_was_asked_for(monkeypatch):
+    made, run = [], settler().mechanics.run
+
+    def spied_on(positions, beads, box, langevin, *rest, **keywords):
+        made.append(langevin.friction)
+        return run(positions, beads, box, langevin, *rest, **keywords)
+
+    monkeypatch.setattr(settler().mechanics, "run", spied_on)
+    beads = melt()[2]
+    settled_anew(beads, asked([], melt()[1]), 0.0)
+    settled(beads, bead_tolerance=0.02, steps=4)
+    assert set(made) == {25.0}
+
+
+def test_little_friction_lets_molecules_go_farther():
+    """Of motion against friction the mean squared distance goes as one over it."""
+    _, whole, beads, _ = melt()
+    far = [
+        np.mean((settled(beads, bead_tolerance=1.0, steps=200, friction=f).positions - whole) ** 2)
+        for f in (settle.GENTLE, 25.0, 125.0)
+    ]
+    assert far[0] > far[1] > far[2]
 
 
 def test_until_settled_stops_at_its_limit_and_says_what_drifts(monkeypatch):

@@ -16,7 +16,8 @@ follows from the beads themselves, in two steps:
   and the start was too hot to tell, beads are held exactly once more, from there.
 * *Anew?* Beads that no atoms can have misled whoever placed the atoms. One who can be told how far
   beads are off places them for usual widths before these are looked for, and once more where they
-  turn out to be others. For those who cannot there are the beads of the atoms by then, which are
+  turn out to be narrower; where they are wider, steps have led atoms nearer to where they belong by
+  then. For those who cannot be told there are the beads of the atoms by then, which are
   near those that were given and can be had: where somebody can place atoms on them, that is where
   steps go on.
 
@@ -69,8 +70,8 @@ SMALL = 0.012
 FIRST_WIDTH = 0.02
 """nm: of all beads that do not fit, at first."""
 LIKE_THE_FIRST = 1.6
-"""Factor by which widths may differ from the first one before atoms that were placed for that are
-placed anew."""
+"""Factor by which widths may differ from the first one to count as about that. Atoms that were
+placed for it are placed anew where widths are narrower by more."""
 LEARN = 24
 """Steps between two estimates of the widths, of which the second half counts."""
 ESTIMATES = 4
@@ -103,6 +104,10 @@ FAR_OUT = 3.5
 hot: four in a thousand of ten degrees of freedom."""
 ROUGH = 0.03
 """nm: where beads are wider than that, there is more to settle: twice ``MOST`` steps at most."""
+LOOSE, GENTLE = 14.0, 5.0
+"""1/ps: friction at most where atoms that were placed for usual widths go on from there, beads
+being about as wide, and where these are wider. Neighbours have to find each other again, and with
+25/ps contacts come down half as fast as with 5/ps, which lets beads go farther in as many steps."""
 WARMING = 0.6
 """Part of a given number of steps in which a bath that begins cold warms up."""
 DRIFT = 2.5
@@ -253,10 +258,12 @@ class Settler:
             run.fit_again()
         elif not run.fits():
             run.learn(told)
-        if given is None and anew is not None and run.soft and not (told and run.usual):
+        if given is None and anew is not None and run.soft and (run.narrow or not told):
             run.begin_at(anew(run.positions, run.widths))
         if options.steps is None:
             sooner = told and run.usual
+            if run.soft and told and not run.narrow:
+                run.ease(LOOSE if sooner else GENTLE)
             run.until_settled(ENOUGH, ENOUGH // 3) if sooner else run.until_settled(MOST, WINDOW)
             if run.soft:
                 run.calm()
@@ -325,6 +332,7 @@ class _Run:
         self._positions = positions
         self._velocities: Float64[np.ndarray, "n 3"] | None = None
         self._firm = settler.mechanics.firm(options.temperature, options.timestep)
+        self._friction = options.friction
         self._widths = dict.fromkeys(settler.bead_types, 0.0)
         self._done = 0
         self._drifting: tuple[str, ...] = ()
@@ -357,9 +365,18 @@ class _Run:
             1.0 / LIKE_THE_FIRST < w / FIRST_WIDTH < LIKE_THE_FIRST for w in self._widths.values()
         )
 
+    @property
+    def narrow(self) -> bool:
+        """Whether some width is far below the one that atoms are placed for at first."""
+        return any(w <= FIRST_WIDTH / LIKE_THE_FIRST for w in self._widths.values())
+
     def begin_at(self, positions: Float64[np.ndarray, "n 3"]) -> None:
         """Goes on from other positions (nm), with velocities drawn anew."""
         self._positions, self._velocities = positions, None
+
+    def ease(self, friction: float) -> None:
+        """No more friction (1/ps) than that from here on."""
+        self._friction = min(self._friction, friction)
 
     def hot(self) -> bool:
         """Whether the start, on its bonds and beads, is too hot to be held there."""
@@ -470,7 +487,7 @@ class _Run:
             self._positions, self._beads, self._box,
             Langevin(
                 steps=steps, temperature=temperature, timestep=options.timestep,
-                friction=options.friction, first_step=self._done,
+                friction=self._friction, first_step=self._done,
             ),
             self._names, self._per_bead(), velocities=self._velocities,
             every=EVERY if look is not None else 0, observe=observe,

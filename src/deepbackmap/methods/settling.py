@@ -16,7 +16,7 @@ from deepbackmap.geometry.counter_random import hash_counters
 from deepbackmap.geometry.frame_noise import ANEW, PLACEMENTS, turn_of
 from deepbackmap.mapping import SystemMapping, map_positions
 from deepbackmap.mechanics.gather import Gathering
-from deepbackmap.mechanics.settle import Anew, Settled, SettleOptions, Settler
+from deepbackmap.mechanics.settle import FIRST_WIDTH, Anew, Settled, SettleOptions, Settler
 from deepbackmap.methods.options import SettlingOptions, correlation_time
 from deepbackmap.system import Structure
 
@@ -134,7 +134,8 @@ class LastSteps:
             positions: Float64[np.ndarray, "n 3"], attempt: int, widths: Mapping[str, float]
         ) -> Float64[np.ndarray, "n 3"]:
             if placed_for is not None and any(widths.values()):
-                return place(beads, attempt, float(np.sqrt(np.mean(np.square([*widths.values()])))))
+                width = float(np.sqrt(np.mean(np.square([*widths.values()]))))
+                return place(beads, attempt, min(width, FIRST_WIDTH))
             near = replace(beads, positions=map_positions(self._mapping, positions, beads.box))
             return place(near, attempt, 0.0)
 
