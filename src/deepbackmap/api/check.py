@@ -348,12 +348,9 @@ def _beads(
                        f"every direction, found {lowest:.3f} nm")  # fmt: skip
     with report.catching("beads"):
         hands = find_hands(system, file, spec, beads=first)
-        if len(hands.centres.atoms):
-            report.add(
-                "beads",
-                "note",
-                f"hands of {len(hands.centres.atoms)} stereocentres: {hands.words()}",
-            )
+        if count := len(hands.centres.atoms):
+            said = hands.words(system.topology)
+            report.add("beads", "note", f"hands of {count} stereocentres: {said}")
 
 
 def _findings(report: CheckReport, findings: tuple[Finding, ...], where: str) -> None:
