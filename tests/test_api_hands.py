@@ -121,6 +121,36 @@ def test_hands_read_from_beads_may_be_in_doubt():
     assert found.words() == "read from the beads; 1 of them not clear"
 
 
+def test_how_sure_hands_read_from_beads_are_is_said_by_molecule():
+    mapping = ps.mapping()
+    centres, topology = tacticity.find_centres(mapping), mapping.topology
+    each = len(centres.atoms) // topology.n_molecules
+    read = hands.told(np.ones(len(centres.atoms), dtype=np.int64), "beads")
+    sure = np.full((topology.n_molecules, each), 0.99)
+    sure[1], sure[2, 0], source = 0.6, 0.5, read.source.reshape(sure.shape).copy()
+    source[0] = hands.SOURCES.index("labels")
+    found = api_hands.FoundHands(
+        centres, dataclasses.replace(read, sure=sure.ravel(), source=source.ravel())
+    )
+    by_molecule = found.sure_by_molecule(topology)
+    assert list(by_molecule) == list(range(2, topology.n_molecules + 1))
+    assert by_molecule[2] == pytest.approx(0.6)
+    assert by_molecule[3] == pytest.approx(0.99 - 0.49 / each)
+    said = found.words(topology)
+    assert said.startswith(found.words())
+    assert "(molecule 2: 60 % sure, 3: " in said
+    assert said.endswith(", others more)" if len(by_molecule) > 3 else " sure)")
+
+
+def test_of_hands_that_are_told_nothing_is_doubted():
+    mapping = ps.mapping()
+    centres = tacticity.find_centres(mapping)
+    told = hands.told(np.ones(len(centres.atoms), dtype=np.int64), "labels")
+    found = api_hands.FoundHands(centres, told)
+    assert found.sure_by_molecule(mapping.topology) == {}
+    assert found.words(mapping.topology) == "as labelled"
+
+
 def test_a_structure_of_something_else_is_refused_with_its_name(sources):
     _, folder, _ = sources
     other = ps.mapping(monomers=4)

@@ -19,7 +19,7 @@ from deepbackmap.api.files import spare_inputs, spare_inputs_beside
 from deepbackmap.api.finish import FinishSummary, FinishTotals
 from deepbackmap.api.finisher import finish_options
 from deepbackmap.api.fits import refuse_unknown_types, resolve_for, way_out
-from deepbackmap.api.hands import find_hands
+from deepbackmap.api.hands import FoundHands, find_hands
 from deepbackmap.api.held import Held, moved_beads
 from deepbackmap.api.models import find_model, model_hash
 from deepbackmap.api.record import content_hash
@@ -74,6 +74,8 @@ class Summary:
     """Frames that could not be used as they were drawn first."""
     hands: str = "not known"
     """Where the hands of the stereocentres are known from."""
+    hands_sure: Mapping[int, float] = field(default_factory=dict)
+    """By number of the molecule, from 1, where they were read from beads: how sure that is."""
     held: Held = field(default_factory=Held)
     """How beads were held, and what the last steps came to."""
     input_findings: tuple[Finding, ...] = ()
@@ -288,7 +290,7 @@ def backmap(
         bar = FrameBar(len(source), max(1, system.beads.n_beads), "bead", progress)
         with moved_beads(moved, judge, system.beads, force) as show_moved:
             accepted = (*system.left_out, *match.notes)
-            totals = _Totals(system, task, len(source), accepted, hands.words(), show_moved)
+            totals = _Totals(system, task, len(source), accepted, hands, show_moved)
             return run.write(
                 task, jobs, totals, writer, bar, device=where.type, threads=torch.get_num_threads()
             )
@@ -360,7 +362,7 @@ class _Totals:
         task: BackmapTask,
         frames: int,
         accepted: tuple[str, ...],
-        hands: str,
+        hands: FoundHands,
         show_moved: Callable[[Structure, Structure, int], None],
     ) -> None:
         self._system, self._task, self._frames = system, task, frames
@@ -402,7 +404,8 @@ class _Totals:
             temperature=self._task.temperature,
             accepted=self._accepted,
             drawn_anew=self._anew,
-            hands=self._hands,
+            hands=self._hands.words(system.beads.topology),
+            hands_sure=self._hands.sure_by_molecule(system.beads.topology),
             held=self._held,
             input_findings=(*self._noted, *self._doubts.values()),
             finish=None if self._finish is None else self._finish.summary(),

@@ -349,12 +349,9 @@ def _beads(
                        f"every direction, found {lowest:.3f} nm")  # fmt: skip
     with report.catching("beads"):
         hands = find_hands(system, file, spec, beads=first)
-        if len(hands.centres.atoms):
-            report.add(
-                "beads",
-                "note",
-                f"hands of {len(hands.centres.atoms)} stereocentres: {hands.words()}",
-            )
+        if count := len(hands.centres.atoms):
+            said = hands.words(system.topology)
+            report.add("beads", "note", f"hands of {count} stereocentres: {said}")
         topology = system.topology
         total = sum(len(double_bonds(topology.molecule_types[t])) * n for t, n in topology.blocks)
         unknown = total - int(np.count_nonzero(hands.sides.side))

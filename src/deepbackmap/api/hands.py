@@ -20,12 +20,14 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping
 from deepbackmap.methods.spec import ModelSpec
-from deepbackmap.system import Structure
+from deepbackmap.system import Structure, Topology
 
 MEANING = {"u": 1, "d": -1}
 """Sign of a hand by the last letter of a label (docs/hands.md)."""
 UNSURE = 0.95
 """A hand that was read from beads is in doubt below that probability."""
+NAMED = 3
+"""Molecules that a summary names: those of whose hands the beads say the least."""
 SAID = {
     "reference": "as in the reference structure",
     "labels": "as labelled",
@@ -65,8 +67,27 @@ class FoundHands:
         read = self.hands.source == hands.SOURCES.index("beads")
         return int(np.count_nonzero(read & (self.hands.sure < UNSURE)))
 
-    def words(self) -> str:
-        """Where the hands are known from, for a summary."""
+    def sure_by_molecule(self, topology: Topology) -> dict[int, float]:
+        """How sure it is, in the mean, that hands which were read from beads are right.
+
+        Args:
+            topology: of the system.
+
+        Returns:
+            Mean probability by molecule, counted from 1; molecules without such hands are left out.
+        """
+        read = self.hands.source == hands.SOURCES.index("beads")
+        first = topology.molecule_offsets()
+        owner = np.searchsorted(first, self.centres.atoms[read, 0], side="right")
+        count, total = np.bincount(owner), np.bincount(owner, self.hands.sure[read])
+        return {int(k): float(total[k] / count[k]) for k in np.flatnonzero(count)}
+
+    def words(self, topology: Topology | None = None) -> str:
+        """Where the hands are known from, for a summary.
+
+        Args:
+            topology: of the system, to name the molecules that are the least clear.
+        """
         share = {w: n for w, n in self.hands.share().items() if n and w in SAID}
         total = sum(share.values())
         parts = [
@@ -74,6 +95,14 @@ class FoundHands:
             for word, count in share.items()
         ]
         doubt = f"; {self.doubtful} of them not clear" if self.doubtful else ""
+        if doubt and topology is not None:
+            sure = self.sure_by_molecule(topology)
+            least = sorted(sure, key=lambda number: sure[number])[:NAMED]
+            doubt += (
+                " (molecule "
+                + ", ".join(f"{k}: {100 * sure[k]:.0f} % sure" for k in least)
+                + (", others more)" if len(sure) > NAMED else ")")
+            )
         return (", ".join(parts) or "not known") + doubt
 
 

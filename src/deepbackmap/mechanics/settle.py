@@ -25,7 +25,8 @@ Then steps follow until no energy drifts any more, or as many as were asked for.
 
 Springs of beads strain a few blocks, which then swing to angle energies that no block has in
 equilibrium. Where the number of steps is not given, those are slowed down in the last ones: a draw
-that leaves out what the temperature does not allow.
+that leaves out what the temperature does not allow. Before that, groups that springs have folded,
+which no dynamics unfolds, are mended (``chemistry.folded``).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 
+from deepbackmap.chemistry.folded import FoldedGroups
 from deepbackmap.chemistry.warmth import AngleFreedom, angle_energies
 from deepbackmap.forcefield.system import ForceField
 from deepbackmap.geometry.cell import minimum_image
@@ -266,6 +268,7 @@ class Settler:
                 run.ease(LOOSE if sooner else GENTLE)
             run.until_settled(ENOUGH, ENOUGH // 3) if sooner else run.until_settled(MOST, WINDOW)
             if run.soft:
+                run.unfold()
                 run.calm()
         else:
             run.some(options.steps)
@@ -279,6 +282,21 @@ class Settler:
     @cached_property
     def _field(self) -> ForceField:
         return ForceField.from_topology(self.mapping.topology)
+
+    @cached_property
+    def _folded(self) -> FoldedGroups:
+        return FoldedGroups.from_topology(self.mapping.topology)
+
+    def mended(
+        self, positions: Float64[np.ndarray, "n 3"], box: Float64[np.ndarray, "3 3"]
+    ) -> Float64[np.ndarray, "n 3"]:
+        """The positions with folded groups mended.
+
+        Args:
+            positions: nm, molecules whole.
+            box: lattice vectors as rows, nm.
+        """
+        return self._folded.mend(self._field, positions, box)
 
     def hot_atoms(
         self,
@@ -447,6 +465,14 @@ class _Run:
             if done >= FEWEST and not self._drifting:
                 return
             before = after
+
+    def unfold(self) -> None:
+        """Mends folded groups; what is moved starts from rest."""
+        mended = self._of.mended(self._positions, self._box)
+        moved = (mended != self._positions).any(axis=1)
+        if self._velocities is not None and moved.any():
+            self._velocities = np.where(moved[:, None], 0.0, self._velocities)
+        self._positions = mended
 
     def calm(self) -> None:
         """Some more steps, in which blocks that are hotter than the temperature allows are slowed
