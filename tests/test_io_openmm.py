@@ -1,6 +1,7 @@
 """Topologies through OpenMM: the energies are those that OpenMM computes from the same System."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,65 @@ def test_damaged_files_are_one_sentence(tmp_path):
     (tmp_path / "d.psf").write_text("PSF\n\n  2 !NTITLE\n")
     with pytest.raises(InputError, match=r"d\.psf: expected (a CHARMM|particles)"):
         read_topology(tmp_path / "d.psf")
+
+
+@pytest.mark.parametrize("known", [(), ("HOH",), ("ALA", "GLY", "HOH")])
+def test_bonds_that_a_pdb_lacks_are_those_of_springs(known):
+    """Without CONECT only standard residues have bonds: springs are told from Urey-Bradley's."""
+    made, system = solvated("charmm36.xml", "charmm36/water.xml", model="tip3p")
+    named = particles_of(made.topology)
+    within = [all(named.residue_names[a] in known for a in pair) for pair in named.bonds.tolist()]
+    fewer = replace(named, bonds=named.bonds[np.array(within)])
+    assert len(fewer.bonds) < len(named.bonds)
+    whole, found = (topology_of(system, p, "system.xml") for p in (named, fewer))
+    assert [(m.name, m.n_atoms) for m in found.molecule_types] == [
+        (m.name, m.n_atoms) for m in whole.molecule_types
+    ]
+    assert found.blocks == whole.blocks and not found.intermolecular
+    peptide, wanted = found.molecule_types[0], whole.molecule_types[0]
+    np.testing.assert_array_equal(peptide.bonds, wanted.bonds)
+    for kind in ("bond", "harmonic"):
+        np.testing.assert_array_equal(peptide.terms[kind].atoms, wanted.terms[kind].atoms)
+    assert len(wanted.terms["harmonic"].atoms) > 20
+
+
+def ring_and_ion(restraint):
+    """Three atoms in a ring, each bond across the angle of the others, and an ion beside them."""
+    system, springs, angles = mm.System(), mm.HarmonicBondForce(), mm.HarmonicAngleForce()
+    for _ in range(4):
+        system.addParticle(12.0)
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        springs.addBond(a, b, 0.15, 2e5)
+        angles.addAngle(a, b, c, 1.05, 300.0)
+    springs.addBond(0, 3, 0.5, restraint)
+    system.addForce(springs)
+    system.addForce(angles)
+    return system
+
+
+def test_a_ring_of_three_is_bonds_and_a_spring_to_an_ion_is_none():
+    names = Particles(("A", "B", "C", "I"), ("RNG",) * 3 + ("ION",), (1, 1, 1, 2),
+                      np.array([[0, 1], [1, 2], [0, 2]]))  # fmt: skip
+    known = topology_of(ring_and_ion(500.0), names, "x.xml")
+    assert [m.n_atoms for m in known.molecule_types] == [3, 1]
+    assert known.intermolecular["harmonic"].atoms.tolist() == [[0, 3]]
+    ring = replace(names, names=names.names[:3], residue_names=names.residue_names[:3],
+                   residue_numbers=(1, 1, 1), bonds=np.zeros((0, 2), dtype=np.int64))  # fmt: skip
+    alone = mm.System()
+    for _ in range(3):
+        alone.addParticle(12.0)
+    first, second = (ring_and_ion(0.0).getForce(k) for k in (0, 1))
+    springs = mm.HarmonicBondForce()
+    for k in range(3):
+        springs.addBond(*first.getBondParameters(k))
+    alone.addForce(springs)
+    alone.addForce(mm.XmlSerializer.deserialize(mm.XmlSerializer.serialize(second)))
+    (found,) = topology_of(alone, ring, "x.xml").molecule_types
+    assert found.bonds.tolist() == [[0, 1], [0, 2], [1, 2]] and "harmonic" not in found.terms
+
+
+def test_a_prmtop_that_was_cut_short_says_so(tmp_path):
+    path = tmp_path / "x.prmtop"
+    path.write_text((FOREIGN / "peptide.prmtop").read_text()[:3000])
+    with pytest.raises(InputError, match=r"no 'RESIDUE_POINTER': has it been cut short\?"):
+        read_topology(path)
