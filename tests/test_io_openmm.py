@@ -219,10 +219,15 @@ def test_damaged_files_are_one_sentence(tmp_path):
         read_topology(tmp_path / "d.psf")
 
 
+@pytest.fixture(scope="module")
+def in_water():
+    return solvated("charmm36.xml", "charmm36/water.xml", model="tip3p")
+
+
 @pytest.mark.parametrize("known", [(), ("HOH",), ("ALA", "GLY", "HOH")])
-def test_bonds_that_a_pdb_lacks_are_those_of_springs(known):
+def test_bonds_that_a_pdb_lacks_are_those_of_springs(in_water, known):
     """Without CONECT only standard residues have bonds: springs are told from Urey-Bradley's."""
-    made, system = solvated("charmm36.xml", "charmm36/water.xml", model="tip3p")
+    made, system = in_water
     named = particles_of(made.topology)
     within = [all(named.residue_names[a] in known for a in pair) for pair in named.bonds.tolist()]
     fewer = replace(named, bonds=named.bonds[np.array(within)])
