@@ -1,5 +1,9 @@
 """Files of other kinds are named, with the way in."""
 
+import bz2
+import gzip
+import lzma
+
 import pytest
 
 from deepbackmap.errors import InputError
@@ -65,3 +69,12 @@ def test_coordinates_of_other_kinds(tmp_path, suffix, word):
     (tmp_path / f"x{suffix}").write_text("x")
     with pytest.raises(InputError, match=word):
         read_frames(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize("packer", [gzip, bz2, lzma])
+def test_packed_topologies_are_to_be_unpacked(tmp_path, packer):
+    """Whatever comes out of the packing, it is not taken for lines of a topology."""
+    path = tmp_path / "topol.top"
+    path.write_bytes(packer.compress(("[ defaults ]\n1 2 yes\n" * 400).encode()))
+    with pytest.raises(InputError, match=r"found a packed file: unpack it first \(gunzip"):
+        read_topology(path)

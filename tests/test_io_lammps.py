@@ -197,7 +197,7 @@ def test_coefficients_may_stand_in_an_included_input(tmp_path):
         read_topology(tmp_path / "a.data")
     bare_topology = read_topology(tmp_path / "a.data", units="real")
     assert len(bare_topology.molecule_types[0].bonds) == 5
-    with pytest.raises(InputError, match=r"the energy of bond type 1 \(style none\)"):
+    with pytest.raises(InputError, match=r"bond type 1 \(style none, no coefficients: the input"):
         require_energies(bare_topology)
 
 

@@ -1,6 +1,7 @@
 """Topologies through OpenMM: the energies are those that OpenMM computes from the same System."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,61 @@ def test_damaged_files_are_one_sentence(tmp_path):
     (tmp_path / "d.psf").write_text("PSF\n\n  2 !NTITLE\n")
     with pytest.raises(InputError, match=r"d\.psf: expected (a CHARMM|particles)"):
         read_topology(tmp_path / "d.psf")
+
+
+@pytest.fixture(scope="module")
+def in_water():
+    return solvated("charmm36.xml", "charmm36/water.xml", model="tip3p")
+
+
+@pytest.mark.parametrize("known", [(), ("HOH",), ("ALA", "GLY", "HOH")])
+def test_bonds_that_a_pdb_lacks_are_those_of_springs(in_water, known):
+    """Without CONECT only standard residues have bonds: springs are told from Urey-Bradley's."""
+    made, system = in_water
+    named = particles_of(made.topology)
+    within = [all(named.residue_names[a] in known for a in pair) for pair in named.bonds.tolist()]
+    fewer = replace(named, bonds=named.bonds[np.array(within)])
+    assert len(fewer.bonds) < len(named.bonds)
+    whole, found = (topology_of(system, p, "system.xml") for p in (named, fewer))
+    assert [(m.name, m.n_atoms) for m in found.molecule_types] == [
+        (m.name, m.n_atoms) for m in whole.molecule_types
+    ]
+    assert found.blocks == whole.blocks and not found.intermolecular
+    peptide, wanted = found.molecule_types[0], whole.molecule_types[0]
+    np.testing.assert_array_equal(peptide.bonds, wanted.bonds)
+    for kind in ("bond", "harmonic"):
+        np.testing.assert_array_equal(peptide.terms[kind].atoms, wanted.terms[kind].atoms)
+    assert len(wanted.terms["harmonic"].atoms) > 20
+
+
+def ring(ion):
+    """Three atoms in a ring, each bond across the angle of the others, and an ion held to it."""
+    system, springs, angles = mm.System(), mm.HarmonicBondForce(), mm.HarmonicAngleForce()
+    for _ in range(3 + ion):
+        system.addParticle(12.0)
+    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        springs.addBond(a, b, 0.15, 2e5)
+        angles.addAngle(a, b, c, 1.05, 300.0)
+    if ion:
+        springs.addBond(0, 3, 0.5, 500.0)
+    system.addForce(springs)
+    system.addForce(angles)
+    return system
+
+
+def test_a_ring_of_three_is_bonds_and_a_spring_to_an_ion_is_none():
+    names = Particles(("A", "B", "C", "I"), ("RNG",) * 3 + ("ION",), (1, 1, 1, 2),
+                      np.array([[0, 1], [1, 2], [0, 2]]))  # fmt: skip
+    known = topology_of(ring(True), names, "x.xml")
+    assert [m.n_atoms for m in known.molecule_types] == [3, 1]
+    assert known.intermolecular["harmonic"].atoms.tolist() == [[0, 3]]
+    alone = Particles(("A", "B", "C"), ("RNG",) * 3, (1, 1, 1), np.zeros((0, 2), dtype=np.int64))
+    (found,) = topology_of(ring(False), alone, "x.xml").molecule_types
+    assert found.bonds.tolist() == [[0, 1], [0, 2], [1, 2]] and "harmonic" not in found.terms
+
+
+def test_a_prmtop_that_was_cut_short_says_so(tmp_path):
+    path = tmp_path / "x.prmtop"
+    path.write_text((FOREIGN / "peptide.prmtop").read_text()[:3000])
+    with pytest.raises(InputError, match=r"no 'RESIDUE_POINTER': has it been cut short\?"):
+        read_topology(path)

@@ -793,3 +793,27 @@ def test_damaged_files_are_read_or_refused_but_nothing_else(tmp_path):
             read_topology(path)
         except InputError as problem:
             assert re.match(r"\S+\.(top|itp)(:\d+)?: expected ", str(problem))
+
+
+def test_a_wrong_atom_does_not_hide_what_is_wrong_behind_it(tmp_path):
+    """A mass that is no number, a type that is not there and a bond to nowhere, in one message."""
+    text = (
+        "[ defaults ]\n1 2 yes\n[ atomtypes ]\nC 12.0 0.0 A 0.3 0.4\n[ moleculetype ]\nM 1\n"
+        "[ atoms ]\n1 C 1 M A 1 0.0 {}\n2 {} 1 M B 1 0.0 12.0\n[ bonds ]\n1 {} 1 0.15 1000\n"
+        "[ system ]\nx\n[ molecules ]\nM 1\n"
+    )
+    path = tmp_path / "x.top"
+    path.write_text(text.format("12,0", "Q", 7))
+    with pytest.raises(InputError) as error:
+        read_topology(path)
+    said = str(error.value)
+    assert "x.top:8: expected a number for the mass, found '12,0'" in said
+    assert "x.top:9: expected a type of [ atomtypes ], found 'Q'" in said
+    assert "x.top:11: expected atom numbers from 1 to 2, found 7" in said
+    path.write_text(text.format("12.0", "Q", 2))
+    assert read_topology(path).molecule_types[0].unsupported  # alone, it stops energies only
+    path.write_text(text.format("12,0", "C", 2))
+    with pytest.raises(
+        InputError, match=r"^\S+x\.top:8: expected a number for the mass, found '12,0'$"
+    ):
+        read_topology(path)

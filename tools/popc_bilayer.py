@@ -13,15 +13,14 @@ edges then are not those of a bilayer.
 from __future__ import annotations
 
 import argparse
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import openmm
 from openmm import app, unit
 
-from deepbackmap.api import backmap, evaluate, map_trajectory
-from deepbackmap.api.check import check
 from deepbackmap.io.topology import read_topology
 
 FORCE_FIELD = "charmm36.xml"
@@ -40,6 +39,14 @@ BEADS = {
     "C3B": ("C310", "C311", "C312", "C313"),
     "C4B": ("C314", "C315", "C316"),
 }
+COMMANDS = (
+    "map popc.pdb -o popc_cg.gro --force",
+    "check --beads popc_cg.gro --model none --temperature 303",
+    "backmap popc_cg.gro --model none --temperature 303 -o popc_made.gro --keep-defects --force",
+    "evaluate --reference popc.pdb --generated none=popc_made.gro --beads popc_cg.gro --no-map "
+    "-o evaluated --force",
+)
+"""What is shown; topology and mapping follow each."""
 SITE, SITE_ATOMS = "VGL", ("C2", "HS")
 """The virtual site: the mean of both linkers; it puts back these atoms."""
 
@@ -99,31 +106,22 @@ def write_mapping(path: Path, topology: Path, structure: Path, *, site: bool) ->
 
 
 def main() -> None:
-    """Maps, checks, puts back and compares."""
+    """Maps, checks, puts back and compares, by the commands that a user would give."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lipids", type=int)
     parser.add_argument("--site", action="store_true", help="with a virtual site among the beads")
     options = parser.parse_args()
-    folder = options.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    topology, structure = write_bilayer(folder, options.lipids)
-    mapping = write_mapping(folder / "popc.yaml", topology, structure, site=options.site)
-    given = {"topology": topology, "mapping": mapping}
-    beads, made = folder / "popc_cg.gro", folder / "popc_made.gro"
-    map_trajectory(structure, None, topology, mapping, beads, force=True, progress=False)
-    print(check(**given, beads=beads, model="none", temperature=303.0))
-    start = time.process_time()
-    summary = backmap(
-        beads, **given, output=made, model="none", temperature=303.0, keep_defects=True,
-        force=True, progress=False,
-    )  # fmt: skip
-    print(f"{summary.atoms} atoms in {time.process_time() - start:.0f} s of processor time")
-    print(summary)
-    found = evaluate(structure, {"none": made}, structure=structure, **given,
-                     output=folder / "evaluated", beads=beads, structure_map=False,
-                     force=True, progress=False)  # fmt: skip
-    print(found.verdict if hasattr(found, "verdict") else found)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    topology, structure = write_bilayer(options.folder, options.lipids)
+    write_mapping(options.folder / "popc.yaml", topology, structure, site=options.site)
+    for words in COMMANDS:
+        print(f"$ deepbackmap {words}", flush=True)
+        code = (
+            "import sys; from deepbackmap.cli.main import run; sys.argv[0] = 'deepbackmap'; run()"
+        )
+        given = [*words.split(), "-p", "popc.xml", "--mapping", "popc.yaml"]
+        subprocess.run([sys.executable, "-c", code, *given], cwd=options.folder, check=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,19 @@ def _is_lammps_script(head: str) -> bool:
     )
 
 
+def _is_packed(head: str) -> bool:
+    """The first bytes of gzip, bzip2, xz and zip; what is no text is a sign of its own there."""
+    return head.startswith(("\x1f\ufffd", "BZh", "\ufffd7zXZ", "PK\x03\x04"))
+
+
 FORMATS: tuple[TopologyFormat, ...] = (
+    TopologyFormat(
+        "a packed file",
+        (".gz", ".bz2", ".xz", ".zip"),
+        _is_packed,
+        None,
+        "unpack it first (gunzip, bunzip2, unxz, unzip); coordinates may stay packed",
+    ),
     TopologyFormat(
         "an Amber topology",
         (".prmtop", ".parm7"),

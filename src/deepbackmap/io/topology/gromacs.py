@@ -21,6 +21,7 @@ from deepbackmap.io.topology.gromacs_lines import (
 )
 from deepbackmap.io.topology.gromacs_molecules import (
     PASSED_SECTIONS,
+    UNKNOWN_TYPE,
     Atoms,
     MoleculeLines,
     Notes,
@@ -89,6 +90,7 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
         sections.add(piece)
     _refuse_part(sections)
     force_field = _force_field(sections)
+    sound = not problems.found
     wanted = _counts(sections)
     tables = Tables.of(options.tables)
     if force_field is None:
@@ -102,6 +104,8 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
     blocks = tuple((used.index(molecule.name), count) for molecule, count in wanted)
     if len(types) == len(built):
         between, unsupported = _between(sections, types, blocks, reader)
+    if problems.found and sound:
+        _name_types(problems, types)
     problems.check()
     names = _used_atom_types(types, force_field)
     forms = force_field.forms(names) if force_field.defaults.buckingham else None
@@ -129,6 +133,13 @@ def read_gromacs(path: Path, options: TopologyOptions) -> Topology:
             *([] if forms is None else [OTHER_PAIRS.format(path)]),
         ),
     )
+
+
+def _name_types(problems: Problems, types: Iterable[MoleculeType]) -> None:
+    """Atom types that do not exist stop energies only, but are said with what stops everything."""
+    for note in (note for molecule in types for note in molecule.unsupported):
+        if note.what.startswith(UNKNOWN_TYPE):
+            problems.add(note.where, note.what)
 
 
 def _missing_pairs(

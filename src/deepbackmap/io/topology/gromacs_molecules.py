@@ -393,7 +393,7 @@ def _function_column(rows: Rows, column: int, problems: Problems) -> tuple[Rows,
 def _parse_atoms(
     molecule: MoleculeLines, reader: Reader, virtual: Int64[np.ndarray, " v"], notes: Notes
 ) -> Atoms | None:
-    """The ``[ atoms ]`` section; None, with a problem noted, where it cannot be read."""
+    """The ``[ atoms ]`` section; None, with a problem noted, where there is none."""
     lines = molecule.sections.get("atoms", Lines())
     problems = reader.problems
     if not len(lines):
@@ -401,7 +401,6 @@ def _parse_atoms(
             molecule.line.where, f"expected [ atoms ] in molecule {molecule.name}, found none"
         )
         return None
-    before = dict(problems.found)
     known = reader.force_field.atom_types
     sites = set(virtual.tolist())
     rows = []
@@ -415,11 +414,9 @@ def _parse_atoms(
                 row = _checked_atom(lines[index], index, known, index in sites, notes)
             except InputError as problem:
                 problems.catch(problem)
-                continue
+                row = UNREAD
         rows.append(row)
     _note_shells(lines, rows, known, sites, notes)
-    if problems.found != before:
-        return None
     names, types, bonded, residues, numbers, charges, masses = zip(*rows, strict=True)
     return Atoms(
         names,
@@ -432,8 +429,12 @@ def _parse_atoms(
     )
 
 
+UNKNOWN_TYPE = "expected a type of [ atomtypes ]"
+
 _Atom = tuple[str, str, str, str, int, float, float]
 """Name, type, bonded type, residue, its number, charge / e, mass / u."""
+UNREAD: _Atom = ("?", "?", "?", "?", 1, 0.0, 1.0)
+"""In the place of an atom whose line is wrong, so that what is wrong behind it is said as well."""
 
 
 def _atom(words: Sequence[str], index: int, known: Mapping[str, AtomType]) -> _Atom | None:
@@ -468,11 +469,11 @@ def _checked_atom(
         raise line.error(f"expected atom number {index + 1}, found {words[0]}")
     kind = known.get(words[1])
     if kind is None and len(words) < 8:
-        raise line.error(f"expected a type of [ atomtypes ], found '{words[1]}'")
+        raise line.error(f"{UNKNOWN_TYPE}, found '{words[1]}'")
     charge = number(line, words[6], "the charge") if len(words) > 6 else getattr(kind, "charge", 0)
     mass = number(line, words[7], "the mass") if len(words) > 7 else getattr(kind, "mass", 0)
     if kind is None:
-        notes.add(line, f"expected a type of [ atomtypes ], found '{words[1]}'")
+        notes.add(line, f"{UNKNOWN_TYPE}, found '{words[1]}'")
     elif kind.particle != "A" and not site and mass <= 0.0 and kind.particle != "S":
         raise line.error(
             f"expected a section of virtual sites that says where atom {words[4]} of particle type "

@@ -352,8 +352,9 @@ def _terms(found: LammpsInput, units: Units, places: dict[int, int]) -> _Terms:
 def _said(found: LammpsInput, kind: str, number: int) -> str:
     """The style of a type, for a message."""
     row = found.coefficients.get(kind, {}).get(number)
-    style = found.style(kind) if row is None else _style_and_words(found, kind, row)[0]
-    return style or "none"
+    if row is not None:
+        return _style_and_words(found, kind, row)[0] or "none"
+    return f"{found.style(kind) or 'none'}, no coefficients: the input script of the run has them"
 
 
 def _join(found: LammpsInput, terms: _Terms, number: int, atoms: Sequence[int]) -> None:

@@ -90,6 +90,7 @@ def topology_of(system: mm.System, particles: Particles, source: str) -> Topolog
     masses = np.array([_plain(system.getParticleMass(k)) for k in range(n)])
     found = _Found(charges=np.zeros(n))
     chemical = {(int(a), int(b)) for a, b in np.sort(particles.bonds, axis=1)}
+    chemical |= _unnamed_bonds(system, particles, chemical)
     for k in range(system.getNumConstraints()):
         a, b, length = system.getConstraintParameters(k)
         found.add("constraint", (a, b), (_plain(length),))
@@ -171,8 +172,42 @@ def _harmonic_bonds(
 ) -> None:
     for k in range(force.getNumBonds()):
         a, b, *numbers = (_plain(v) for v in force.getBondParameters(k))
-        bonded = not chemical or (min(a, b), max(a, b)) in chemical
+        bonded = (min(a, b), max(a, b)) in chemical
         found.add("bond" if bonded else "harmonic", (a, b), numbers)
+
+
+def _unnamed_bonds(system: mm.System, particles: Particles, chemical: Chemical) -> Chemical:
+    """Springs that are bonds of atoms to which the file of names gives none.
+
+    OpenMM knows the bonds of standard residues; those of others stand in CONECT records, which many
+    PDB files lack. A spring to such an atom is a bond unless it lies across an angle between two
+    springs that do not (Urey-Bradley). Atoms alone in their residue are ions: among others a spring
+    to one is a restraint.
+    """
+    loose = np.ones(system.getNumParticles(), dtype=bool)
+    loose[[a for pair in chemical for a in pair]] = False
+    residues = list(zip(particles.residue_names, particles.residue_numbers, strict=True))
+    begins = np.array([k == 0 or r != residues[k - 1] for k, r in enumerate(residues)])
+    inner = loose & ~(begins & np.roll(begins, -1))
+    if not loose.any():
+        return set()
+    springs = {
+        (min(a, b), max(a, b))
+        for force in system.getForces() if isinstance(force, mm.HarmonicBondForce)
+        for a, b, *_ in map(force.getBondParameters, range(force.getNumBonds()))
+        if inner[a] or inner[b] or (loose[a] and loose[b])
+    }  # fmt: skip
+    across: dict[tuple[int, int], list[Chemical]] = {}
+    for force in system.getForces():
+        if springs and isinstance(force, mm.HarmonicAngleForce):
+            for a, b, c, *_ in map(force.getAngleParameters, range(force.getNumAngles())):
+                if (ends := (min(a, c), max(a, c))) in springs:
+                    legs = {(min(a, b), max(a, b)), (min(b, c), max(b, c))}
+                    across.setdefault(ends, []).append(legs)
+    # in a ring of three every bond lies across an angle, and so do that angle's arms
+    return springs - {
+        ends for ends, arms in across.items() if any(not a & set(across) for a in arms)
+    }
 
 
 def _harmonic_angles(
@@ -481,4 +516,6 @@ def _attempt(path: Path, what: str, call: Callable[[], Any]) -> Any:
         return call()
     except Exception as problem:
         words = " ".join(str(problem).split()) or type(problem).__name__
+        if isinstance(problem, KeyError | IndexError):
+            words = f"no {words}: has it been cut short?"
         raise InputError(f"{path}: expected {what}, found: {words[:300]}") from None
