@@ -240,7 +240,7 @@ def _atoms(found: LammpsInput, units: Units) -> _Atoms:
             f"in an input script, found {style or 'none'}"
         )
     of_molecule, of_type, of_charge = COLUMNS[style]
-    charged = of_charge and not found.uncharged
+    column = None if found.uncharged else of_charge
     least = 5 + sum(c is not None for c in (of_molecule, of_charge))
     table = []
     for where, words, comment in rows:
@@ -254,7 +254,7 @@ def _atoms(found: LammpsInput, units: Units) -> _Atoms:
                 whole_number(where, words[0]),
                 whole_number(where, words[of_molecule]) if of_molecule else 1,
                 found.type_number("atom", where, words[of_type]),
-                real_number(where, words[of_charge]) * units.charge if charged else 0.0,
+                real_number(where, words[column]) * units.charge if column else 0.0,
                 _named(where, comment) if found.named_rows else None,
             )
         )
