@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import deepbackmap
 import small_polystyrene
 from cli_systems import FRAMES, write_model, write_system
 from deepbackmap.api.backmap import backmap, sampling_options
@@ -16,6 +18,7 @@ from deepbackmap.api.record import file_hash
 from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
+from deepbackmap.jobs import pool
 from deepbackmap.mapping import load_mapping
 from deepbackmap.mapping.match import bead_table
 from deepbackmap.methods.voxel.options import ENSEMBLE
@@ -209,3 +212,31 @@ def test_every_packaged_model_says_what_taught_it_and_what_follows():
         assert f"{entry.spec.temperature:g} K" in entry.about["taught by"]
         relaxed = entry.spec.defaults.get("block_relaxation", 1) != 0
         assert ("force evaluations" in entry.about["afterwards"]) == relaxed, entry.name
+
+
+def test_frames_of_the_default_model_are_shared_out_unasked(tmp_path, monkeypatch):
+    """The same bytes; a voxel model's frames are not, whose last bits depend on threads."""
+    monkeypatch.setattr(pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool, "WORTH", 0)
+    monkeypatch.setattr(pool, "FRAMES_EACH", 1)
+    melt = Path(deepbackmap.__file__).parent / "packaged" / "melt"
+    made = []
+    for name, workers in (("one.xtc", 1), ("some.xtc", None)):
+        made.append(
+            backmap(
+                melt / "cg.gro", melt / "cg.xtc", topology=melt / "topol.top",
+                output=tmp_path / name, frames="0:3", relaxation=10, workers=workers,
+                keep_defects=True, progress=False,
+            )
+        )  # fmt: skip
+    assert [s.workers for s in made] == [1, 2]
+    assert "by 2 processes" in made[1].to_text()
+    assert (tmp_path / "one.xtc").read_bytes() == (tmp_path / "some.xtc").read_bytes()
+    write_system(tmp_path)
+    write_model(tmp_path / "model.safetensors")
+    voxel = backmap(
+        tmp_path / "cg.gro", tmp_path / "cg.xtc", topology=tmp_path / "topol.top", sweeps=0,
+        model=tmp_path / "model.safetensors", output=tmp_path / "voxel.gro", keep_defects=True,
+        progress=False,
+    )  # fmt: skip
+    assert voxel.workers == 1

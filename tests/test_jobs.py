@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from deepbackmap.errors import InputError, Stopped
+from deepbackmap.jobs import pool as pools
 from deepbackmap.jobs.journal import Journal, NoJournal, journal_of, open_journal
 from deepbackmap.jobs.loop import in_order, open_pool
 from deepbackmap.jobs.pool import LOST, Failure, Here, Pool, cores
@@ -318,3 +319,18 @@ def test_the_head_of_a_journal_is_plain(tmp_path):
     with path.open("rb") as file:
         assert file.readline() == b"deepbackmap journal 1\n"
         assert set(json.loads(file.readline())) == {"beads", "seed", "version"}
+
+
+def test_frames_are_shared_out_unasked_where_it_pays(monkeypatch):
+    monkeypatch.setattr(pools, "cores", lambda: 4)
+    monkeypatch.setattr(pools, "_free_memory", lambda: 1e12)
+    assert pools.worth_sharing(1, 10_000_000) == 1  # one frame cannot be shared
+    assert pools.worth_sharing(5, 5832) == 1  # less work than a start
+    assert pools.worth_sharing(8, 5832) == 2
+    assert pools.worth_sharing(200, 5832) == 4  # as many as there are threads
+    assert pools.worth_sharing(100_000, 162) == 4
+    monkeypatch.setattr(pools, "_free_memory", lambda: 4e9)
+    assert pools.worth_sharing(200, 1_000_000) == 2  # 1.7 GB each
+    assert pools.worth_sharing(200, 100_000_000) == 1
+    monkeypatch.undo()
+    assert pools._free_memory() > 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from deepbackmap.evaluation.judge import Judge
 from deepbackmap.evaluation.usable import FINE, Finding, ordered, verdict
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import FrameSource, atom_table, open_writer, read_frames
+from deepbackmap.jobs.pool import worth_sharing
 from deepbackmap.jobs.task import Job
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, mapping_words
 from deepbackmap.mapping.lean import lean_mapping
@@ -70,6 +71,8 @@ class Summary:
     """Target temperature, K."""
     accepted: tuple[str, ...] = ()
     """What was accepted of the input though the names are not the mapping's, as sentences."""
+    workers: int = 1
+    """Processes that shared the frames."""
     drawn_anew: int = 0
     """Frames that could not be used as they were drawn first."""
     hands: str = "not known"
@@ -99,7 +102,11 @@ class Summary:
     def to_text(self) -> str:
         """Some lines for a person."""
         rows = [
-            ("written", f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"),
+            (
+                "written",
+                f"{self.frames} frames of {self.atoms} atoms in {self.seconds:.1f} s"
+                + f" by {self.workers} processes" * (self.workers > 1),
+            ),
             ("speed", f"{self.atoms_per_second:.0f} atoms/s"),
             *judgement.figure_rows(self.figures, f"those {self.hands}"),
             *self.held.to_rows(),
@@ -168,7 +175,7 @@ def backmap(
     by_order: bool = False,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
-    workers: int = 1,
+    workers: int | None = None,
     scheduler: str | None = None,
     parts: int | None = None,
     resume: bool = False,
@@ -225,7 +232,8 @@ def backmap(
         by_order: whether the beads are in the mapping's order whatever they are called.
         drop: residues of molecules that the beads leave out; so does the output.
         keep: residues of molecules whose beads are their atoms.
-        workers: processes that share the frames; the result does not depend on it.
+        workers: processes that share the frames; the result does not depend on it. None: as many
+            as there are threads (``OMP_NUM_THREADS``, else cores), where there are frames enough.
         scheduler: of a Dask cluster that shares them instead: address, file, or the kind of a
             batch system, which is asked for ``workers`` jobs (docs/scale.md).
         parts: for boxes too large for one: frames are worked on one after the other here, and the
@@ -264,7 +272,8 @@ def backmap(
         system.options.seed,
         {"finish": finish, "device": where.type, "atoms": content_hash(system.lean.full),
          "model": system.sha256},
-        workers, scheduler, resume, force=force, progress=progress, parts=parts,
+        1 if workers is None else workers, scheduler, resume, force=force, progress=progress,
+        parts=parts,
     )  # fmt: skip
     alone = system.lean.full.n_molecules == 1
     with read_frames(beads, trajectory, frames=frames, lone=alone) as source:
@@ -291,9 +300,23 @@ def backmap(
         with moved_beads(moved, judge, system.beads, force) as show_moved:
             accepted = (*system.left_out, *match.notes)
             totals = _Totals(system, task, len(source), accepted, hands, show_moved)
+            if workers is None:
+                run = replace(run, workers=_workers(run, task, len(source)))
+            totals.workers = run.workers
             return run.write(
                 task, jobs, totals, writer, bar, device=where.type, threads=torch.get_num_threads()
             )
+
+
+def _workers(run: FrameRun, task: BackmapTask, frames: int) -> int:
+    """How many processes share the frames where nobody says it."""
+    asked = run.scheduler is not None or run.parts is not None
+    # a card takes frames together, and engines of others have threads of their own
+    if asked or task.device != "cpu" or task.finish is not None:
+        return 1
+    if not find_options(task.model.spec.method).shares_frames:
+        return 1
+    return worth_sharing(frames, task.lean.topology.n_atoms)
 
 
 @dataclass(frozen=True)
@@ -368,6 +391,7 @@ class _Totals:
         self._system, self._task, self._frames = system, task, frames
         self._accepted, self._hands, self._show_moved = accepted, hands, show_moved
         self._figures, self._held, self._anew = Figures(), Held(), 0
+        self.workers = 1
         self._noted = judgement.of_topology(system.lean.full)
         self._doubts: dict[str, Finding] = {}
         self._finish: FinishTotals | None = None
@@ -403,6 +427,7 @@ class _Totals:
             options=in_force(system.options),
             temperature=self._task.temperature,
             accepted=self._accepted,
+            workers=self.workers,
             drawn_anew=self._anew,
             hands=self._hands.words(system.beads.topology),
             hands_sure=self._hands.sure_by_molecule(system.beads.topology),

@@ -96,6 +96,13 @@ KeepDefects = Annotated[
 Workers = Annotated[
     int, typer.Option(help="Processes that share the frames, or jobs of --scheduler's system.")
 ]
+SomeWorkers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that share the frames (as many as threads, where there are frames enough), "
+        "or jobs of --scheduler's system."
+    ),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option(help="Dask cluster: address, scheduler file, or slurm, pbs, sge, lsf, ..."),
@@ -302,7 +309,7 @@ def backmap(
     by_order: ByOrder = False,
     drop: Drop = None,
     keep: Keep = None,
-    workers: Workers = 1,
+    workers: SomeWorkers = None,
     scheduler: Scheduler = None,
     parts: Parts = None,
     resume: Resume = False,

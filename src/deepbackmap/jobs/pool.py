@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -12,6 +13,13 @@ from deepbackmap.jobs.task import Job, Report, Task, Work, no_report
 
 LOST = 3
 """Workers that may be lost over one frame before it counts as the frame's fault."""
+
+FRAMES_EACH = 4
+"""Frames for each process that is started unasked."""
+WORTH = 30_000
+"""Atoms over all frames: a process takes two seconds to begin, as long as two frames of 5 832."""
+WORKER_BYTES, ATOM_BYTES = 5e8, 1_200.0
+"""Memory of a process, and more for each atom of its frame."""
 
 
 class Failure:
@@ -90,6 +98,30 @@ def cores() -> int:
         return int(said)
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return found or 1
+
+
+def worth_sharing(frames: int, particles: int) -> int:
+    """Processes that frames are shared out among where nobody says how many.
+
+    One a thread that this process may use, as far as there are frames and memory for them; one
+    alone where their work is less than what it takes to begin.
+
+    Args:
+        frames: that there are to be done.
+        particles: atoms in each.
+    """
+    if frames * particles < WORTH:
+        return 1
+    room = int(_free_memory() / (WORKER_BYTES + ATOM_BYTES * particles))
+    return max(1, min(cores(), frames // FRAMES_EACH, room))
+
+
+def _free_memory() -> float:
+    """Bytes; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError, AttributeError):
+        return math.inf
 
 
 def lost(job: Job) -> Stopped:

@@ -262,6 +262,9 @@ class MethodOptions:
     sampling: type[SamplingOptions]
     temperatures: bool = False
     """Whether training can use frames of several temperatures, as dynamics makes them."""
+    shares_frames: bool = True
+    """Whether frames are shared out among processes without being asked: not where the last bits
+    depend on the number of threads, nor where a process takes long to begin."""
 
     def sampling_options(
         self, given: Mapping[str, Any], defaults: Mapping[str, Any], source: str

@@ -49,4 +49,5 @@ OPTIONS = MethodOptions(
     model=PhysicsModelOptions,
     training=TrainingOptions,
     sampling=PhysicsSamplingOptions,
+    shares_frames=False,
 )

@@ -202,4 +202,5 @@ OPTIONS = MethodOptions(
     model=VoxelModelOptions,
     training=VoxelTrainingOptions,
     sampling=VoxelSamplingOptions,
+    shares_frames=False,
 )
