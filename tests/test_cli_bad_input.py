@@ -231,6 +231,8 @@ def test_wrong_configurations(melt, unchanged):
     assert "aa.xtc frame 0: expected a box at least 2.600 nm high" in said
     said = refused_train("data.structure=cg.gro", "data.trajectory=cg.xtc")
     assert "cg.gro: expected atom H1 at position 1 of molecule 1 (PS1), found B1" in said
+    said = refused_train("data.train=0:50")
+    assert "aa.xtc: expected frames to validate on that are not trained on, found frame 2" in said
     said = refused_train("data.beads=cg.gro", 'data.validate=""')
     assert "cg.gro: expected 2 frames as of the atoms (frames 0:2), found 1" in said
 

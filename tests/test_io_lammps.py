@@ -269,6 +269,13 @@ def test_charges_that_the_pair_style_does_not_know_are_none(tmp_path, style, cha
     assert len(said) == (not charged)
 
 
+def test_reduced_units_say_what_their_temperature_is(tmp_path):
+    (tmp_path / "a.data").write_text(data_text())
+    (tmp_path / "in.lmp").write_text(script(units="lj") + "read_data a.data\n")
+    (notice,) = read_topology(tmp_path / "in.lmp").notices
+    assert "a reduced temperature of 1 is 120.27 K" in notice
+
+
 def test_a_restart_is_told_what_to_do_with(tmp_path):
     (tmp_path / "in.lmp").write_text("units real\nread_restart melt.restart\n")
     with pytest.raises(InputError, match=r"found none but read_restart: .* \(write_data\)"):

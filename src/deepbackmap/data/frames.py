@@ -39,6 +39,8 @@ def read_systems(
     for one in data.each:
         lean = without_sites(read_topology(one.topology))
         mapping = lean_mapping(load_mapping(data.mapping).resolve(lean.full), lean)
+        if one.validate:
+            _refuse_common_frames(one, alone=lean.full.n_molecules == 1)
         training.append(_read(lean, mapping, one, one.train, least_height))
         if one.validate:
             held_out.append(_read(lean, mapping, one, one.validate, least_height))
@@ -53,6 +55,21 @@ def _check(one: SystemOptions, key: str) -> None:
     if not one.temperature > 0:
         raise InputError(
             f"{key}.temperature: expected the frames' temperature in K, found {one.temperature}"
+        )
+
+
+def _refuse_common_frames(one: SystemOptions, *, alone: bool) -> None:
+    """Refuses to validate on frames that are trained on: that figure would say nothing."""
+    numbers = []
+    for frames in (one.train, one.validate):
+        with read_frames(one.structure, one.trajectory or None, frames=frames, lone=alone) as some:
+            numbers.append(set(some.frames.tolist()))
+            name = some.path
+    if common := sorted(numbers[0] & numbers[1]):
+        raise InputError(
+            f"{name}: expected frames to validate on that are not trained on, found frame "
+            f"{common[0]} in train {one.train} and in validate {one.validate}; validate '' does "
+            "without"
         )
 
 

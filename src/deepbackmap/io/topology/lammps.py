@@ -50,6 +50,7 @@ from deepbackmap.io.topology.lammps_styles import (
     Units,
 )
 from deepbackmap.io.topology.lammps_tables import made_of_table
+from deepbackmap.quantities import BOLTZMANN
 from deepbackmap.system import BondedTerms, Topology
 from deepbackmap.system.elements import element_symbols
 from deepbackmap.system.kinds import KINDS
@@ -103,6 +104,12 @@ def _notices(found: LammpsInput, *, scripted: bool) -> list[str]:
             f"{found.path}: a data file alone does not say special_bonds (taken as LAMMPS' "
             "default: atoms up to three bonds apart do not interact), how types mix, nor the pair "
             "style; give the input script that reads it as the topology"
+        )
+    if found.units == "lj":
+        notices.append(
+            f"{found.path}: units lj are taken as 1 kJ/mol for epsilon, 1 nm for sigma and 1 u, so "
+            f"that a reduced temperature of 1 is {1.0 / BOLTZMANN:.2f} K: temperatures are asked "
+            "for in K"
         )
     if found.uncharged and COLUMNS[found.atom_style or "full"][2]:
         notices.append(

@@ -338,7 +338,7 @@ def _input_text(topology: Topology, terms: LammpsTerms, name: str) -> str:
     charged = bool(topology.charges().any())
     lines = [
         f"# Written by deepbackmap for {name}.data; run it beside that: lmp -in {name}.in",
-        "# Other values: lmp -in ... -var steps 0 -var temperature 350",
+        "# The temperature is an example, set yours: lmp -in ... -var temperature 350 -var steps 0",
         f"variable cutoff index {CUTOFF:g}",
         "variable temperature index 300",
         "variable steps index 1000",
