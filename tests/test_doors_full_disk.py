@@ -19,7 +19,7 @@ from deepbackmap.data.dynamics import _keep
 from deepbackmap.dynamics.gromacs_files import _write
 from deepbackmap.errors import InputError
 from deepbackmap.io.atomic import disk_refuses, make_folder, new_file, writing
-from deepbackmap.io.trajectory import ParticleTable, open_writer, read_positions
+from deepbackmap.io.trajectory import ParticleTable, open_writer, read_frames, read_positions
 from deepbackmap.methods.base import Learner
 from deepbackmap.model.file import load_model, save_model
 from deepbackmap.system import Structure
@@ -140,6 +140,9 @@ def melt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("melt")
     write_system(folder)
     (folder / "train.yaml").write_text(CONFIG)
+    # what is compiled at the first read is kept on the disk that is to be full
+    with read_frames(folder / "aa.gro", folder / "aa.xtc") as frames:
+        assert len(list(frames))
     return folder
 
 

@@ -415,7 +415,7 @@ def test_such_pairs_stand_as_lennard_jones_with_the_same_minimum(tmp_path):
     for name in ("buck", "lj/class2", "lj/expand", "lj96/cut"):
         other_case(tmp_path, name)
         topology = read_topology(tmp_path / "in.lmp")
-        assert "taken as Lennard-Jones with the same minimum" in topology.notices[0]
+        assert any("taken as Lennard-Jones with the same" in n for n in topology.notices)
         stand_in = topology.c12 / r[:, None, None] ** 12 - topology.c6 / r[:, None, None] ** 6
         true = topology.pair_forms.energies(r)
         for i, j in np.argwhere(topology.c6 > 0.0).tolist():
