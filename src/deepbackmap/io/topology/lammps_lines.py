@@ -267,18 +267,16 @@ def data_of_script(path: Path) -> Path:
     Raises:
         InputError: it reads none.
     """
-    found, restart = LammpsInput(path), ""
+    found, restarts = LammpsInput(path), False
     for where, command, words in commands_of(path, found, 0):
-        if command == "read_restart":
-            restart = "read_restart"
+        restarts |= command == "read_restart"
         if command == "read_data" and words:
             _check_words(where, command, words)
             return path.parent / words[0]
     raise InputError(
         f"{path}: expected an input script with a command read_data, found none"
-        + (f" but {restart}: let LAMMPS write what it has read (write_data) and give that"
-           if restart else "")
-    )  # fmt: skip
+        + " but read_restart: let LAMMPS write what it read (write_data) and give that" * restarts
+    )
 
 
 def read_script(path: Path, found: LammpsInput) -> None:
