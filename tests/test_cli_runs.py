@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import deepbackmap
+from checkpoints import equal
 from cli_systems import ALTERNATING, command, contents, write_model, write_system
 from deepbackmap.api.train import train
 from deepbackmap.geometry.cell import minimum_image
@@ -145,17 +146,6 @@ def run_training(melt, folder, *overrides, **options):
 
 def state(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)
-
-
-def equal(a, b):
-    """Whether two nested states are the same, bit by bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def metrics(folder):

@@ -15,11 +15,8 @@ from deepbackmap.errors import InputError, Stopped
 from deepbackmap.jobs import crew as crews
 from deepbackmap.jobs.crew import Crew, LeftAloneError, Link, host_of
 from job_tasks import add_up, bad_part, die_once, say_numbers
+from machines import RUN, WORKERS, Machines, environment
 from test_jobs_cluster import (
-    RUN,
-    WORKERS,
-    Machines,
-    environment,
     melt,  # noqa: F401
     run,
 )

@@ -11,13 +11,14 @@ import pytest
 
 import deepbackmap
 import small_polystyrene as ps
+from bonded_molecules import molecule
 from deepbackmap.dynamics.constraints import Constraints
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MoleculeMapping, SystemMapping, load_mapping, map_positions
 from deepbackmap.mechanics.engine import Mechanics
 from deepbackmap.mechanics.solver import TOLERANCE
-from deepbackmap.system import BondedTerms, MoleculeType, Topology
+from deepbackmap.system import Topology
 from deepbackmap.system.whole import make_whole
 
 MELT = Path(deepbackmap.__file__).parent / "packaged" / "melt"
@@ -64,28 +65,6 @@ def check_on_constraints(mapping, found, beads, *, bonds=True):
     assert beads_off(mapping, found.positions, beads).max() <= TOLERANCE
     assert not len(found.strained)
     assert not len(found.broken)
-
-
-def molecule(name, masses, bonds=(), constraints=()):
-    """A molecule type with bonds (i, j, length) and constraints of the same form."""
-    n, terms = len(masses), {}
-    for kind, listed, columns in (("bond", bonds, 2), ("constraint", constraints, 1)):
-        if listed:
-            parameters = np.array([[row[2], 1e5][:columns] for row in listed])
-            terms[kind] = BondedTerms(np.array([row[:2] for row in listed]), parameters)
-    return MoleculeType(
-        name=name,
-        atom_names=tuple(f"A{k + 1}" for k in range(n)),
-        atom_types=("A",) * n,
-        residue_names=("RES",) * n,
-        residue_numbers=np.ones(n, dtype=np.int64),
-        charges=np.zeros(n),
-        masses=np.array(masses, dtype=float),
-        terms=terms,
-        nrexcl=1,
-        exclusions=np.zeros((0, 2), dtype=np.int64),
-        pairs=BondedTerms(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3))),
-    )
 
 
 def beads_at(n, *beads):

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
+from checkpoints import equal
 from cli_systems import ALTERNATING, command, refused, write_system
 from deepbackmap.api.train import train
 from deepbackmap.blocks.symmetry import block_flips
@@ -62,17 +63,6 @@ def trainer(data, options=OPTIONS, spec=SPEC, state=None):
 
 def drawn(one, seed=0, *, size=12, frames=2, settled=0.5, jitter=0.0):
     return draw(one.generator, one.data, size, frames, settled, jitter, seeded(0, seed))
-
-
-def equal(a, b):
-    """Whether two nested states are the same, bit by bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 # --- data -----------------------------------------------------------------------------------------
