@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -95,7 +95,9 @@ def test_frames_can_be_selected():
     two = measure(plan, [REFERENCE[4], REFERENCE[1]])
     selected = reference.select([4, 1])
     assert selected.n_frames == 2
-    assert tabulate(plan, reference, selected) == tabulate(plan, reference, two)
+    # part by part: from Python 3.13 on dataclasses with the same NaN are not equal
+    found, wanted = (asdict(tabulate(plan, reference, one)) for one in (selected, two))
+    np.testing.assert_equal(found, wanted)
 
 
 def test_the_score_is_the_geometric_mean_of_the_divergences():
