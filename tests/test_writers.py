@@ -15,6 +15,7 @@ import small_polystyrene
 from deepbackmap.baselines.templates import TemplateSet, read_templates, write_templates
 from deepbackmap.data.dynamics import _keep
 from deepbackmap.errors import InputError
+from deepbackmap.methods.base import Learner
 from deepbackmap.model.file import load_model, save_model
 from deepbackmap.training.checkpoints import save_checkpoint
 from deepbackmap.training.log import Log, last_metrics
@@ -22,7 +23,7 @@ from deepbackmap.training.log import Log, last_metrics
 
 def learner():
     """What a checkpoint asks of a learner."""
-    found = MagicMock()
+    found = MagicMock(spec=Learner)
     found.state.return_value = {"iteration": 3, "w": torch.arange(4.0)}
     return found
 
