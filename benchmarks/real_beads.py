@@ -47,10 +47,11 @@ from deepbackmap.evaluation.judge import Judge
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
-from deepbackmap.mapping import SystemMapping, load_mapping
+from deepbackmap.mapping import SystemMapping, load_mapping, map_positions
 from deepbackmap.mapping.match import bead_table
 from deepbackmap.model.header import read_spec
 from deepbackmap.system import Structure, Topology
+from deepbackmap.system.whole import make_whole
 from melt import build
 
 MONOMERS, CHAINS = 96, 24
@@ -156,6 +157,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-finish", action="store_true", help="do not finish what was made")
     parser.add_argument("--frames", type=int, default=3, help="of each melt")
     parser.add_argument("--noise-frames", type=int, default=2, help="of each temperature")
+    parser.add_argument(
+        "--noise-routes", nargs="+", choices=tuple(MODELS), default=["default"],
+        help="what places the noisy beads (default: default)",
+    )  # fmt: skip
     parser.add_argument("--widths", type=float, nargs="+", default=list(WIDTHS), help="nm")
     parser.add_argument("--temperatures", type=int, nargs="+", default=list(TEMPERATURES))
     parser.add_argument("--md-time", type=float, default=20.0, help="ps")
@@ -185,8 +190,8 @@ def run(options: argparse.Namespace, scratch: Path) -> None:
         return
     for temperature in options.temperatures:
         case = Mapped.of(sps, temperature, options.noise_frames, few=options.smoke)
-        if "noise" in options.parts:
-            print_noise(case, options, scratch)
+        for route in options.noise_routes if "noise" in options.parts else ():
+            print_noise(case.by(route), options, scratch)
         if "mirror" in options.parts:
             print_mirror(case, options, scratch)
 
@@ -292,19 +297,24 @@ def make(route: str, melt: Melt, output: Path, seed: int, scratch: Path) -> tupl
                  output=output, method="template", frames=frames, seed=seed, keep_defects=True,
                  force=True, progress=False)  # fmt: skip
         return (time.perf_counter() - started) / melt.frames, ""
-    mapping = "ps-two-bead" if route == "physics" else None
     beads, several, labels = melt.beads, melt.trajectory, melt.labels
     if route == "one-bead":
         beads, several = one_bead(melt, scratch)
         labels = None if labels is None else one_label(labels, scratch)
     summary = backmap(
         beads, several, topology=melt.topology, output=output, model=MODELS[route],
-        mapping=mapping, frames=frames, seed=seed, temperature=float(HELD_MELT), labels=labels,
+        mapping=mapping_of(route), frames=frames, seed=seed, temperature=float(HELD_MELT),
+        labels=labels,
         keep_defects=True, force=True, progress=False,
     )  # fmt: skip
     widths = {t: w / max(1, summary.held.frames) for t, w in summary.held.widths.items()}
     held = ", ".join(f"{t} {w:.4f}" for t, w in widths.items())
     return summary.seconds / melt.frames, held
+
+
+def mapping_of(route: str) -> str | None:
+    """What a route has to be told of the mapping; models know theirs."""
+    return "ps-two-bead" if route == "physics" else None
 
 
 def one_bead(melt: Melt, scratch: Path) -> tuple[Path, Path]:
@@ -432,6 +442,7 @@ class Mapped:
     system: SystemMapping
     reference: Measurements
     beads: list[Structure]
+    route: str = "default"
 
     @classmethod
     def of(cls, sps: Path, temperature: int, frames: int, *, few: bool = False) -> Mapped:
@@ -446,6 +457,21 @@ class Mapped:
             beads = list(source)
         system = load_mapping("ps-two-bead").resolve(topology)
         return cls(sps, temperature, plan, system, reference, beads)
+
+    def by(self, route: str) -> Mapped:
+        """The same for another route, with the beads that it takes."""
+        if route != "one-bead":
+            return replace(self, route=route)
+        topology = self.system.topology
+        system = load_mapping("ps-one-bead").resolve(topology)
+        atoms = self.folder / f"test_{self.temperature}K_aa.xtc"
+        with read_frames(self.folder / "aa.gro", atoms, frames=f":{len(self.beads)}") as source:
+            whole = [make_whole(f.positions, f.box, topology) for f in source]
+        beads = [
+            replace(f, positions=map_positions(system, x))
+            for f, x in zip(self.beads, whole, strict=True)
+        ]
+        return replace(self, route=route, system=system, beads=beads)
 
     def row(
         self,
@@ -463,6 +489,7 @@ class Mapped:
         output = scratch / "noisy-aa.gro"
         summary = backmap(
             *paths, topology=self.folder / "topol.top", output=output, seed=seed, like=like,
+            model=MODELS[self.route], mapping=mapping_of(self.route),
             temperature=float(self.temperature), keep_defects=True, force=True, progress=False,
         )  # fmt: skip
         with read_frames(output) as source:
@@ -491,7 +518,8 @@ NOISE_HEAD = [
 
 def print_noise(case: Mapped, options: argparse.Namespace, scratch: Path) -> None:
     """The table of point 9 of one temperature."""
-    print(f"\n## Noise on mapped beads, {case.temperature} K, {len(case.beads)} frames\n")
+    by = "" if case.route == "default" else f", {case.route}"
+    print(f"\n## Noise on mapped beads, {case.temperature} K, {len(case.beads)} frames{by}\n")
     head = ["noise (nm)", *NOISE_HEAD]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for width in options.widths:
