@@ -6,7 +6,8 @@ Each folder is a melt as ``tools/melt`` makes it (``prod.gro``, ``prod.xtc``, ``
 packages it (``aa.gro``, ``aa.xtc``). Some frames, evenly spaced, are mapped to beads and back; the
 first frame says the hands (``backmap --like``). What comes out and the frames' own atoms are both
 compared with the melt's other frames: the second is the floor, which nothing can do better than.
-A melt that is sampled thinly has frames that resemble one another, and so a low floor.
+A melt that is sampled thinly has frames that resemble one another, and so a low floor. With --after
+frames are put back that come later in the run than a model saw, and compared with those before.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("melts", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--frames", type=int, default=12, help="to put back, of each melt")
     parser.add_argument("--stride", type=int, default=1, help="take every n-th frame of the run")
+    parser.add_argument(
+        "--after", type=int, help="put back frames of the run from this number on only"
+    )  # fmt: skip
     parser.add_argument("--model", default="default")
     parser.add_argument("--mapping", default="ps-two-bead", help="the model's")
     parser.add_argument("--temperature", type=float, default=568.0, help="K")
@@ -67,12 +71,31 @@ def row(folder: Path, options: argparse.Namespace, scratch: Path) -> list[str]:
     frames = melt_frames(folder, options.stride)
     topology = read_topology(folder / "topol.top")
     plan = Plan.from_topology(topology)
-    chosen, rest = split(len(frames), options.frames)
+    chosen, rest = choose(len(frames), options)
     own, others = ([frames[k] for k in which] for which in (chosen, rest))
     made, figures, seconds = put_back(folder, own, options, scratch)
     reference = measure(plan, others)
     floor = tabulate(plan, reference, measure(plan, own)).score
     return cells(folder.name, plan, reference, floor, made, figures, seconds)
+
+
+def choose(count: int, options: argparse.Namespace) -> tuple[Sequence[int], Sequence[int]]:
+    """Which frames are put back, and which they are compared with.
+
+    Raises:
+        InputError: none are left for one of them.
+    """
+    if options.after is None:
+        return split(count, options.frames)
+    first = -(-options.after // options.stride)
+    later = np.arange(first, count)
+    if not 0 < first < count:
+        raise InputError(
+            f"after: expected a frame with others before and behind it among the {count} "
+            f"frames taken, found {options.after}"
+        )
+    some = np.linspace(0, len(later) - 1, min(options.frames, len(later))).round().astype(int)
+    return later[some].tolist(), list(range(first))
 
 
 def melt_frames(folder: Path, stride: int) -> list[Structure]:

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,17 @@ def test_a_folder_without_a_melt_is_one_line(own_melts, tmp_path, capsys):
     shutil.copyfile(PACKAGED / "aa.gro", tmp_path / "aa.gro")
     with pytest.raises(deepbackmap.errors.InputError, match="expected a melt"):
         own_melts.melt_frames(tmp_path, 1)
+
+
+def test_later_frames_are_compared_with_those_before(own_melts):
+
+    def chosen(count, **options):
+        later, before = own_melts.choose(count, Namespace(**options))
+        return list(later), list(before)
+
+    assert chosen(10, after=6, stride=1, frames=2) == ([6, 9], [0, 1, 2, 3, 4, 5])
+    # of every second frame those from number 7 on are 8, 10 and so on
+    assert chosen(6, after=7, stride=2, frames=9) == ([4, 5], [0, 1, 2, 3])
+    for wrong in (0, 10, -1):
+        with pytest.raises(deepbackmap.errors.InputError, match="after: expected a frame with"):
+            own_melts.choose(10, Namespace(after=wrong, stride=1, frames=1))
