@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from importlib.resources import files
 
 import numpy as np
 import pytest
 
 from cli_systems import command, refused, write_model, write_system
 from deepbackmap.api.check import check
+from deepbackmap.chemistry.tacticity import find_centres
+from deepbackmap.io.topology import read_topology
+from deepbackmap.mapping import load_mapping
 from sited_systems import HEAD
 from test_cli_bad_input import count_line, edit
 
@@ -127,6 +131,32 @@ def test_any_part_alone(melt):
 def test_what_is_dropped_must_be_there(melt):
     done = command("check", "-p", "topol.top", "--mapping", "ps-two-bead", "--drop", "SOL")
     assert done.code == 2 and "SOL" in done.out
+
+
+WRONG_SECTIONS = {
+    "pattern: mrr": "letters m and r", "centres: {CX: R}": "stereocentre CX",
+    "double_bonds: {CA=CB: cis}": "double bond", "pattern: isotactic, numbers: 40": "numbers",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", WRONG_SECTIONS)
+def test_hands_that_no_molecule_has_are_said_without_beads(melt, entry):
+    text = (files("deepbackmap") / "presets/mappings/ps-two-bead.yaml").read_text()
+    (melt / "told.yaml").write_text(f"{text}\nstereo:\n  - {{molecules: PS*, {entry}}}\n")
+    done = command("check", "-p", "topol.top", "--mapping", "told.yaml")
+    assert done.code == 2
+    (said,) = [line for line in done.out.splitlines() if "DOES NOT FIT" in line]
+    assert said.startswith("mapping") and WRONG_SECTIONS[entry] in said
+
+
+def test_hands_that_the_mapping_tells_are_counted(melt):
+    text = (files("deepbackmap") / "presets/mappings/ps-two-bead.yaml").read_text()
+    (melt / "told.yaml").write_text(
+        f"{text}\nstereo:\n  - {{molecules: PS*, pattern: isotactic}}\n"
+    )
+    done = command("check", "-p", "topol.top", "--mapping", "told.yaml")
+    count = len(find_centres(load_mapping("ps-two-bead").resolve(read_topology("topol.top"))).atoms)
+    assert done.code == 0 and f"hands of {count} of {count} stereocentres" in done.out
 
 
 def test_what_models_know_is_said(melt):

@@ -168,6 +168,9 @@ def check(
         with report.catching("mapping"):
             refuse_absent(atoms, drop=drop, keep=keep)
             system = _system(report, file, atoms, path, own=mapping is None)
+    if system is not None and file is not None and file.stereo:
+        with report.catching("mapping"):
+            _told_by_mapping(report, system, file)
     if system is not None and model is None:
         _known_by(report, system)
     elif system is not None and spec is not None and path is not None:
@@ -297,6 +300,18 @@ def _system(
         report.add("mapping", "fits", f"{file.source}: {molecule.name}, {molecule.n_atoms} atoms "
                    f"in {beads.n_beads} beads of types {types}")  # fmt: skip
     return system
+
+
+def _told_by_mapping(report: CheckReport, system: SystemMapping, file: MappingFile) -> None:
+    """What the section ``stereo`` tells, which can be wrong whatever the beads are.
+
+    Raises:
+        InputError: an entry fits no molecule, no centre, or not the length of a chain.
+    """
+    found = find_hands(system, file, None)
+    told, bonds = np.count_nonzero(found.hands.sign), np.count_nonzero(found.sides.side)
+    report.add("mapping", "fits", f"section stereo: hands of {told} of {len(found.hands.sign)} "
+               f"stereocentres, sides of {bonds} double bonds")  # fmt: skip
 
 
 def _known_by(report: CheckReport, system: SystemMapping) -> None:
