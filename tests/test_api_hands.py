@@ -151,6 +151,36 @@ def test_of_hands_that_are_told_nothing_is_doubted():
     assert found.words(mapping.topology) == "as labelled"
 
 
+@pytest.mark.parametrize(
+    ("section", "against"),
+    [
+        ("", ()),
+        ("\nstereo:\n  - {pattern: syndiotactic}\n", None),
+        ("\nstereo:\n  - {pattern: isotactic}\n", range(1, 13)),
+        ("\nstereo:\n  - {numbers: 3, pattern: isotactic}\n", (3,)),
+    ],
+)
+def test_hands_that_the_beads_contradict_are_said(section, against):
+    """The packaged melt is syndiotactic, each chain of one hand or the other."""
+    packaged = Path(deepbackmap.__file__).parent / "packaged" / "melt"
+    model = read_spec(find_model("default"))
+    told = MappingFile.from_text(model.mapping + section, "m.yaml")
+    system = told.resolve(read_topology(packaged / "topol.top"))
+    with read_frames(packaged / "cg.gro") as source:
+        beads = source[0]
+    found = find_hands(system, told, model, beads=beads)
+    if against is None:  # those chains that have the other hand
+        shown = find_hands(system, told, model, like=packaged / "aa.gro").hands.sign
+        apart = shown.reshape(12, -1)[:, 0] != found.hands.sign.reshape(12, -1)[:, 0]
+        against = 1 + np.flatnonzero(apart)
+    assert found.contradicted == tuple(against)
+    if found.contradicted:
+        assert "show others than what was told" in found.findings[0].sentence
+        assert found.findings[0].where[0] == f"molecule {found.contradicted[0]}"
+    right = find_hands(system, told, model, like=packaged / "aa.gro", beads=beads)
+    assert right.contradicted == () == right.findings
+
+
 def test_a_structure_of_something_else_is_refused_with_its_name(sources):
     _, folder, _ = sources
     other = ps.mapping(monomers=4)
@@ -228,13 +258,13 @@ def test_sides_of_double_bonds_come_with_the_hands(tmp_path):
     mapped = MappingFile.from_text(text, "m.yaml")
     told = find_hands(mapped.resolve(system), mapped, None)
     assert told.sides.side.tolist() == [-1, -1]
-    assert told.handedness.any_wrong(np.concatenate([x, x + 1.0]))
+    assert told.handedness.any_wrong(np.concatenate([x, x + 1.0]), system.masses())
     frame = Structure(np.concatenate([x, x * [1, -1, 1] + 1.0]), 4.0 * np.eye(3))
     with open_writer(tmp_path / "like.gro", atom_table(system)) as writer:
         writer.write(frame)
     shown = find_hands(mapped.resolve(system), mapped, None, like=tmp_path / "like.gro")
     assert shown.sides.side.tolist() == [1, 1]
-    assert not shown.handedness.any_wrong(frame.positions)
+    assert not shown.handedness.any_wrong(frame.positions, system.masses())
 
 
 ISOPROPYL = """
@@ -265,9 +295,13 @@ def test_a_reference_tells_hands_that_only_beads_make(tmp_path):
     assert found.centres.atoms[:, 0].tolist() == [0, 5, 10]
     sign = found.hands.sign
     assert np.abs(sign).tolist() == [1, 1, 1] and (sign * sign[0]).tolist() == [1, -1, 1]
-    assert not found.handedness.any_wrong(frame.positions)
+    assert not found.handedness.any_wrong(frame.positions, system.masses())
     swapped = frame.positions.reshape(3, 5, 3)[:, [0, 1, 3, 2, 4]].reshape(-1, 3)
-    assert found.handedness.any_wrong(swapped)
+    assert found.handedness.any_wrong(swapped, system.masses())
+    # by the order of its branches the first is right, but it was pushed through its heavy ones
+    through = frame.positions.copy()
+    through[0] += 1.2 * (through[[2, 3, 4]].mean(axis=0) - through[0])
+    assert found.handedness.any_wrong(through, system.masses())
     assert find_hands(*where, of_beads=True).handedness is None
 
 

@@ -129,6 +129,6 @@ def test_sides_of_a_reference(whole):
 def test_samplers_place_anew_what_is_cis_for_trans():
     none = torch.zeros((0, 5), dtype=torch.int64)
     hands = Handedness(none, none[:, 0], wanted((0, 1, 2, 3, 1)))
-    assert not hands.any_wrong(turned(20) + 7.0)
-    assert hands.any_wrong(turned(160) + 7.0)
-    assert not Handedness(none, none[:, 0]).any_wrong(turned(160))
+    assert not hands.any_wrong(turned(20) + 7.0, np.ones(len(turned(20))))
+    assert hands.any_wrong(turned(160) + 7.0, np.ones(len(turned(160))))
+    assert not Handedness(none, none[:, 0]).any_wrong(turned(160), np.ones(len(turned(160))))

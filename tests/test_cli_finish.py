@@ -15,6 +15,7 @@ from deepbackmap.api.record import file_hash
 from deepbackmap.dynamics.finishing import Finished
 from deepbackmap.errors import InputError
 from deepbackmap.evaluation.judge import Judge
+from deepbackmap.io.tables import ParticleTable
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import load_mapping, map_positions
@@ -177,6 +178,15 @@ def test_a_stereocentre_that_was_inverted_before_is_named_and_not_new(chains):
     said = refused("finish", name, "-o", "out.gro", *given)
     assert f"expected every stereocentre of the right hand, found 2 of {2 * CHAINS} wrong" in said
     assert "of molecule 1" in said
+    # one molecule tells all of its type
+    with read_frames("aa.gro") as source:
+        first, table = source[0], source.table
+    n, single = first.n // CHAINS, chains / "one.gro"
+    names = ParticleTable(table.names[-n:], table.resnames[-n:], table.resids[-n:])
+    with open_writer(single, names) as writer:
+        writer.write(replace(first, positions=first.positions[-n:]))
+    assert "found 2 of" in refused("finish", name, "-o", "out.gro", *given[:-1], "one.gro")
+    single.unlink()
     assert contents(chains) == before
     outcome = command("finish", name, "-o", "out.gro", *given, "--keep-defects", "-q")
     assert outcome.code == 0, outcome
@@ -427,6 +437,10 @@ def test_backmap_and_finish_in_one_go(chains):
     assert summary["finish"]["dynamics"] == 11
     assert summary["finish"]["temperature"] == 500
     assert summary["finish"]["before"]["bonds"]["largest"] > 0.005
+    # what is right is known before finishing, and not guessed anew from most molecules
+    hands, after = summary["figures"]["hands"], summary["finish"]["after"]["hands"]
+    assert hands["known"] == after["known"] > 0 == after["assumed"]
+    assert hands["wrong"] == after["wrong"]
     with read_frames("out.gro") as source:
         found = Judge(read_topology("topol.top")).frame(source[0])
     assert found.bonds.largest < 0.0015  # .gro rounds to 0.001 nm

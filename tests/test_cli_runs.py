@@ -17,6 +17,7 @@ import deepbackmap
 from checkpoints import equal
 from cli_systems import ALTERNATING, command, contents, write_model, write_system
 from deepbackmap.api.train import train
+from deepbackmap.errors import InputError
 from deepbackmap.geometry.cell import minimum_image
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.methods import find_options
@@ -162,6 +163,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(melt, tmp_path):
     assert state(parts)["iteration"] == 4
     assert equal(state(whole), state(parts))
     assert metrics(whole) == metrics(parts)
+    # nothing is left to be trained, and other options would only change what is recorded
+    kept = contents(whole)
+    for other in ("training.batch=3", "training.iterations=2", "training.seed=5"):
+        with pytest.raises(InputError, match="above the 4 that are done"):
+            run_training(melt, whole, other)
+    assert contents(whole) == kept
     weights = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
     assert equal(*weights)
     # What it wrote is a model that knows the handedness of its training data, and works.

@@ -8,6 +8,7 @@ import pytest
 import small_polystyrene
 from deepbackmap.evaluation.plausible import (
     LONGEST_BOND,
+    OUTSIDE_LEAST,
     Bonds,
     _mean_square,
     known_distances,
@@ -137,6 +138,12 @@ def test_distances_that_training_never_had():
     assert finding.severity == "suspicious"
     assert finding.sentence.startswith("expected A-A beads 0.300 to 0.320 nm apart as in training")
     assert [f.severity for f in said(frame, known={"A-A": (0.0, 1.0)})] == ["fine"]
+    bonds = Bonds.of(MAPPING)
+    first, second = frame.positions[bonds.pairs[bonds.kinds == "A-A"].T]
+    apart = np.sort(np.linalg.norm(minimum_image(second - first, frame.box), axis=1))
+    for outside, severity in ((OUTSIDE_LEAST - 1, "fine"), (OUTSIDE_LEAST, "suspicious")):
+        limit = float(apart[-outside - 1 : len(apart) - outside + 1].mean())
+        assert [f.severity for f in said(frame, known={"A-A": (0.0, limit)})] == [severity]
 
 
 def test_what_bonds_allow_is_never_passed_by_atoms():

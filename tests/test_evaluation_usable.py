@@ -84,6 +84,11 @@ DEFECTS = {
     "bond": ({"bonds": Deviation(99, 0.01, 0.1, "bond")}, "one 0.100 nm off", "unusable"),
     "bond a little": ({"bonds": Deviation(99, 0.01, 0.04, "bond")}, "one 0.040", "suspicious"),
     "bead": ({"beads": Deviation(20, 0.7, 0.8, "bead S4")}, "one 0.800 nm away", "unusable"),
+    "one bead alone": (
+        {"beads": Deviation(400, 400 * 0.05**2, 0.3, "bead S4")},
+        "found one 0.300",
+        "suspicious",
+    ),
     "hot": ({"blocks": warm(2.0 * WARM)}, "found their energy to be that of 800 K", "unusable"),
     "warm": ({"blocks": warm(1.4 * WARM)}, "found their energy to be that of 560 K", "suspicious"),
     "cold": ({"blocks": warm(0.5 * WARM)}, "dynamics at that temperature warms them", "suspicious"),

@@ -621,6 +621,9 @@ def test_coordinates_that_outgrow_the_columns_are_refused(extension, far, tmp_pa
 def test_data_file_holds_one_frame(tmp_path):
     with pytest.raises(InputError, match=r"a\.data frame 1: expected one frame"):
         write(tmp_path / "a.data", [frame(), frame()])
+    # before anything is worked out for them, where their number is known
+    with pytest.raises(InputError, match=r"a\.data: expected one frame, .* found 2;"):
+        open_writer(tmp_path / "a.data", table(), frames=2)
 
 
 def test_reading_leaves_no_files(tmp_path):

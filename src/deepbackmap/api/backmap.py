@@ -280,7 +280,7 @@ def backmap(
         match = check_beads(system.beads, source.table, str(beads), by_order=by_order)
         writer = open_writer(
             output, atom_table(system.lean.full), force=force, topology=system.lean.full,
-            without_cell=source.without_cell,
+            without_cell=source.without_cell, frames=len(source),
         )  # fmt: skip
         _check_times(source, system.options)
         hands = find_hands(
@@ -392,7 +392,7 @@ class _Totals:
         self._accepted, self._hands, self._show_moved = accepted, hands, show_moved
         self._figures, self._held, self._anew = Figures(), Held(), 0
         self.workers = 1
-        self._noted = judgement.of_topology(system.lean.full)
+        self._noted = (*judgement.of_topology(system.lean.full), *hands.findings)
         self._doubts: dict[str, Finding] = {}
         self._finish: FinishTotals | None = None
         if task.finish is not None:

@@ -116,9 +116,12 @@ class _Backmapping:
         self._finisher: Finisher | None = None
         self._alone = threading.RLock()
         if task.finish is not None:
+            number = np.flatnonzero(task.lean.real)  # of each atom among atoms and sites
             self._finisher = Finisher(
                 task.lean.full, finish_options(task.temperature, steps=task.finish.steps),
                 engine=task.finish.engine, seed=task.options.seed, keep_defects=task.keep_defects,
+                hands=replace(task.hands, centres=number[task.hands.centres]),
+                sides=replace(task.sides, atoms=number[task.sides.atoms]),
             )  # fmt: skip
 
     @property

@@ -393,7 +393,7 @@ def baseline(
         match = check_beads(system, source.table, str(beads), by_order=by_order)
         writer = open_writer(
             output, atom_table(atoms), force=force, topology=atoms,
-            without_cell=source.without_cell,
+            without_cell=source.without_cell, frames=len(source),
         )  # fmt: skip
         steps = MINIMISATIONS[method] if minimise else ()
         task = BaselineTask(

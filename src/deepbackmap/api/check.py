@@ -367,6 +367,7 @@ def _beads(
         if count := len(hands.centres.atoms):
             said = hands.words(system.topology)
             report.add("beads", "note", f"hands of {count} stereocentres: {said}")
+        _findings(report, hands.findings, str(source.path))
         topology = system.topology
         total = sum(len(double_bonds(topology.molecule_types[t])) * n for t, n in topology.blocks)
         unknown = total - int(np.count_nonzero(hands.sides.side))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,9 @@ def finish(
         mapping: mapping file or packaged name, with ``hold_beads``.
         beads: where the beads are held, frame by frame; where the atoms have them by default.
         hold_constant: of that, kJ mol-1 nm-2; ``HOLD_CONSTANT`` by default.
-        reference: structure whose stereocentres are right; without it, what most molecules of a
-            type have counts as right.
+        reference: structure whose stereocentres are right, of the system or, where all molecules
+            are of one type, of one of them; without it, what most molecules of a type have counts
+            as right.
         engine: as ``dynamics.engines.open_engine`` knows them.
         threads: of the engine; its own choice by default.
         seed: of all random numbers.
@@ -249,7 +250,7 @@ def finish(
         check_atoms(atoms, source.table, str(structure))
         writer = open_writer(
             output, atom_table(atoms), force=force, topology=atoms,
-            without_cell=source.without_cell,
+            without_cell=source.without_cell, frames=len(source),
         )  # fmt: skip
         task = FinishTask(
             atoms, options, str(source.path), engine=engine, threads=threads, seed=seed,
@@ -376,10 +377,17 @@ def _beads_of(
 
 
 def _reference(path: str | Path | None, topology: Topology) -> Structure | None:
+    """The structure that shows what is right: of the system or, where all molecules are of one
+    type, of one of them."""
     if path is None:
         return None
-    with open_atoms(path, None, topology) as source:
-        return source[0]
+    kinds = {t for t, n in topology.blocks if n}
+    single = replace(topology, blocks=((min(kinds), 1),)) if len(kinds) == 1 else topology
+    with read_frames(path, lone=True) as source:
+        alone = source.table.n == single.n_atoms
+    with open_atoms(path, None, single if alone else topology) as source:
+        frame = source[0]
+    return replace(frame, positions=np.tile(frame.positions, (topology.n_atoms // frame.n, 1)))
 
 
 def _settled(frames: Sequence[Mapping[str, Any]]) -> dict[str, SettledTerm]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepbackmap.api import judgement
+from deepbackmap.chemistry.double_bonds import WantedSides
+from deepbackmap.chemistry.tacticity import KnownHands
 from deepbackmap.dynamics.containers import Hold
 from deepbackmap.dynamics.finishing import (
     CannotFinish,
@@ -82,6 +84,8 @@ class Finisher:
         hold: SystemMapping | None = None,
         hold_constant: float = HOLD_CONSTANT,
         reference: Structure | None = None,
+        hands: KnownHands | None = None,
+        sides: WantedSides | None = None,
         strict: bool = False,
         keep_defects: bool = False,
     ) -> None:
@@ -96,6 +100,7 @@ class Finisher:
             hold: maps the beads that are held.
             hold_constant: kJ mol-1 nm-2.
             reference: a structure whose stereocentres are right.
+            hands, sides: of stereocentres and double bonds, as they should be.
             strict: whether what is suspicious is an error as well.
             keep_defects: whether structures that cannot be used are wanted.
 
@@ -115,7 +120,7 @@ class Finisher:
         self._hold, self._constant = hold, hold_constant
         self._strict, self._keep, self._threads = strict, keep_defects, threads
         self._trees: tuple[BondTree, ...] = bond_trees(topology)
-        self._judge = Judge(topology, hold, reference=reference)
+        self._judge = Judge(topology, hold, reference=reference, hands=hands, sides=sides)
         # Here, so that verbs that run no engine need not wait for OpenMM.
         from deepbackmap.dynamics.engines import open_engine
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from deepbackmap.blocks.handedness import Handedness
 from deepbackmap.chemistry import bead_hands, hands, tacticity
@@ -17,6 +18,7 @@ from deepbackmap.chemistry.hands import Hands
 from deepbackmap.chemistry.stereo_section import double_bonds_from_mapping, from_mapping
 from deepbackmap.chemistry.tacticity import Centres, KnownHands
 from deepbackmap.errors import InputError
+from deepbackmap.evaluation.usable import Finding
 from deepbackmap.io.trajectory import read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping
 from deepbackmap.methods.spec import ModelSpec
@@ -28,6 +30,10 @@ UNSURE = 0.95
 """A hand that was read from beads is in doubt below that probability."""
 NAMED = 3
 """Molecules that a summary names: those of whose hands the beads say the least."""
+AGAINST, AGAINST_LEAST = 1.0 / 3.0, 3
+"""Share of the centres of a molecule, and number of them, whose hands are told otherwise than its
+beads clearly show, from which on what is told contradicts them. Beads of atactic chains are read
+wrongly once in twenty times."""
 SAID = {
     "reference": "as in the reference structure",
     "labels": "as labelled",
@@ -46,6 +52,26 @@ class FoundHands:
     hands: Hands
     sides: WantedSides = field(default_factory=WantedSides.nothing)
     """Of double bonds, where a reference or the mapping tells them."""
+    contradicted: tuple[int, ...] = ()
+    """Molecules, counted from 1, whose beads clearly show other hands than what was told."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What speaks against the hands that were told."""
+        if not self.contradicted:
+            return ()
+        count = len(self.contradicted)
+        return (
+            Finding(
+                "suspicious",
+                "expected hands that go with the beads, found that those of "
+                f"{count} molecule{'s' if count > 1 else ''} show others than what was told (by "
+                "--like, labels or the mapping); is the meaning of the labels, the hand of the "
+                "reference or the direction of the chains the other way round? Atoms are made "
+                "with the hands that were told",
+                tuple(f"molecule {k}" for k in self.contradicted[:NAMED]),
+            ),
+        )
 
     @property
     def handedness(self) -> Handedness | None:
@@ -160,17 +186,36 @@ def find_hands(
         given = hands.read_labels(labels)
         sources.append(hands.from_labels(system, centres, given, MEANING, str(labels)))
     sources.append(from_mapping(file, system, centres))
+    contradicted: tuple[int, ...] = ()
     if spec is not None:
         pattern = tacticity.expected_signs(centres, spec.handedness)
         if spec.bead_hands and beads is not None:
             statistics = bead_hands.BeadStatistics.from_json(spec.bead_hands)
+            told = hands.combine(*sources).sign
+            if told.any():
+                # as one more pattern that chains may have, so that only what is clear speaks
+                read = bead_hands.from_beads(
+                    statistics, system, centres, [beads], [told, pattern]
+                )  # fmt: skip
+                contradicted = _contradicted(system.topology, centres, told, read)
             sources.append(bead_hands.from_beads(statistics, system, centres, [beads], [pattern]))
         sources.append(hands.from_pattern(centres, spec.handedness))
     sides = sides.before(double_bonds_from_mapping(file, system))
     known = hands.combine(*sources)
     if others is not None:
         centres, known = tacticity.joined(centres, others[0]), hands.joined(known, others[1])
-    return FoundHands(centres, known, sides)
+    return FoundHands(centres, known, sides, contradicted)
+
+
+def _contradicted(
+    topology: Topology, centres: Centres, told: Int64[np.ndarray, " c"], read: Hands
+) -> tuple[int, ...]:
+    """Molecules, counted from 1, whose beads clearly show other hands than what was told."""
+    clear = (told != 0) & (read.sign != 0) & (read.sure >= UNSURE)
+    owner = np.searchsorted(topology.molecule_offsets(), centres.atoms[:, 0], side="right")
+    count = np.bincount(owner[told != 0])
+    against = np.bincount(owner[clear & (read.sign != told)], minlength=len(count))
+    return tuple(np.flatnonzero((against >= AGAINST_LEAST) & (against > AGAINST * count)).tolist())
 
 
 def _read(path: str | Path) -> tuple[Structure, tuple[str, ...] | None, str]:

@@ -85,8 +85,9 @@ def map_trajectory(
     with read_frames(structure, trajectory, frames=frames, lone=alone) as source:
         match = check_atoms(atoms, source.table, str(structure), by_order=by_order)
         writer = open_writer(
-            output, bead_table(system), force=force, without_cell=source.without_cell
-        )
+            output, bead_table(system), force=force, without_cell=source.without_cell,
+            frames=len(source),
+        )  # fmt: skip
         notes = (*file.without_dropped(atoms)[1], *match.notes)
         task = MapTask(system, str(source.path), source.without_cell, keep_defects)
         jobs = frame_jobs(source)

@@ -109,6 +109,7 @@ def train(
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         restore_checkpoint(learner, checkpoint)
+        _refuse_done(folder, learner.iteration, options)
     elif options.training.init_from:
         learner.begin(_start(options.training.init_from, spec).generator)
     learner.use(systems, held_out)
@@ -193,6 +194,22 @@ def _check_folder(folder: Path, options: TrainConfig) -> None:
                 f"{folder}: expected a run with the same '{part}' section as asked for, found "
                 "another; give another folder with --run"
             )
+
+
+def _refuse_done(folder: Path, done: int, options: TrainConfig) -> None:
+    """Refuses other options of training for a run that is finished: they would change what is
+    recorded of it and nothing else.
+
+    Raises:
+        InputError: they are others than the run's.
+    """
+    before, asked = load_train_config(folder / "config.yaml").training, options.training
+    if done >= asked.iterations and before != asked:
+        raise InputError(
+            f"{folder}: expected training.iterations above the {done} that are done, or the "
+            f"options that they were done with, found others ({_difference(before, asked)}); give "
+            "more iterations, or another folder with --run"
+        )
 
 
 def _write_config(folder: Path, options: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from deepbackmap.chemistry.double_bonds import WantedSides, sides
-from deepbackmap.chemistry.stereo import volumes
+from deepbackmap.chemistry.stereo import seen_from_the_centre, volumes
 from deepbackmap.mapping import SystemMapping
 from deepbackmap.system import Structure
 
@@ -25,17 +25,23 @@ class Handedness:
     sides: WantedSides = field(default_factory=WantedSides.nothing)
     """Of double bonds."""
 
-    def any_wrong(self, positions: Float64[np.ndarray, "n 3"]) -> bool:
-        """Whether a centre has the other hand, or a double bond is cis for trans.
+    def any_wrong(
+        self, positions: Float64[np.ndarray, "n 3"], masses: Float64[np.ndarray, "n"]
+    ) -> bool:
+        """Whether a centre has the other hand by either test (``seen_from_the_centre``), or a
+        double bond is cis for trans.
 
         Args:
             positions: nm, molecules whole.
+            masses: u.
         """
-        found = volumes(positions, self.atoms.cpu().numpy())
+        atoms, sign = self.atoms.cpu().numpy(), self.sign.cpu().numpy()
         # molecules are whole: no cell is needed
         cis = sides(Structure(positions, _nowhere(positions)), self.sides.atoms)
         return bool(
-            (found * self.sign.cpu().numpy() < 0).any() or (cis * self.sides.side < 0).any()
+            (volumes(positions, atoms) * sign < 0).any()
+            or (volumes(positions, seen_from_the_centre(atoms, masses)) * sign < 0).any()
+            or (cis * self.sides.side < 0).any()
         )
 
 

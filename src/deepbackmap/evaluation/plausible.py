@@ -62,8 +62,9 @@ DENSEST = 25.0
 """g/cm^3: no matter is denser at ordinary pressure (osmium: 22.6)."""
 GRAM_PER_CM3 = 1.66053907e-3
 """One u/nm^3."""
-OUTSIDE = 0.02
-"""Share of neighbour distances outside what a model was trained on that is worth a word."""
+OUTSIDE, OUTSIDE_LEAST = 0.02, 3
+"""Share of neighbour distances outside what a model was trained on, and number of them, that are
+worth a word: in small boxes one alone is a large share."""
 KNOWN = 0.999
 """Share of the neighbour distances of the training that are within what is called known."""
 COLDER, WARMER = 0.75, 1.25
@@ -408,8 +409,9 @@ def _unlike_training(
     for kind in sorted(set(bonds.kinds.tolist()) & set(known or {})):
         low, high = (known or {})[kind]
         values = apart[bonds.kinds == kind]
-        share = float(np.mean((values < low) | (values > high)))
-        if share > OUTSIDE:
+        outside = (values < low) | (values > high)
+        share = float(np.mean(outside))
+        if share > OUTSIDE and outside.sum() >= OUTSIDE_LEAST:
             yield Finding(
                 "suspicious",
                 f"expected {kind} beads {low:.3f} to {high:.3f} nm apart as in training, found "

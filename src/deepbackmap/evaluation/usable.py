@@ -31,6 +31,9 @@ BROKEN, BROKEN_SHARE = 4.0, 0.001
 share of such blocks is not usable."""
 BONDS, BONDS_MOST = 0.03, 0.06
 """nm: largest deviation of a bond that is suspicious, and not usable."""
+BEAD_ALONE, STANDS_OUT = 0.1, 5.0
+"""nm, and in units of the rms: a bead that was moved farther stands out. Of a million beads that
+are off by the same width the farthest is at 3.7."""
 BEADS_FAR, BEADS_RMS, BEADS_MOST = 0.06, 0.1, 0.5
 """nm: beads moved farther from where they were given, rms, are suspicious, and not usable; and
 one that was moved farther than the last is not."""
@@ -136,6 +139,13 @@ def _places(figures: Figures, allowed: float) -> list[Finding]:
             f"expected atoms whose beads are about those given, found them {beads.rms:.3f} nm rms "
             f"away, the farthest {beads.largest:.3f} nm: no atoms were found nearer; are mapping "
             "and beads of the same chemistry, or is a model needed (docs/physics.md)?"
+        )
+        found.append(Finding("suspicious", sentence, (beads.where,)))
+    elif beads.largest > max(BEAD_ALONE, STANDS_OUT * beads.rms):
+        sentence = (
+            f"expected all beads moved alike, {beads.rms:.3f} nm rms, found one "
+            f"{beads.largest:.3f} nm from where it was given: its molecule, or one beside it, is "
+            "where no atoms can be, and beads of the same types are held less firmly for it"
         )
         found.append(Finding("suspicious", sentence, (beads.where,)))
     return found

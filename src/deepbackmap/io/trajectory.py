@@ -427,6 +427,7 @@ def open_writer(
     force: bool = False,
     topology: Topology | None = None,
     without_cell: bool = False,
+    frames: int = 1,
 ) -> TrajectoryWriter:
     """Prepares to write a structure or trajectory; everything that can be refused is refused here.
 
@@ -438,6 +439,7 @@ def open_writer(
             file then has all terms, and an input script is written beside it.
         without_cell: whether what was read has no cell (``FrameSource.without_cell``): then none is
             written, where the format can say so.
+        frames: how many there will be, as far as is known; some formats hold one.
 
     Returns:
         A context manager with ``write(structure)``.
@@ -461,6 +463,11 @@ def open_writer(
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise InputError(
             f"{path}: expected a folder that can be written to, found {path.parent} read-only"
+        )
+    if frames > 1 and path.suffix.lower() == ".data":
+        raise InputError(
+            f"{path}: expected one frame, which is all that a LAMMPS data file holds, found "
+            f"{frames}; --frames chooses"
         )
     make, companions = WRITERS[path.suffix.lower()], {}
     if topology is not None and path.suffix.lower() == ".data":

@@ -157,6 +157,7 @@ class PointSampler:
         # What follows is made once a molecule type and depends on hands.
         split = split_by_hands(mapping, handedness)
         self._split, self._handedness = split, handedness
+        self._masses = mapping.topology.masses()
         plan = build_plan(split, spec.atom_types, spec.bead_types)
         names = name_kinds(split, plan, self.points, bead_signs(split, handedness))
 
@@ -243,7 +244,7 @@ class PointSampler:
 
     def _any_wrong(self, positions: np.ndarray) -> bool:
         """Whether a stereocentre has the other hand."""
-        return self._handedness is not None and self._handedness.any_wrong(positions)
+        return self._handedness is not None and self._handedness.any_wrong(positions, self._masses)
 
     def _drawn(self, beads: Structure, frame: int, width: float, report: Progress) -> np.ndarray:
         """Positions (n, 3) as the network draws them, nm, on beads that are off by a width. Who is
