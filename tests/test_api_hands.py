@@ -9,6 +9,7 @@ import torch
 
 import deepbackmap
 import small_polystyrene as ps
+from deepbackmap.api import backmap
 from deepbackmap.api import hands as api_hands
 from deepbackmap.api.hands import find_hands, handedness_of
 from deepbackmap.api.models import find_model
@@ -18,8 +19,10 @@ from deepbackmap.errors import InputError
 from deepbackmap.io.topology import read_topology
 from deepbackmap.io.trajectory import atom_table, open_writer, read_frames
 from deepbackmap.mapping import MappingFile, SystemMapping, load_mapping, map_positions
+from deepbackmap.mapping.match import bead_table
 from deepbackmap.model.header import read_spec
 from deepbackmap.system import BondedTerms, Structure
+from deepbackmap.system.whole import make_whole
 from evaluation_systems import molecule, topology
 
 ALTERNATING = {"A:0": [1, -1]}
@@ -349,3 +352,24 @@ def test_one_bead_a_monomer_takes_hands_from_all_that_can_be_given(one_bead, tmp
     pattern = find_hands(told.resolve(system.topology), told, spec)
     assert pattern.words() == "as the mapping says"
     assert set(pattern.hands.sign.tolist()) == {1}
+
+
+def test_assumed_hands_of_atoms_that_do_not_fit_are_said(tmp_path):
+    """A mirrored melt, by a model that cannot read hands from beads."""
+    packaged = Path(deepbackmap.__file__).parent / "packaged" / "melt"
+    topology = read_topology(packaged / "topol.top")
+    system = load_mapping("ps-one-bead").resolve(topology)
+    with read_frames(packaged / "aa.gro") as source:
+        atoms = source[0]
+    whole = make_whole(atoms.positions, atoms.box, topology)
+    said = {}
+    for name, sign in (("right", 1.0), ("mirrored", -1.0)):  # a lattice is its own inverse
+        beads = dataclasses.replace(atoms, positions=sign * map_positions(system, whole))
+        with open_writer(tmp_path / f"{name}.gro", bead_table(system)) as writer:
+            writer.write(beads)
+        summary = backmap(
+            tmp_path / f"{name}.gro", topology=packaged / "topol.top", model="ps-one-bead-points",
+            output=tmp_path / f"{name}-aa.gro", keep_defects=True, progress=False,
+        )  # fmt: skip
+        said[name] = [f for f in summary.findings if "do the chains have others" in f.sentence]
+    assert [len(found) for found in said.values()] == [0, 1]

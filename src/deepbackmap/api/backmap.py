@@ -376,6 +376,10 @@ class _System:
         return "" if self.path is None else model_hash(self.path)
 
 
+MISFIT = 0.03
+"""nm rms: beads that were moved farther may be those of chains of other hands."""
+
+
 class _Totals:
     """What many frames come to, one after another; their structures are let go."""
 
@@ -432,9 +436,22 @@ class _Totals:
             hands=self._hands.words(system.beads.topology),
             hands_sure=self._hands.sure_by_molecule(system.beads.topology),
             held=self._held,
-            input_findings=(*self._noted, *self._doubts.values()),
+            input_findings=(*self._noted, *self._doubts.values(), *self._assumed()),
             finish=None if self._finish is None else self._finish.summary(),
         )
+
+    def _assumed(self) -> tuple[Finding, ...]:
+        """Hands that nothing told, of atoms that do not fit their beads."""
+        share = self._hands.hands.share()
+        rms = self._figures.beads.rms
+        if 2 * share.get("assumed", 0) <= sum(share.values()) or rms <= MISFIT:
+            return ()
+        sentence = (
+            f"expected atoms that fit their beads, found these moved by {rms:.3f} nm rms, with "
+            "hands that nothing tells and that were assumed to be those of the training: do the "
+            "chains have others? --like, --labels or a stereo section of the mapping tell them"
+        )
+        return (Finding("suspicious", sentence),)
 
 
 def _check_times(source: FrameSource, options: SamplingOptions) -> None:
