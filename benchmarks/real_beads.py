@@ -304,8 +304,7 @@ def make(route: str, melt: Melt, output: Path, seed: int, scratch: Path) -> tupl
     summary = backmap(
         beads, several, topology=melt.topology, output=output, model=MODELS[route],
         mapping=mapping_of(route), frames=frames, seed=seed, temperature=float(HELD_MELT),
-        labels=labels,
-        keep_defects=True, force=True, progress=False,
+        labels=labels, keep_defects=True, force=True, progress=False,
     )  # fmt: skip
     widths = {t: w / max(1, summary.held.frames) for t, w in summary.held.widths.items()}
     held = ", ".join(f"{t} {w:.4f}" for t, w in widths.items())
@@ -459,7 +458,8 @@ class Mapped:
         return cls(sps, temperature, plan, system, reference, beads)
 
     def by(self, route: str) -> Mapped:
-        """The same for another route, with the beads that it takes."""
+        """The same for another route, with the beads that it takes: of its own mapping, since means
+        of two beads (``one_bead``) are only near those."""
         if route != "one-bead":
             return replace(self, route=route)
         topology = self.system.topology

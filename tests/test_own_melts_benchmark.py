@@ -58,7 +58,6 @@ def test_a_folder_without_a_melt_is_one_line(own_melts, tmp_path, capsys):
 
 
 def test_later_frames_are_compared_with_those_before(own_melts):
-
     def chosen(count, **options):
         later, before = own_melts.choose(count, Namespace(**options))
         return list(later), list(before)

@@ -198,7 +198,9 @@ def find_hands(
                     statistics, system, centres, [beads], [told, pattern]
                 )  # fmt: skip
                 contradicted = _contradicted(system.topology, centres, told, read)
-            sources.append(bead_hands.from_beads(statistics, system, centres, [beads], [pattern]))
+            if not told.all():
+                read = bead_hands.from_beads(statistics, system, centres, [beads], [pattern])
+                sources.append(read)
         sources.append(hands.from_pattern(centres, spec.handedness))
     sides = sides.before(double_bonds_from_mapping(file, system))
     known = hands.combine(*sources)

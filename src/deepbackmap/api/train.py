@@ -31,7 +31,7 @@ from deepbackmap.io.atomic import make_folder, new_file, refuse_inputs
 from deepbackmap.mapping import load_mapping
 from deepbackmap.methods import find_method
 from deepbackmap.methods.base import Learner, Method, Model
-from deepbackmap.methods.options import Metrics
+from deepbackmap.methods.options import Metrics, TrainingOptions
 from deepbackmap.methods.points.options import PointModelOptions
 from deepbackmap.methods.spec import ModelSpec
 from deepbackmap.model.file import load_model, save_model
@@ -84,7 +84,7 @@ def train(
             Path(run_folder) / "model.safetensors", find_model(options.training.init_from)
         )
     folder, method = Path(run_folder), find_method(options.method.name)
-    _check_folder(folder, options)
+    before = _check_folder(folder, options)
     systems, held_out = read_systems(options.data, options.model.least_height())
     precision = choose_precision(options.training.precision, choose_device(device))
     fabric = _fabric(precision, device, devices)
@@ -107,9 +107,9 @@ def train(
         save_model(model, folder / "model.safetensors")
 
     checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
+    if before is not None:
         restore_checkpoint(learner, checkpoint)
-        _refuse_done(folder, learner.iteration, options)
+        _refuse_done(folder, learner.iteration, before.training, options.training)
     elif options.training.init_from:
         learner.begin(_start(options.training.init_from, spec).generator)
     learner.use(systems, held_out)
@@ -181,29 +181,35 @@ def _difference(found: object, wanted: object) -> str:
     return f"{found} instead of {wanted}"
 
 
-def _check_folder(folder: Path, options: TrainConfig) -> None:
+def _check_folder(folder: Path, options: TrainConfig) -> TrainConfig | None:
+    """The configuration of the run that the folder holds; None: it holds no checkpoint.
+
+    Raises:
+        InputError: it is no folder, or that run differs in more than its training.
+    """
     known = folder / "config.yaml"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder for the run, found a file")
     if not (folder / "checkpoint.pt").exists():
-        return
-    before, asked = load_train_config(known).sections(), options.sections()
+        return None
+    found = load_train_config(known)
+    before, asked = found.sections(), options.sections()
     for part in asked:
         if part != "training" and before.get(part) != asked[part]:
             raise InputError(
                 f"{folder}: expected a run with the same '{part}' section as asked for, found "
                 "another; give another folder with --run"
             )
+    return found
 
 
-def _refuse_done(folder: Path, done: int, options: TrainConfig) -> None:
+def _refuse_done(folder: Path, done: int, before: TrainingOptions, asked: TrainingOptions) -> None:
     """Refuses other options of training for a run that is finished: they would change what is
     recorded of it and nothing else.
 
     Raises:
         InputError: they are others than the run's.
     """
-    before, asked = load_train_config(folder / "config.yaml").training, options.training
     if done >= asked.iterations and before != asked:
         raise InputError(
             f"{folder}: expected training.iterations above the {done} that are done, or the "

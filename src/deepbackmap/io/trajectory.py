@@ -37,6 +37,7 @@ from deepbackmap.io.formats.dcd import DcdReader, DcdWriter
 from deepbackmap.io.formats.gro import GroReader, GroWriter
 from deepbackmap.io.formats.gsd import GsdReader, GsdWriter
 from deepbackmap.io.formats.lammps import (
+    ONE_FRAME,
     DataReader,
     DataWriter,
     DumpReader,
@@ -464,13 +465,11 @@ def open_writer(
         raise InputError(
             f"{path}: expected a folder that can be written to, found {path.parent} read-only"
         )
-    if frames > 1 and path.suffix.lower() == ".data":
-        raise InputError(
-            f"{path}: expected one frame, which is all that a LAMMPS data file holds, found "
-            f"{frames}; --frames chooses"
-        )
     make, companions = WRITERS[path.suffix.lower()], {}
-    if topology is not None and path.suffix.lower() == ".data":
+    lammps = path.suffix.lower() == ".data"
+    if lammps and frames > 1:
+        raise InputError(f"{path}: expected {ONE_FRAME}, found {frames}; --frames chooses")
+    if lammps and topology is not None:
         from deepbackmap.io.topology.lammps_writer import lammps_files
 
         files = lammps_files(topology, path.stem)

@@ -327,9 +327,13 @@ class SystemWriter(FrameWriter):
         self._file.close()
 
 
+ONE_FRAME = "one frame, which is all that a LAMMPS data file holds"
+"""What is expected of those who write one."""
+
+
 def _refuse_second(index: int) -> None:
     if index:
-        raise FormatError("one frame, which is all that a LAMMPS data file holds, found more")
+        raise FormatError(f"{ONE_FRAME}, found more")
 
 
 class DataWriter(FrameWriter):
